@@ -1,0 +1,1 @@
+"""Runs on the worker: one job in, one finished Snakemake execution out."""

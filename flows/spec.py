@@ -1,0 +1,240 @@
+"""The contract of a job: what a client may ask for, and how it is written down in Prefect.
+
+This is the only room of `flows` that the facade enters. It holds no I/O: models that
+refuse what they do not know, and the names under which the flow leaves what the facade
+reads (`Label`, `RuleJobRecord`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+FLOW_NAME = "snakemake-job"
+DEFAULT_GROUP = "default"
+RESERVED_KEY = "__prefect_kind"
+"""Prefect's server hydrates parameters (JSON, Jinja, variables) wherever it finds this key."""
+
+TAG_SEPARATOR = ":"
+"""A job's tag `project=x` is the Prefect tag `project:x`."""
+
+SNAKEFILE_NAMES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
+"""Where Snakemake looks for a Snakefile, in its order (`snakemake --help`, `--snakefile`)."""
+
+
+class EngineName(StrEnum):
+    """What executes a job."""
+
+    SNAKEMAKE = "snakemake"
+    """Snakemake itself, in a child process."""
+    MOCK = "mock"
+    """No Snakemake: rule jobs that only wait, with an outcome that is drawn by chance."""
+
+
+class Label(StrEnum):
+    """Keys of the Prefect labels through which a flow run tells the facade about its job."""
+
+    SPEC_SHA256 = "snakemake.spec.sha256"
+    """Hash of the submitted body: an idempotency key used again must carry the same."""
+    PROGRESS_DONE = "snakemake.progress.done"
+    """Rule jobs that Prefect has recorded as completed, those already done included."""
+    PROGRESS_TOTAL = "snakemake.progress.total"
+    """Rule jobs in the plan, as far as it is known (a checkpoint makes it grow)."""
+    ERROR_KIND = "snakemake.error.kind"
+    ERROR_RULE = "snakemake.error.rule"
+    ERROR_MESSAGE = "snakemake.error.message"
+    ERROR_RESOLUTION = "snakemake.error.resolution"
+    RULE_JOB = "snakemake.rule-job"
+    """On a task run: its `RuleJobRecord` as JSON (labels hold scalars only)."""
+
+
+class ErrorKind(StrEnum):
+    """Whose fault a failure is."""
+
+    WORKFLOW = "workflow"
+    """The workflow, its input or its configuration: the submitter can mend it."""
+    SYSTEM = "system"
+    """The service or its machine: the operator can mend it, and a retry may succeed."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _relative_path(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or value in ("", "."):
+        raise ValueError("must be a relative path inside the workflow's directory, without '..'")
+    return value
+
+
+def _not_an_option(value: str) -> str:
+    if value.startswith("-"):
+        raise ValueError("a target is a rule or a file and does not start with '-'")
+    return value
+
+
+class WorkflowSource(_Strict):
+    """Where the workflow's directory comes from."""
+
+    path: str = Field(
+        description="Directory of the workflow, under one of the server's workflow roots.",
+        examples=["/srv/workflows/variants"],
+        min_length=1,
+        max_length=4096,
+    )
+
+
+class Options(_Strict):
+    """The options of Snakemake that a job may set: a typed allow-list, no raw command line."""
+
+    keep_going: bool = Field(
+        default=False, description="Go on with independent rule jobs after one has failed."
+    )
+    retries: int = Field(
+        default=0, ge=0, le=20, description="How often a failing rule job is run again."
+    )
+    force_all: bool = Field(
+        default=False, description="Run every rule job, even if its outputs are up to date."
+    )
+
+
+class MockOptions(_Strict):
+    """How the mock engine behaves."""
+
+    delay_seconds: tuple[float, float] = Field(
+        default=(10.0, 30.0),
+        description="The whole job lasts between these two, in seconds.",
+    )
+    success_rate: float = Field(
+        default=0.8, ge=0, le=1, description="Chance that the job completes, from 0 to 1."
+    )
+    rules: int = Field(default=4, ge=1, le=20_000, description="Number of rule jobs.")
+    seed: int | None = Field(
+        default=None, description="Makes delays and outcome repeatable; by chance when absent."
+    )
+
+    @model_validator(mode="after")
+    def _delays_are_ordered(self) -> Self:
+        shortest, longest = self.delay_seconds
+        if not 0 <= shortest <= longest <= 86_400:
+            raise ValueError("delay_seconds must be [shortest, longest] with 0 <= shortest <= longest <= 86400")
+        return self
+
+
+class ExecutionSpec(_Strict):
+    """What is to be executed: exactly the parameters of the Prefect flow.
+
+    `POST /jobs`, the run form of the Prefect UI and `prefect deployment run -p` all fill
+    in this model.
+    """
+
+    engine: EngineName = Field(default=EngineName.SNAKEMAKE, description="What executes the job.")
+    workflow: WorkflowSource | None = Field(
+        default=None, description="Where the workflow comes from; required with Snakemake."
+    )
+    snakefile: Annotated[str, AfterValidator(_relative_path)] | None = Field(
+        default=None,
+        description="The Snakefile, relative to the workflow's directory; "
+        "found as Snakemake finds it when absent.",
+        examples=["workflow/Snakefile"],
+    )
+    targets: tuple[Annotated[str, AfterValidator(_not_an_option)], ...] = Field(
+        default=(), max_length=10_000, description="Rules or files to make; the first rule when empty."
+    )
+    config: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Overrides the workflow's configuration, key by key."
+    )
+    cores: int = Field(default=1, ge=1, le=1024, description="Cores that rule jobs may use at once.")
+    resources: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="Limits of further resources, such as `mem_mb`, over all rule jobs at once.",
+    )
+    timeout_seconds: float | None = Field(
+        default=None, gt=0, description="The job fails when it has run for longer than this."
+    )
+    options: Options = Field(default_factory=Options)
+    mock: MockOptions = Field(
+        default_factory=MockOptions, description="Only read when `engine` is `mock`."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_reserved_key(cls, data: Any) -> Any:
+        for path in _paths_of_key(data, RESERVED_KEY):
+            raise ValueError(f"the key '{RESERVED_KEY}' is reserved by Prefect; found at {path}")
+        return data
+
+    @model_validator(mode="after")
+    def _snakemake_needs_a_workflow(self) -> Self:
+        if self.engine is EngineName.SNAKEMAKE and self.workflow is None:
+            raise ValueError(
+                'the snakemake engine needs a workflow, for example {"path": "/srv/workflows/variants"}'
+            )
+        return self
+
+
+Tags = dict[
+    Annotated[str, Field(pattern=rf"^[^{TAG_SEPARATOR}\s]+$", max_length=100)],
+    Annotated[str, Field(max_length=200)],
+]
+
+
+class JobSpec(ExecutionSpec):
+    """The body of `POST /jobs`: an execution, and how the job is called and found again."""
+
+    name: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Shown in lists; generated when absent."
+    )
+    group: str = Field(
+        default=DEFAULT_GROUP,
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        max_length=100,
+        description="The Prefect deployment that takes the job.",
+    )
+    tags: Tags = Field(default_factory=dict, max_length=50, description="Free key-value pairs.")
+
+    def parameters(self) -> dict[str, Any]:
+        """The flow's parameters, as JSON: only what was set, so that defaults stay the flow's."""
+        return self.model_dump(
+            mode="json", exclude={"name", "group", "tags"}, exclude_unset=True
+        )
+
+    def prefect_tags(self) -> list[str]:
+        return [f"{key}{TAG_SEPARATOR}{value}" for key, value in sorted(self.tags.items())]
+
+
+class RuleJobRecord(_Strict):
+    """What is known of a rule job beyond Prefect's own fields; kept in `Label.RULE_JOB`."""
+
+    rule: str
+    wildcards: dict[str, str] = {}
+    threads: int = 1
+    resources: dict[str, int | float | str] = {}
+    reason: str | None = None
+    shell: str | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class RuleJobState(StrEnum):
+    """State names of rule jobs that are ours rather than Prefect's."""
+
+    SKIPPED = "Skipped"
+    """Type COMPLETED: the outputs were up to date before the job started."""
+    NOT_RUN = "NotRun"
+    """Type CANCELLED: never ran, because something before it failed or the job was cancelled."""
+
+
+def _paths_of_key(data: Any, key: str, path: str = "$") -> Iterator[str]:
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            if name == key:
+                yield f"{path}.{name}"
+            yield from _paths_of_key(value, key, f"{path}.{name}")
+    elif isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        for index, value in enumerate(data):
+            yield from _paths_of_key(value, key, f"{path}[{index}]")
