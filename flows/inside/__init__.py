@@ -1,0 +1,1 @@
+"""Runs inside Snakemake's own process: the only room that imports Snakemake."""

@@ -1,0 +1,141 @@
+"""A job's directory: brings the workflow in, and writes down what came out.
+
+    JOBS_HOME/jobs/<job id>/
+      work/           a copy of the workflow's directory; Snakemake's working directory
+      config.json     what the job spec overrides of the workflow's configuration
+      snakemake.log   stdout and stderr of Snakemake
+      events.jsonl    every workflow event, one JSON line each
+      outputs.json    the manifest: path, size and checksum of every output
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from flows.spec import SNAKEFILE_NAMES, ExecutionSpec
+
+MANIFEST_VERSION = 1
+_NOT_COPIED = shutil.ignore_patterns(".snakemake", ".git")
+_CHUNK_BYTES = 1 << 20
+
+
+class StageError(Exception):
+    """The workflow can't be brought in; `resolution` says what the submitter can do."""
+
+    def __init__(self, message: str, resolution: str) -> None:
+        super().__init__(message)
+        self.resolution = resolution
+
+
+class WorkspaceSettings(BaseSettings):
+    """Where jobs live and where workflows may come from."""
+
+    model_config = SettingsConfigDict(env_prefix="JOBS_")
+
+    home: Path = Field(default=Path(".jobs"), description="Holds the directories of all jobs, under `jobs/`.")
+    workflow_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="Directories under which a workflow's `path` must lie, separated by ':'."
+    )
+
+    @field_validator("workflow_roots", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+
+class Workspace:
+    """The directory of one job."""
+
+    def __init__(self, settings: WorkspaceSettings, job_id: UUID) -> None:
+        self._roots = [root.resolve() for root in settings.workflow_roots]
+        self.directory = settings.home.resolve() / "jobs" / str(job_id)
+        self.work = self.directory / "work"
+        self.config_file = self.directory / "config.json"
+        self.snakemake_log = self.directory / "snakemake.log"
+        self.event_log = self.directory / "events.jsonl"
+        self.manifest = self.directory / "outputs.json"
+
+    def stage(self, spec: ExecutionSpec) -> None:
+        """Make the directory and copy the workflow in, so that later changes can't reach the job.
+
+        Raises `StageError`.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        if spec.workflow is None:
+            self.work.mkdir(exist_ok=True)
+            return
+        source = self._source(spec.workflow.path)
+        # dirs_exist_ok: the same job may be staged again, after a crash between here and the start.
+        shutil.copytree(source, self.work, ignore=_NOT_COPIED, symlinks=True, dirs_exist_ok=True)
+        self.config_file.write_text(json.dumps(spec.config))
+        self.snakefile(spec)
+
+    def snakefile(self, spec: ExecutionSpec) -> Path:
+        """The Snakefile, relative to `work`. Raises `StageError` if there is none."""
+        candidates = [spec.snakefile] if spec.snakefile else SNAKEFILE_NAMES
+        for candidate in candidates:
+            if (self.work / candidate).is_file():
+                return Path(candidate)
+        raise StageError(
+            f"no Snakefile: the workflow's directory has none of {', '.join(candidates)}",
+            "Set `snakefile` to the path of the Snakefile, relative to the workflow's directory.",
+        )
+
+    def publish(self, outputs: Iterable[str]) -> int:
+        """Write the manifest of those `outputs` (paths relative to `work`) that exist; their number."""
+        items = [
+            _manifest_item(self.work, path)
+            for path in sorted(set(outputs))
+            if (self.work / path).is_file() and not Path(path).is_absolute()
+        ]
+        partial = self.manifest.with_suffix(".partial")
+        partial.write_text(json.dumps({"version": MANIFEST_VERSION, "outputs": items}))
+        partial.replace(self.manifest)  # a reader sees the whole manifest or none
+        return len(items)
+
+    def files_of(self, outputs: Iterable[str]) -> list[str]:
+        """`outputs` with every directory replaced by the files below it."""
+        files: list[str] = []
+        for output in outputs:
+            path = self.work / output
+            if path.is_dir():
+                files += [str(found.relative_to(self.work)) for found in path.rglob("*") if found.is_file()]
+            else:
+                files.append(output)
+        return files
+
+    def _source(self, path: str) -> Path:
+        source = Path(path).resolve()
+        if not any(source.is_relative_to(root) for root in self._roots):
+            raise StageError(
+                f"workflow.path {path} does not lie under a workflow root of this server",
+                f"Put the workflow under one of: {', '.join(map(str, self._roots)) or '(no root is set)'}; "
+                "the operator sets them with JOBS_WORKFLOW_ROOTS.",
+            )
+        if not source.is_dir():
+            raise StageError(f"workflow.path {path} is not a directory", "Name the directory of the workflow.")
+        return source
+
+
+def _manifest_item(work: Path, path: str) -> dict[str, str | int]:
+    file = work / path
+    checksum = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            checksum.update(chunk)
+    status = file.stat()
+    return {
+        "path": path,
+        "size": status.st_size,
+        "sha256": checksum.hexdigest(),
+        "modified_at": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
+    }
