@@ -46,6 +46,9 @@ class _Plan:
     told: dict[int, RuleJobPlanned] = field(default_factory=dict)
     is_stale: bool = True
 
+    def holds(self, jobs: Iterable[Any]) -> bool:
+        return all(rule_job.jobid in self.told for job in jobs for rule_job in _rule_jobs(job))
+
 
 class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
     """Runs rule jobs on this machine and reports the plan and every attempt."""
@@ -62,7 +65,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             self._tell_plan()
 
     def run_jobs(self, jobs: list[Any]) -> None:
-        if self._reports and self._plan.is_stale:
+        if self._reports and (self._plan.is_stale or not self._plan.holds(jobs)):
             self._tell_plan()
         super().run_jobs(jobs)
 

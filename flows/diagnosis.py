@@ -1,0 +1,101 @@
+"""Says why a job failed and what to do, from what its engine told: no I/O, no Prefect."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.events import ErrorRaised
+from flows.mirror import RuleJob
+from flows.spec import ErrorKind, Label
+
+_MESSAGE_CHARACTERS = 8_000
+
+_RESOLUTIONS = {
+    "MissingInputException": "Add the missing input files to the workflow's directory, or a rule that makes them.",
+    "MissingRuleException": "Correct `targets`: each names a rule or a file that a rule makes.",
+    "UnknownRuleException": "Correct `targets`: each names a rule or a file that a rule makes.",
+    "NoRulesException": "The Snakefile has no rule; check that `snakefile` names the right file.",
+    "SyntaxError": "Correct the Snakefile at the line that the message names, and submit again.",
+    "IndentationError": "Correct the Snakefile at the line that the message names, and submit again.",
+    "NameError": "Correct the Snakefile at the line that the message names, and submit again.",
+    "KeyError": "A key is missing; if it is one of the configuration's, set it in `config`.",
+    "ProtectedOutputException": "An output is write-protected; remove it, or leave it out of the targets.",
+    "AmbiguousRuleException": "Two rules make the same file; set a `ruleorder` in the workflow.",
+    "CyclicGraphException": "The rules depend on each other in a circle; correct their inputs.",
+    "WildcardError": "Correct the wildcards of the rule that the message names.",
+    "IncompleteFilesException": "Outputs of an earlier execution are incomplete; resume that job instead.",
+    "LockException": "Another execution holds this directory; wait for it, or submit to a new one.",
+}
+_RULE_FAILED = "Read the rule job's log, correct the workflow or its input, and submit again."
+_UNKNOWN = "The message and the job's log say where; correct the workflow or its configuration."
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed, for people: whose fault, where, what, and what to do now."""
+
+    kind: ErrorKind
+    message: str
+    resolution: str
+    rule: str | None = None
+    """The rule job, as `rule[wildcards]`."""
+
+    def labels(self) -> dict[Label, str]:
+        labels = {
+            Label.ERROR_KIND: self.kind.value,
+            Label.ERROR_MESSAGE: _shortened(self.message),
+            Label.ERROR_RESOLUTION: self.resolution,
+        }
+        return labels | ({Label.ERROR_RULE: self.rule} if self.rule else {})
+
+    @property
+    def headline(self) -> str:
+        return self.message.partition("\n")[0]
+
+
+def of_failed_rule(failed: RuleJob, failures: int, output: str) -> JobError:
+    """The first of `failures` rule jobs failed; `output` is the end of what it wrote."""
+    attempts = f" after {failed.attempts} attempts" if failed.attempts > 1 else ""
+    others = f" {failures - 1} more rule jobs failed." if failures > 1 else ""
+    message = f"Rule job {failed.name} failed{attempts}: {failed.state.message}{others}"
+    if output:
+        message += f"\nIts output ends with:\n{output}"
+    return JobError(ErrorKind.WORKFLOW, message, _RULE_FAILED, rule=failed.name)
+
+
+def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobError:
+    """The workflow could not be run at all; `output` is the end of the engine's own log."""
+    if not errors:
+        # Snakemake tells of errors in its command line before its loggers exist.
+        text = output or f"Snakemake ended with exit code {exit_code} without a message."
+        return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN)
+    error = errors[0]
+    resolution = _RESOLUTIONS.get(error.exception, _UNKNOWN)
+    if "schema" in error.text and "Error validating" in error.text:
+        resolution = "Correct `config`: the workflow's schema refuses it at the place that the message names."
+    return JobError(ErrorKind.WORKFLOW, error.text.strip(), resolution)
+
+
+def of_timeout(seconds: float) -> JobError:
+    return JobError(
+        ErrorKind.WORKFLOW,
+        f"The job was stopped after {seconds:g} seconds, its `timeout_seconds`.",
+        "Submit again with a longer `timeout_seconds`.",
+    )
+
+
+def of_vanished_engine(signal_number: int | None, directory: Path) -> JobError:
+    how = f"was killed by signal {signal_number}" if signal_number else "is gone without a word"
+    return JobError(
+        ErrorKind.SYSTEM,
+        f"The process of Snakemake {how}; nothing of it runs any more.",
+        "Submit again. If it happens again, the machine may lack memory; "
+        f"the operator finds the whole log in {directory}.",
+    )
+
+
+def _shortened(text: str) -> str:
+    """The beginning and the end, where messages say what and where."""
+    if len(text) <= _MESSAGE_CHARACTERS:
+        return text
+    half = _MESSAGE_CHARACTERS // 2
+    return f"{text[:half]}\n…\n{text[-half:]}"

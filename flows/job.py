@@ -1,0 +1,210 @@
+"""The flow: one job, from its spec to its outputs. Reads top to bottom.
+
+A job's task runs are its rule jobs and nothing else; what the flow does around them is
+written to the flow run's log.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
+from prefect.states import Cancelled, Completed, Crashed, Failed
+
+import signal
+
+from flows import diagnosis
+from flows.attempt_logs import tail
+from flows.diagnosis import JobError
+from flows.engines import EngineVanished, Execution, engine_for
+from flows.events import EngineExited, ErrorRaised, Message, encode
+from flows.mirror import Ending
+from flows.recorder import Recorder
+from flows.spec import FLOW_NAME, EngineName, ErrorKind, ExecutionSpec, MockOptions, Options, WorkflowSource
+from flows.termination import termination
+from flows.workspace import StageError, Workspace, WorkspaceSettings
+
+_SHOWN_LINES = 20
+
+
+@dataclass
+class _Course:
+    """How an execution went."""
+
+    exit_code: int | None = None
+    errors: list[ErrorRaised] = field(default_factory=list)
+    has_timed_out: bool = False
+    has_vanished: bool = False
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the engine itself is to blame, rather than the workflow."""
+        return self.has_vanished or (self.exit_code is not None and self.exit_code < 0)
+
+
+@flow(name=FLOW_NAME, flow_run_name=None, persist_result=False, validate_parameters=True)
+def snakemake_job(
+    engine: EngineName = EngineName.SNAKEMAKE,
+    workflow: WorkflowSource | None = None,
+    snakefile: str | None = None,
+    targets: tuple[str, ...] = (),
+    config: dict[str, Any] = {},  # noqa: B006 - never changed; Prefect shows it as the form's default
+    cores: int = 1,
+    resources: dict[str, int] = {},  # noqa: B006 - as above
+    timeout_seconds: float | None = None,
+    options: Options = Options(),  # noqa: B008 - frozen
+    mock: MockOptions = MockOptions(),  # noqa: B008 - frozen
+) -> State[None]:
+    """Run a Snakemake workflow; every rule job is a task run of this flow run.
+
+    The parameters are `flows.spec.ExecutionSpec`, which says what each means. Ends as
+    Completed, Failed (the workflow's fault), Crashed (the service's) or Cancelled.
+    """
+    spec = ExecutionSpec(
+        engine=engine,
+        workflow=workflow,
+        snakefile=snakefile,
+        targets=targets,
+        config=config,
+        cores=cores,
+        resources=resources,
+        timeout_seconds=timeout_seconds,
+        options=options,
+        mock=mock,
+    )
+    job_id = _job_id()
+    workspace = Workspace(WorkspaceSettings(), job_id)
+    with termination.by_sigterm(), get_client(sync_client=True) as client, Recorder(client, job_id) as recorder:
+        error = _run(spec, workspace, recorder)
+        if error is not None:
+            client.update_flow_run_labels(job_id, {str(label): text for label, text in error.labels().items()})
+        return _final_state(client, job_id, error, recorder)
+
+
+def _run(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> JobError | None:
+    """Stage, execute, publish; the error that the job failed with."""
+    try:
+        recorder.log(logging.INFO, f"Staging the workflow into {workspace.directory}")
+        workspace.stage(spec)
+    except StageError as error:
+        recorder.close(Ending.FINISHED)
+        return JobError(ErrorKind.WORKFLOW, str(error), error.resolution)
+    course = _execute(spec, workspace, recorder)
+    published = workspace.publish(workspace.files_of(recorder.mirror.outputs()))
+    recorder.log(logging.INFO, f"Published {published} output files.")
+    recorder.close(_ending(course))
+    return _judge(course, spec, workspace, recorder)
+
+
+def _execute(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> _Course:
+    """Run the engine to its end, and write down everything that it tells."""
+    course = _Course()
+    if termination.is_requested:
+        return course
+    with (
+        workspace.event_log.open("ab") as event_log,
+        engine_for(spec.engine).start(spec, workspace) as execution,
+        termination.handled_by(_stopper(execution, recorder)),
+        _time_limit(spec.timeout_seconds, execution, recorder, course),
+    ):
+        try:
+            for event in execution.events():
+                event_log.write(encode(event))
+                recorder.observe(event)
+                match event:
+                    case ErrorRaised():
+                        course.errors.append(event)
+                        recorder.log(logging.ERROR, event.text, event.time)
+                    case EngineExited():
+                        course.exit_code = event.exit_code
+                    case _:
+                        pass
+        except EngineVanished:
+            course.has_vanished = True
+    return course
+
+
+def _stopper(execution: Execution, recorder: Recorder) -> Any:
+    def stop() -> None:
+        recorder.mirror.stop()
+        execution.terminate()
+
+    return stop
+
+
+@contextmanager
+def _time_limit(
+    seconds: float | None, execution: Execution, recorder: Recorder, course: _Course
+) -> Iterator[None]:
+    """Stop the execution when it lasts longer than `seconds`."""
+    if seconds is None:
+        yield
+        return
+    stop = _stopper(execution, recorder)
+
+    def expire() -> None:
+        course.has_timed_out = True
+        stop()
+
+    timer = threading.Timer(seconds, expire)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _ending(course: _Course) -> Ending:
+    if termination.is_requested or course.has_timed_out:
+        return Ending.STOPPED
+    return Ending.CRASHED if course.is_broken else Ending.FINISHED
+
+
+def _judge(course: _Course, spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> JobError | None:
+    """The error that the job failed with, if it did."""
+    if termination.is_requested or course.exit_code == 0:
+        return None
+    if course.has_timed_out:
+        return diagnosis.of_timeout(spec.timeout_seconds or 0)
+    if course.is_broken:
+        killed_by = -course.exit_code if course.exit_code else None
+        return diagnosis.of_vanished_engine(killed_by, workspace.directory)
+    failures = recorder.mirror.failures()
+    if failures:
+        log_path = failures[0].started.log_path if failures[0].started else None
+        output = tail(Path(log_path), _SHOWN_LINES) if log_path else ""
+        return diagnosis.of_failed_rule(failures[0], len(failures), output)
+    return diagnosis.of_workflow(
+        course.errors, course.exit_code or 1, tail(workspace.snakemake_log, _SHOWN_LINES)
+    )
+
+
+def _final_state(
+    client: SyncPrefectClient, job_id: UUID, error: JobError | None, recorder: Recorder
+) -> State[None]:
+    if termination.is_requested:
+        state = client.read_flow_run(job_id).state
+        if state is None or not state.is_cancelling():
+            # Nobody cancelled the job: its machine is being taken away.
+            raise TerminationSignal(signal.SIGTERM)
+        return Cancelled(message="The job was cancelled.")
+    if error is None:
+        return Completed(message=f"{recorder.mirror.total()} rule jobs completed.")
+    state_of_kind = Failed if error.kind is ErrorKind.WORKFLOW else Crashed
+    return state_of_kind(message=error.headline)
+
+
+def _job_id() -> UUID:
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        raise RuntimeError(f"{FLOW_NAME} runs as a Prefect flow only")
+    return context.flow_run.id
