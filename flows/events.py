@@ -182,10 +182,12 @@ def decode(line: bytes | str) -> WorkflowEvent:
         raise ProtocolError(f"unknown event type {record.get('type')!r}")
     names = {field.name for field in fields(event_type)}
     try:
-        return event_type(**{name: _frozen(value) for name, value in record.items() if name in names})
+        return event_type(**{name: _value(name, value) for name, value in record.items() if name in names})
     except (TypeError, ValueError) as error:
         raise ProtocolError(f"bad {event_type.type}: {error}") from error
 
 
-def _frozen(value: Any) -> Any:
+def _value(name: str, value: Any) -> Any:
+    if name == "outcome":
+        return Outcome(value)
     return tuple(value) if isinstance(value, list) else value

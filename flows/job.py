@@ -93,6 +93,7 @@ def snakemake_job(
 def _run(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> JobError | None:
     """Stage, execute, publish; the error that the job failed with."""
     try:
+        workspace.lock()
         recorder.log(logging.INFO, f"Staging the workflow into {workspace.directory}")
         workspace.stage(spec)
     except StageError as error:

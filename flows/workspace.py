@@ -5,9 +5,11 @@
       config.json     what the job spec overrides of the workflow's configuration
       snakemake.log   stdout and stderr of Snakemake
       events.jsonl    every workflow event, one JSON line each
+      flow.pid        locked by the job's flow process as long as it lives
       outputs.json    the manifest: path, size and checksum of every output
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -63,13 +65,45 @@ class Workspace:
         self.snakemake_log = self.directory / "snakemake.log"
         self.event_log = self.directory / "events.jsonl"
         self.manifest = self.directory / "outputs.json"
+        self._lock_file = self.directory / "flow.pid"
+
+    def lock(self) -> None:
+        """Hold this directory until the process ends, however it ends.
+
+        Raises `StageError` if another process holds it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        # Never closed: the kernel lets go of the lock when the process is gone.
+        descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise StageError(
+                f"another process runs in {self.directory}", "Wait until that job has ended, or cancel it."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+
+    def holder(self) -> int | None:
+        """The pid of the process that holds this directory; 0 if it is gone, None if there was none."""
+        try:
+            descriptor = os.open(self._lock_file, os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(os.read(descriptor, 20) or b"0") or None
+        finally:
+            os.close(descriptor)
+        return 0
 
     def stage(self, spec: ExecutionSpec) -> None:
         """Make the directory and copy the workflow in, so that later changes can't reach the job.
 
         Raises `StageError`.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
             return

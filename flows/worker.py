@@ -1,0 +1,320 @@
+"""The warm worker: a Prefect worker type that forks flow processes instead of starting Python anew.
+
+    prefect worker start --pool snakemake --type snakemake
+
+A job lives as long as its flow process, and the worker sees to it that Prefect knows:
+
+| what ends                        | who notices                   | the job becomes        |
+|----------------------------------|-------------------------------|------------------------|
+| the flow, with a final state     | –                             | what the flow says     |
+| the flow process, without one    | this worker, at once          | Crashed, or Cancelled  |
+| worker and flow process together | the next worker, at its start | Crashed, or Cancelled  |
+| the worker alone                 | the next worker adopts        | what the flow says     |
+| the worker before it forked      | the next worker, when Prefect counts the old one as offline | Crashed |
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import anyio.abc
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+
+from flows.aftermath import close_task_runs
+from flows.spec import EngineName
+from flows.termination import CANCEL_SIGNAL
+from flows.workspace import Workspace, WorkspaceSettings
+from flows.zygote import Fork
+
+CANCEL_SECONDS = 20.0
+"""After this, a flow process that was asked to cancel its job is killed. It needs 1–8 s."""
+
+SHUTDOWN_SECONDS = 15.0
+LOST_AFTER = timedelta(seconds=60)
+"""A job that is Pending for longer, and whose worker is offline, was never started."""
+
+_ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+
+logger = logging.getLogger("prefect.workers.snakemake")
+
+
+class SnakemakeWorkerResult(BaseWorkerResult):
+    """The flow process is gone and Prefect knows how the job ended."""
+
+
+class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeWorkerResult]):
+    """Runs each job in a process forked from one that has everything imported."""
+
+    type = "snakemake"
+    job_configuration = BaseJobConfiguration
+    job_configuration_variables = BaseVariables
+    _display_name = "Snakemake"
+    _description = "Run Snakemake workflows as flow runs on this machine, each in a process forked from a warm one."
+
+    async def setup(self) -> None:
+        self._workspace_settings = WorkspaceSettings()
+        self._zygote = Zygote()
+        self._flow_processes: dict[UUID, FlowProcess] = {}
+        await self._zygote.start()
+        await super().setup()
+
+    async def teardown(self, *exc_info: Any) -> None:
+        await self._end_flow_processes()
+        await super().teardown(*exc_info)
+        self._zygote.close()
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: BaseJobConfiguration,
+        task_status: anyio.abc.TaskStatus[str] | None = None,
+    ) -> SnakemakeWorkerResult:
+        environment = {**os.environ, **configuration.env}
+        process = await self._zygote.fork(
+            flow_run.id,
+            {name: value for name, value in environment.items() if value is not None},
+            with_keeper=flow_run.parameters.get("engine", EngineName.SNAKEMAKE) != EngineName.MOCK,
+        )
+        self._flow_processes[flow_run.id] = process
+        if task_status is not None:
+            task_status.started(process.identifier)
+        try:
+            exit_code = await process.wait()
+        finally:
+            del self._flow_processes[flow_run.id]
+        await self._settle(flow_run.id, _explanation(exit_code))
+        return SnakemakeWorkerResult(status_code=0, identifier=process.identifier)
+
+    async def sync_with_backend(self) -> None:
+        """Also settle the jobs that nobody runs any more: at the start, and with every heartbeat."""
+        await super().sync_with_backend()
+        if self._work_pool is not None:
+            await self._settle_lost_jobs()
+
+    async def _cancel_run(self, flow_run_id: UUID) -> None:
+        process = self._flow_processes.get(flow_run_id)
+        if process is not None:
+            await process.cancel()
+            return
+        match self._workspace(flow_run_id).holder():
+            case None:
+                await super()._cancel_run(flow_run_id)
+            case 0:
+                await self._settle(flow_run_id, "Its flow process is gone.")
+            case pid:
+                os.kill(pid, CANCEL_SIGNAL)
+
+    async def _settle(self, flow_run_id: UUID, explanation: str) -> None:
+        """Give a job whose flow process is gone a final state, if it has none."""
+        try:
+            flow_run = await self.client.read_flow_run(flow_run_id)
+        except ObjectNotFound:
+            return
+        if flow_run.state is None or flow_run.state.is_final():
+            return
+        is_cancelled = flow_run.state.is_cancelling()
+        await close_task_runs(self.client, flow_run_id, is_cancelled=is_cancelled)
+        state = Cancelled(message="The job was cancelled.") if is_cancelled else Crashed(message=explanation)
+        await self.client.set_flow_run_state(flow_run_id, state, force=True)
+        logger.warning("Job %s is now %s: %s", flow_run_id, state.name, explanation)
+
+    async def _settle_lost_jobs(self) -> None:
+        for flow_run in await _active_flow_runs(self.client, self._work_pool_name):
+            if flow_run.id in self._flow_processes or flow_run.id in self._submitting_flow_run_ids:
+                continue
+            holder = self._workspace(flow_run.id).holder()
+            if holder == 0:
+                await self._settle(flow_run.id, "Its flow process and its worker are gone.")
+            elif holder is None and await self._was_never_started(flow_run):
+                await self._settle(flow_run.id, "Its worker was gone before it could start the job.")
+
+    async def _was_never_started(self, flow_run: FlowRun) -> bool:
+        state = flow_run.state
+        if state is None or flow_run.start_time is not None:
+            return False
+        if datetime.now(UTC) - state.timestamp < LOST_AFTER:
+            return False
+        workers = await self.client.read_workers_for_work_pool(self._work_pool_name)
+        online = {worker.name for worker in workers if worker.status == "ONLINE"}
+        # This worker has just looked into its own table.
+        return flow_run.labels.get("prefect.worker.name") not in online - {self.name}
+
+    async def _end_flow_processes(self) -> None:
+        """Let the running jobs write down that they were interrupted: nobody would look after them."""
+        processes = list(self._flow_processes.values())
+        for process in processes:
+            process.send(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_SECONDS):
+                await asyncio.gather(*(process.wait() for process in processes))
+
+    def _workspace(self, flow_run_id: UUID) -> Workspace:
+        return Workspace(self._workspace_settings, flow_run_id)
+
+
+@dataclass
+class FlowProcess:
+    """A forked flow process. It is the zygote's child, so the zygote tells of its end."""
+
+    pid: int
+    identifier: str
+    _exit_code: "asyncio.Future[int | None]"
+
+    async def wait(self) -> int | None:
+        """Its exit code, negative for a signal; None if nobody can tell."""
+        return await asyncio.shield(self._exit_code)
+
+    async def cancel(self) -> None:
+        """Ask it to cancel its job; kill it when it does not."""
+        self.send(CANCEL_SIGNAL)
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self.wait()
+        except TimeoutError:
+            self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        if not self._exit_code.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def has_exited(self, exit_code: int | None) -> None:
+        if not self._exit_code.done():
+            self._exit_code.set_result(exit_code)
+
+
+@dataclass
+class Zygote:
+    """The worker's end of `flows.zygote`; starts it again when it is gone."""
+
+    _process: "subprocess.Popen[bytes] | None" = None
+    _writer: asyncio.StreamWriter | None = None
+    _forks: dict[str, "asyncio.Future[FlowProcess]"] = field(default_factory=dict)
+    _flow_processes: dict[int, FlowProcess] = field(default_factory=dict)
+    _reader: "asyncio.Task[None] | None" = None
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def start(self) -> None:
+        """Start the zygote's process and wait until it has imported everything."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.zygote", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                cwd=Path(__file__).parent.parent,
+            )
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        if not await reader.readline():
+            raise RuntimeError(f"the zygote ended with exit code {self._process.wait()} while starting")
+        self._reader = asyncio.create_task(self._read(reader))
+
+    async def fork(self, flow_run_id: UUID, environment: dict[str, str], *, with_keeper: bool) -> FlowProcess:
+        """A flow process for this flow run."""
+        async with self._starting:
+            if self._writer is None:
+                await self.start()
+        assert self._writer is not None  # start() has set it
+        forked = asyncio.get_running_loop().create_future()
+        self._forks[str(flow_run_id)] = forked
+        message = Fork(flow_run_id=str(flow_run_id), environment=environment, with_keeper=with_keeper)
+        self._writer.write(json.dumps(asdict(message)).encode() + b"\n")
+        return await forked
+
+    def close(self) -> None:
+        """End the zygote; flow processes that still run go on."""
+        if self._reader is not None:
+            self._reader.cancel()
+        if self._writer is not None:
+            self._writer.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            message = json.loads(line)
+            if "flow_run_id" in message:
+                self._has_forked(message)
+            else:
+                process = self._flow_processes.pop(message["pid"], None)
+                if process is not None:
+                    process.has_exited(message["exit_code"])
+        logger.error("The zygote is gone; a new one is started with the next job.")
+        await self._outlive_zygote()
+
+    def _has_forked(self, message: dict[str, Any]) -> None:
+        pid = message["pid"]
+        process = FlowProcess(
+            pid=pid,
+            identifier=f"{socket.gethostname()}:{pid}:{message['started_at']}",
+            _exit_code=asyncio.get_running_loop().create_future(),
+        )
+        self._flow_processes[pid] = process
+        self._forks.pop(message["flow_run_id"]).set_result(process)
+
+    async def _outlive_zygote(self) -> None:
+        """Without the zygote, nobody collects the flow processes: watch them by their pids."""
+        self._writer = None
+        for forked in self._forks.values():
+            forked.set_exception(RuntimeError("the zygote was gone before it could fork"))
+        self._forks.clear()
+        orphans, self._flow_processes = self._flow_processes, {}
+        while orphans:
+            for pid in [pid for pid in orphans if not _is_alive(pid)]:
+                orphans.pop(pid).has_exited(None)
+            await asyncio.sleep(0.5)
+
+
+async def _active_flow_runs(client: PrefectClient, work_pool: str) -> list[FlowRun]:
+    """Every flow run of the pool that is neither waiting nor final."""
+    found: list[FlowRun] = []
+    while True:
+        page = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ACTIVE))
+            ),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[work_pool])),
+            limit=200,
+            offset=len(found),
+        )
+        found += page
+        if len(page) < 200:
+            return found
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _explanation(exit_code: int | None) -> str:
+    if exit_code is None or exit_code == 0:
+        return "Its flow process ended without saying how the job ended."
+    if exit_code < 0:
+        return f"Its flow process was killed by {signal.Signals(-exit_code).name}."
+    return f"Its flow process ended with exit code {exit_code} and did not say how the job ended."
