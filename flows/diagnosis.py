@@ -93,6 +93,14 @@ def of_vanished_engine(signal_number: int | None, directory: Path) -> JobError:
     )
 
 
+def of_service(error: Exception) -> JobError:
+    return JobError(
+        ErrorKind.SYSTEM,
+        f"The service failed, not the workflow: {type(error).__name__}: {error}",
+        "Submit again. If it happens again, the operator finds the trace in the job's log.",
+    )
+
+
 def _shortened(text: str) -> str:
     """The beginning and the end, where messages say what and where."""
     if len(text) <= _MESSAGE_CHARACTERS:

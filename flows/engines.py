@@ -27,6 +27,7 @@ from flows.events import (
     Message,
     Outcome,
     PlanCompleted,
+    ProtocolError,
     RuleJobPlanned,
     WorkflowEvent,
     decode,
@@ -124,15 +125,18 @@ class SnakemakeExecution:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._has_exited = False
 
     def events(self) -> Iterator[WorkflowEvent]:
-        with self._control.makefile("rb") as lines:
-            for line in lines:
-                event = decode(line)
-                self._has_exited = isinstance(event, EngineExited)
-                yield event
-        if not self._has_exited:
+        has_exited = False
+        try:
+            with self._control.makefile("rb") as lines:
+                for line in lines:
+                    event = decode(line)
+                    has_exited = isinstance(event, EngineExited)
+                    yield event
+        except (ConnectionError, ProtocolError) as error:
+            raise EngineVanished("the line to Snakemake's process broke") from error
+        if not has_exited:
             raise EngineVanished("the keeper of Snakemake's process ended before Snakemake did")
 
     def terminate(self) -> None:

@@ -5,7 +5,9 @@ written to the flow run's log.
 """
 
 import logging
+import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +21,6 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Crashed, Failed
-
-import signal
 
 from flows import diagnosis
 from flows.attempt_logs import tail
@@ -84,7 +84,12 @@ def snakemake_job(
     job_id = _job_id()
     workspace = Workspace(WorkspaceSettings(), job_id)
     with termination.by_sigterm(), get_client(sync_client=True) as client, Recorder(client, job_id) as recorder:
-        error = _run(spec, workspace, recorder)
+        try:
+            error = _run(spec, workspace, recorder)
+        except Exception as failure:  # the boundary of the process: whatever it is, the job must say so
+            recorder.log(logging.CRITICAL, traceback.format_exc())
+            error = diagnosis.of_service(failure)
+            recorder.close(Ending.CRASHED)
         if error is not None:
             client.update_flow_run_labels(job_id, {str(label): text for label, text in error.labels().items()})
         return _final_state(client, job_id, error, recorder)

@@ -29,6 +29,7 @@ from typing import Any
 from uuid import UUID
 
 import anyio.abc
+import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -38,9 +39,13 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events import Event
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+from websockets.exceptions import ConnectionClosed
 
 from flows.aftermath import close_task_runs
 from flows.spec import EngineName
@@ -55,6 +60,9 @@ SHUTDOWN_SECONDS = 15.0
 LOST_AFTER = timedelta(seconds=60)
 """A job that is Pending for longer, and whose worker is offline, was never started."""
 
+_SCHEDULED = "prefect.flow-run.Scheduled"
+_CANCELLING = "prefect.flow-run.Cancelling"
+_LISTEN_AGAIN_SECONDS = 2.0
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 logger = logging.getLogger("prefect.workers.snakemake")
@@ -77,10 +85,14 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._workspace_settings = WorkspaceSettings()
         self._zygote = Zygote()
         self._flow_processes: dict[UUID, FlowProcess] = {}
+        self._poll = asyncio.Lock()
+        self._listener: asyncio.Task[None] | None = None
         await self._zygote.start()
         await super().setup()
 
     async def teardown(self, *exc_info: Any) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
         await self._end_flow_processes()
         await super().teardown(*exc_info)
         self._zygote.close()
@@ -110,8 +122,40 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def sync_with_backend(self) -> None:
         """Also settle the jobs that nobody runs any more: at the start, and with every heartbeat."""
         await super().sync_with_backend()
-        if self._work_pool is not None:
-            await self._settle_lost_jobs()
+        if self._work_pool is None:
+            return
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._listen(self._work_pool.id))
+        await self._settle_lost_jobs()
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        async with self._poll:  # the polling loop and the listener both come here
+            return await super().get_and_submit_flow_runs()
+
+    async def _listen(self, work_pool_id: UUID) -> None:
+        """Act on new jobs and on cancels at once; polling and heartbeats remain as the fallback."""
+        events = EventFilter(
+            event=EventNameFilter(name=[_SCHEDULED, _CANCELLING]),
+            any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{work_pool_id}"]),
+        )
+        while True:
+            try:
+                async with get_events_subscriber(filter=events) as subscriber:
+                    await self._settle_lost_jobs()  # what was cancelled while nobody listened
+                    async for event in subscriber:
+                        await self._act_on(event)
+            except (OSError, ConnectionClosed, httpx.HTTPError, TimeoutError) as error:
+                logger.warning("The worker does not hear Prefect's events (%s); it tries again.", error)
+                await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
+
+    async def _act_on(self, event: Event) -> None:
+        if self._runs_task_group is None or not self.is_setup:
+            return
+        if event.event == _SCHEDULED:
+            self._runs_task_group.start_soon(self.get_and_submit_flow_runs)
+        else:
+            flow_run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
+            self._runs_task_group.start_soon(self._cancel_run, flow_run_id)
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         process = self._flow_processes.get(flow_run_id)
@@ -142,7 +186,10 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     async def _settle_lost_jobs(self) -> None:
         for flow_run in await _active_flow_runs(self.client, self._work_pool_name):
+            is_cancelling = flow_run.state is not None and flow_run.state.is_cancelling()
             if flow_run.id in self._flow_processes or flow_run.id in self._submitting_flow_run_ids:
+                if is_cancelling and self._runs_task_group is not None:
+                    self._runs_task_group.start_soon(self._cancel_run, flow_run.id)
                 continue
             holder = self._workspace(flow_run.id).holder()
             if holder == 0:

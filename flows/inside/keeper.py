@@ -114,6 +114,7 @@ def _wait(driver: int, control: socket.socket) -> int:
             os.read(alarm, 4096)
         if control.fileno() in ready:
             # Both the word `terminate` and the end of the stream mean the same.
+            control.recv(len(TERMINATE))
             poll.unregister(control)
             now = time.monotonic()
             endings = [
