@@ -72,9 +72,7 @@ class AttemptLogs:
             text = f"Attempt {finished.attempt} failed. {ending}\n{finished.message}".rstrip()
             yield self._entry(attempt, logging.ERROR, text, finished.finished_at)
 
-    def _entry(
-        self, attempt: _Attempt, level: int, text: str, timestamp: float | None = None
-    ) -> JsonObject:
+    def _entry(self, attempt: _Attempt, level: int, text: str, timestamp: float | None = None) -> JsonObject:
         at = timestamp
         if at is None:
             at = attempt.finished.finished_at if attempt.finished else time.time()

@@ -9,8 +9,10 @@ from flows.spec import ErrorKind, Label
 
 _MESSAGE_CHARACTERS = 8_000
 
+_REFUSED = "MissingOutputException"
 _RESOLUTIONS = {
-    "MissingInputException": "Add the missing input files to the workflow's directory, or a rule that makes them.",
+    _REFUSED: "Its command ended well, but not every file of `output` is there; correct one of them.",
+    "MissingInputException": "Add the missing files to the workflow's directory, or a rule that makes them.",
     "MissingRuleException": "Correct `targets`: each names a rule or a file that a rule makes.",
     "UnknownRuleException": "Correct `targets`: each names a rule or a file that a rule makes.",
     "NoRulesException": "The Snakefile has no rule; check that `snakefile` names the right file.",
@@ -52,14 +54,20 @@ class JobError:
         return self.message.partition("\n")[0]
 
 
-def of_failed_rule(failed: RuleJob, failures: int, output: str) -> JobError:
-    """The first of `failures` rule jobs failed; `output` is the end of what it wrote."""
+def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], output: str) -> JobError:
+    """`failed` was the first of `failures` rule jobs; `output` is the end of what it wrote."""
     attempts = f" after {failed.attempts} attempts" if failed.attempts > 1 else ""
     others = f" {failures - 1} more rule jobs failed." if failures > 1 else ""
     message = f"Rule job {failed.name} failed{attempts}: {failed.state.message}{others}"
+    refused = next(
+        (error for error in errors if error.exception == _REFUSED and failed.planned.rule in error.text), None
+    )
+    if refused is not None:
+        message += f"\n{refused.text}"
     if output:
         message += f"\nIts output ends with:\n{output}"
-    return JobError(ErrorKind.WORKFLOW, message, _RULE_FAILED, rule=failed.name)
+    resolution = _RULE_FAILED if refused is None else _RESOLUTIONS[_REFUSED]
+    return JobError(ErrorKind.WORKFLOW, message, resolution, rule=failed.name)
 
 
 def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobError:
@@ -73,6 +81,15 @@ def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobEr
     if "schema" in error.text and "Error validating" in error.text:
         resolution = "Correct `config`: the workflow's schema refuses it at the place that the message names."
     return JobError(ErrorKind.WORKFLOW, error.text.strip(), resolution)
+
+
+def of_forgotten(names: list[str]) -> JobError:
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return JobError(
+        ErrorKind.SYSTEM,
+        f"Snakemake reports success, but has never run {len(names)} rule jobs: {shown}",
+        "Submit again; this is a fault of Snakemake, not of the workflow.",
+    )
 
 
 def of_timeout(seconds: float) -> JobError:

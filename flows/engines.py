@@ -4,7 +4,7 @@ An execution is an iterator of workflow events that ends with `EngineExited`. Wh
 fail is told by events; an exception means that the engine itself could not do its work.
 
     EngineError
-    └── EngineVanished   the engine's process is gone without a word
+    └── EngineVanishedError   the engine's process is gone without a word
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class EngineError(Exception):
     """The engine could not do its work; says nothing of the workflow."""
 
 
-class EngineVanished(EngineError):
+class EngineVanishedError(EngineError):
     """The engine's process is gone without a word."""
 
 
@@ -135,9 +135,9 @@ class SnakemakeExecution:
                     has_exited = isinstance(event, EngineExited)
                     yield event
         except (ConnectionError, ProtocolError) as error:
-            raise EngineVanished("the line to Snakemake's process broke") from error
+            raise EngineVanishedError("the line to Snakemake's process broke") from error
         if not has_exited:
-            raise EngineVanished("the keeper of Snakemake's process ended before Snakemake did")
+            raise EngineVanishedError("the keeper of Snakemake's process ended before Snakemake did")
 
     def terminate(self) -> None:
         with contextlib.suppress(OSError):
@@ -210,7 +210,9 @@ class MockExecution:
             yield self._finished(job_id, started_at, fails=fails)
             if fails:
                 exit_code = 1
-                yield ErrorRaised(time=time.time(), exception="WorkflowError", text=f"Rule step_{job_id} failed.")
+                yield ErrorRaised(
+                    time=time.time(), exception="WorkflowError", text=f"Rule step_{job_id} failed."
+                )
                 break
         yield EngineExited(time=time.time(), exit_code=exit_code)
 

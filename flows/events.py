@@ -160,7 +160,10 @@ _TYPES: dict[str, type[WorkflowEvent]] = {
 def encode(event: WorkflowEvent) -> bytes:
     """One line, newline included."""
     record = {"v": PROTOCOL_VERSION, "type": event.type, **asdict(event)}
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str).encode("utf-8", "replace") + b"\n"
+    return (
+        json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str).encode("utf-8", "replace")
+        + b"\n"
+    )
 
 
 def decode(line: bytes | str) -> WorkflowEvent:

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,8 +25,8 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 from flows import diagnosis
 from flows.attempt_logs import tail
 from flows.diagnosis import JobError
-from flows.engines import EngineVanished, Execution, engine_for
-from flows.events import EngineExited, ErrorRaised, Message, encode
+from flows.engines import EngineVanishedError, Execution, engine_for
+from flows.events import EngineExited, ErrorRaised, encode
 from flows.mirror import Ending
 from flows.recorder import Recorder
 from flows.spec import FLOW_NAME, EngineName, ErrorKind, ExecutionSpec, MockOptions, Options, WorkflowSource
@@ -44,6 +44,8 @@ class _Course:
     errors: list[ErrorRaised] = field(default_factory=list)
     has_timed_out: bool = False
     has_vanished: bool = False
+    forgotten: list[str] = field(default_factory=list)
+    """Rule jobs that an engine which reports success has never run."""
 
     @property
     def is_broken(self) -> bool:
@@ -83,15 +85,21 @@ def snakemake_job(
     )
     job_id = _job_id()
     workspace = Workspace(WorkspaceSettings(), job_id)
-    with termination.by_sigterm(), get_client(sync_client=True) as client, Recorder(client, job_id) as recorder:
+    with (
+        termination.by_sigterm(),
+        get_client(sync_client=True) as client,
+        Recorder(client, job_id) as recorder,
+    ):
         try:
             error = _run(spec, workspace, recorder)
-        except Exception as failure:  # the boundary of the process: whatever it is, the job must say so
+        except Exception as failure:  # noqa: BLE001 - the boundary of the process: whatever it is, the job must say so
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error = diagnosis.of_service(failure)
             recorder.close(Ending.CRASHED)
         if error is not None:
-            client.update_flow_run_labels(job_id, {str(label): text for label, text in error.labels().items()})
+            client.update_flow_run_labels(
+                job_id, {str(label): text for label, text in error.labels().items()}
+            )
         return _final_state(client, job_id, error, recorder)
 
 
@@ -128,14 +136,17 @@ def _execute(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> _
                 recorder.observe(event)
                 match event:
                     case ErrorRaised():
-                        course.errors.append(event)
-                        recorder.log(logging.ERROR, event.text, event.time)
+                        # Paths as the submitter knows them, not where this server keeps jobs.
+                        error = replace(event, text=event.text.replace(f"{workspace.work}/", ""))
+                        course.errors.append(error)
+                        recorder.log(logging.ERROR, error.text, error.time)
                     case EngineExited():
                         course.exit_code = event.exit_code
                     case _:
                         pass
-        except EngineVanished:
+        except EngineVanishedError:
             course.has_vanished = True
+    course.forgotten = [job.name for job in recorder.mirror.open()]
     return course
 
 
@@ -177,8 +188,10 @@ def _ending(course: _Course) -> Ending:
 
 def _judge(course: _Course, spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> JobError | None:
     """The error that the job failed with, if it did."""
-    if termination.is_requested or course.exit_code == 0:
+    if termination.is_requested:
         return None
+    if course.exit_code == 0:
+        return diagnosis.of_forgotten(course.forgotten) if course.forgotten else None
     if course.has_timed_out:
         return diagnosis.of_timeout(spec.timeout_seconds or 0)
     if course.is_broken:
@@ -188,7 +201,7 @@ def _judge(course: _Course, spec: ExecutionSpec, workspace: Workspace, recorder:
     if failures:
         log_path = failures[0].started.log_path if failures[0].started else None
         output = tail(Path(log_path), _SHOWN_LINES) if log_path else ""
-        return diagnosis.of_failed_rule(failures[0], len(failures), output)
+        return diagnosis.of_failed_rule(failures[0], len(failures), course.errors, output)
     return diagnosis.of_workflow(
         course.errors, course.exit_code or 1, tail(workspace.snakemake_log, _SHOWN_LINES)
     )

@@ -199,9 +199,10 @@ class Mirror:
         with self._lock:
             return sum(job.is_told and job.state.type is StateType.COMPLETED for job in self._jobs.values())
 
-    def running(self) -> list[RuleJob]:
+    def open(self) -> list[RuleJob]:
+        """Rule jobs that have not ended."""
         with self._lock:
-            return [job for job in self._jobs.values() if job.state.type is StateType.RUNNING]
+            return [job for job in self._jobs.values() if not job.has_ended]
 
     def job(self, job_id: int) -> RuleJob | None:
         with self._lock:
@@ -253,7 +254,9 @@ class Mirror:
         if event.outcome is Outcome.SUCCEEDED:
             job.state = StateChange(StateType.COMPLETED, "Completed", event.finished_at)
         elif self._is_stopped:
-            job.state = StateChange(StateType.CANCELLED, "Cancelled", event.finished_at, "The job was stopped.")
+            job.state = StateChange(
+                StateType.CANCELLED, "Cancelled", event.finished_at, "The job was stopped."
+            )
         elif event.will_retry:
             job.state = StateChange(StateType.SCHEDULED, "AwaitingRetry", event.finished_at, _failure(event))
         else:
@@ -328,4 +331,4 @@ def _failure(event: AttemptFinished) -> str:
         return f"Its command was ended by signal {-event.exit_code}."
     if event.exit_code:
         return f"Its command ended with exit code {event.exit_code}."
-    return event.message.strip() or "Snakemake did not accept its outputs; the job's log says why."
+    return event.message.strip() or "Snakemake did not accept its outputs."

@@ -196,7 +196,9 @@ class _Prefect:
         self._post("/logs/", entries)
 
     def label(self, labels: dict[Label, str | int]) -> None:
-        self.client.update_flow_run_labels(self.flow_run_id, {str(key): value for key, value in labels.items()})
+        self.client.update_flow_run_labels(
+            self.flow_run_id, {str(key): value for key, value in labels.items()}
+        )
 
     def count_completed(self) -> int:
         return self._count(["COMPLETED"])

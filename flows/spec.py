@@ -93,9 +93,7 @@ class Options(_Strict):
     keep_going: bool = Field(
         default=False, description="Go on with independent rule jobs after one has failed."
     )
-    retries: int = Field(
-        default=0, ge=0, le=20, description="How often a failing rule job is run again."
-    )
+    retries: int = Field(default=0, ge=0, le=20, description="How often a failing rule job is run again.")
     force_all: bool = Field(
         default=False, description="Run every rule job, even if its outputs are up to date."
     )
@@ -120,7 +118,7 @@ class MockOptions(_Strict):
     def _delays_are_ordered(self) -> Self:
         shortest, longest = self.delay_seconds
         if not 0 <= shortest <= longest <= 86_400:
-            raise ValueError("delay_seconds must be [shortest, longest] with 0 <= shortest <= longest <= 86400")
+            raise ValueError("delay_seconds must be [shortest, longest], 0 <= shortest <= longest <= 86400")
         return self
 
 
@@ -156,9 +154,7 @@ class ExecutionSpec(_Strict):
         default=None, gt=0, description="The job fails when it has run for longer than this."
     )
     options: Options = Field(default_factory=Options)
-    mock: MockOptions = Field(
-        default_factory=MockOptions, description="Only read when `engine` is `mock`."
-    )
+    mock: MockOptions = Field(default_factory=MockOptions, description="Only read when `engine` is `mock`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -198,9 +194,7 @@ class JobSpec(ExecutionSpec):
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters, as JSON: only what was set, so that defaults stay the flow's."""
-        return self.model_dump(
-            mode="json", exclude={"name", "group", "tags"}, exclude_unset=True
-        )
+        return self.model_dump(mode="json", exclude={"name", "group", "tags"}, exclude_unset=True)
 
     def prefect_tags(self) -> list[str]:
         return [f"{key}{TAG_SEPARATOR}{value}" for key, value in sorted(self.tags.items())]

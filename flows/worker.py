@@ -38,7 +38,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
@@ -79,7 +79,9 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     job_configuration = BaseJobConfiguration
     job_configuration_variables = BaseVariables
     _display_name = "Snakemake"
-    _description = "Run Snakemake workflows as flow runs on this machine, each in a process forked from a warm one."
+    _description = (
+        "Run Snakemake workflows as flow runs on this machine, each in a process forked from a warm one."
+    )
 
     async def setup(self) -> None:
         self._workspace_settings = WorkspaceSettings()
@@ -101,7 +103,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self,
         flow_run: FlowRun,
         configuration: BaseJobConfiguration,
-        task_status: anyio.abc.TaskStatus[str] | None = None,
+        task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> SnakemakeWorkerResult:
         environment = {**os.environ, **configuration.env}
         process = await self._zygote.fork(
@@ -180,7 +182,9 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             return
         is_cancelled = flow_run.state.is_cancelling()
         await close_task_runs(self.client, flow_run_id, is_cancelled=is_cancelled)
-        state = Cancelled(message="The job was cancelled.") if is_cancelled else Crashed(message=explanation)
+        state: State[None] = (
+            Cancelled(message="The job was cancelled.") if is_cancelled else Crashed(message=explanation)
+        )
         await self.client.set_flow_run_state(flow_run_id, state, force=True)
         logger.warning("Job %s is now %s: %s", flow_run_id, state.name, explanation)
 
@@ -263,8 +267,8 @@ class Zygote:
     _reader: "asyncio.Task[None] | None" = None
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def start(self) -> None:
-        """Start the zygote's process and wait until it has imported everything."""
+    async def start(self) -> asyncio.StreamWriter:
+        """Start the zygote's process, wait until it has imported everything, and return the way to it."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -272,21 +276,21 @@ class Zygote:
                 pass_fds=[theirs.fileno()],
                 cwd=Path(__file__).parent.parent,
             )
-        reader, self._writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await asyncio.open_connection(sock=ours)
         if not await reader.readline():
             raise RuntimeError(f"the zygote ended with exit code {self._process.wait()} while starting")
         self._reader = asyncio.create_task(self._read(reader))
+        self._writer = writer
+        return writer
 
     async def fork(self, flow_run_id: UUID, environment: dict[str, str], *, with_keeper: bool) -> FlowProcess:
         """A flow process for this flow run."""
         async with self._starting:
-            if self._writer is None:
-                await self.start()
-        assert self._writer is not None  # start() has set it
-        forked = asyncio.get_running_loop().create_future()
+            writer = self._writer or await self.start()
+        forked: asyncio.Future[FlowProcess] = asyncio.get_running_loop().create_future()
         self._forks[str(flow_run_id)] = forked
         message = Fork(flow_run_id=str(flow_run_id), environment=environment, with_keeper=with_keeper)
-        self._writer.write(json.dumps(asdict(message)).encode() + b"\n")
+        writer.write(json.dumps(asdict(message)).encode() + b"\n")
         return await forked
 
     def close(self) -> None:

@@ -1,12 +1,12 @@
 """A job's directory: brings the workflow in, and writes down what came out.
 
-    JOBS_HOME/jobs/<job id>/
-      work/           a copy of the workflow's directory; Snakemake's working directory
-      config.json     what the job spec overrides of the workflow's configuration
-      snakemake.log   stdout and stderr of Snakemake
-      events.jsonl    every workflow event, one JSON line each
-      flow.pid        locked by the job's flow process as long as it lives
-      outputs.json    the manifest: path, size and checksum of every output
+JOBS_HOME/jobs/<job id>/
+  work/           a copy of the workflow's directory; Snakemake's working directory
+  config.json     what the job spec overrides of the workflow's configuration
+  snakemake.log   stdout and stderr of Snakemake
+  events.jsonl    every workflow event, one JSON line each
+  flow.pid        locked by the job's flow process as long as it lives
+  outputs.json    the manifest: path, size and checksum of every output
 """
 
 import fcntl
@@ -156,7 +156,9 @@ class Workspace:
                 "the operator sets them with JOBS_WORKFLOW_ROOTS.",
             )
         if not source.is_dir():
-            raise StageError(f"workflow.path {path} is not a directory", "Name the directory of the workflow.")
+            raise StageError(
+                f"workflow.path {path} is not a directory", "Name the directory of the workflow."
+            )
         return source
 
 

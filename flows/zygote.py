@@ -35,7 +35,7 @@ from prefect.flow_engine import load_flow_run, run_flow
 from flows import termination
 from flows.engines import WARM_KEEPER_VARIABLE
 from flows.inside.driver import preload
-from flows.inside.keeper import keep
+from flows.inside.keeper import alarm_on_child_exit, keep
 from flows.job import snakemake_job
 
 
@@ -67,18 +67,18 @@ class Exited:
 def main(control: socket.socket) -> NoReturn:
     """Serve the worker at the other end of `control`."""
     preload()
-    children_alarm = _alarm_on_child_exit()
+    alarm = alarm_on_child_exit()
     # Ctrl-C reaches the whole process group; the worker decides when the zygote ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     lines = b""
     control.sendall(b"{}\n")  # ready
     while True:
-        ready, _, _ = select.select([control, children_alarm], [], [])
-        if children_alarm in ready:
-            os.read(children_alarm, 4096)
+        ready, _, _ = select.select([control.fileno(), alarm], [], [])
+        if alarm in ready:
+            os.read(alarm, 4096)
             _report_exits(control)
-        if control in ready:
+        if control.fileno() in ready:
             chunk = control.recv(1 << 20)
             if not chunk:
                 os._exit(0)
@@ -148,15 +148,6 @@ def _run(flow_run_id: UUID) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     return 0
-
-
-def _alarm_on_child_exit() -> int:
-    """A file descriptor that becomes readable when a child ends."""
-    alarm, waker = os.pipe()
-    os.set_blocking(waker, False)
-    signal.set_wakeup_fd(waker)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # only with a handler does the wake-up fd get a byte
-    return alarm
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, TextIO
 
 import snakemake.executors.local
-import snakemake.shell  # noqa: F401 - puts the module into sys.modules
+import snakemake.shell
 
 _attempt = threading.local()
 
@@ -36,8 +36,8 @@ def install() -> None:
     capturing = _subprocess_that_captures()
     sys.modules["snakemake.shell"].sp = capturing  # type: ignore[attr-defined]  # foreign module
     snakemake.executors.local.subprocess = capturing
-    sys.stdout = _ThreadStream(sys.stdout)  # type: ignore[assignment]  # duck-typed text stream
-    sys.stderr = _ThreadStream(sys.stderr)  # type: ignore[assignment]  # duck-typed text stream
+    sys.stdout = _ThreadStream(sys.stdout)
+    sys.stderr = _ThreadStream(sys.stderr)
 
 
 def _subprocess_that_captures() -> SimpleNamespace:

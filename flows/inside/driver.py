@@ -5,6 +5,7 @@ modules, environment and handlers of the first.
 """
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -17,6 +18,24 @@ from flows.inside.emitter import emitter
 
 _PLUGINS = str(Path(__file__).parent)
 
+_PRELOADED = (
+    "requests",  # pulled in, with smart_open, when the first Snakefile is parsed
+    "smart_open",
+    "snakemake.api",
+    "snakemake.benchmark",
+    "snakemake.cli",
+    "snakemake.dag",
+    "snakemake.executors.local",
+    "snakemake.parser",
+    "snakemake.persistence",
+    "snakemake.report",
+    "snakemake.scheduling.greedy",
+    "snakemake.scheduling.job_scheduler",
+    "snakemake.script",
+    "snakemake.sourcecache",
+    "snakemake.workflow",
+)
+
 
 def drive(argv: list[str], events: BinaryIO) -> NoReturn:
     """Run `snakemake ARGV` and leave the process with its exit code."""
@@ -25,13 +44,12 @@ def drive(argv: list[str], events: BinaryIO) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
-        # Snakemake adds what a `shell:` may need to the path of modules; it starts from an installed program's.
         sys.argv = ["snakemake", *argv]
         emitter.open(events)
         exit_code = _main(argv)
     except SystemExit as end:
         exit_code = end.code if isinstance(end.code, int) else int(bool(end.code))
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the boundary of the process
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
@@ -47,23 +65,10 @@ def preload() -> None:
     A process forked after this starts Snakemake in 0.3 s instead of 3–4 s.
     """
     find_plugins()
-    import requests  # noqa: F401 - pulled in by the storage plugins at the first parse
-    import smart_open  # noqa: F401
-    import snakemake.api
-    import snakemake.benchmark
-    import snakemake.cli
-    import snakemake.dag
-    import snakemake.executors.local
-    import snakemake.parser
-    import snakemake.persistence
-    import snakemake.report
-    import snakemake.scheduling.greedy
-    import snakemake.scheduling.job_scheduler
-    import snakemake.script
-    import snakemake.sourcecache
-    import snakemake.workflow  # noqa: F401
-
-    snakemake.cli.get_argument_parser()  # collects and imports every plugin
+    for module in _PRELOADED:
+        importlib.import_module(module)
+    # Collects and imports every plugin.
+    importlib.import_module("snakemake.cli").get_argument_parser()
 
 
 def find_plugins() -> None:
@@ -74,8 +79,9 @@ def find_plugins() -> None:
 
 def _main(argv: list[str]) -> int:
     find_plugins()
-    from snakemake.cli import main  # seconds, and the keeper that imports this module needs none of it
-    from snakemake.scheduling.job_scheduler import JobScheduler
+    # Importing Snakemake takes seconds, and the zygote that imports this module may not need it yet.
+    from snakemake.cli import main  # noqa: PLC0415 - as above
+    from snakemake.scheduling.job_scheduler import JobScheduler  # noqa: PLC0415 - as above
 
     JobScheduler.exit_gracefully = _exit_gracefully
     with contextlib.suppress(BrokenPipeError):

@@ -91,14 +91,14 @@ def _start_driver(start: Start, control: socket.socket) -> int:
     os.chdir(start.directory)
     os.environ.clear()
     os.environ.update(start.environment)
-    from flows.inside import driver  # Snakemake's import takes seconds and only the child needs it
+    from flows.inside import driver  # noqa: PLC0415 - leads to Snakemake; only the child needs it
 
     driver.drive(list(start.argv), control.makefile("wb"))
 
 
 def _wait(driver: int, control: socket.socket) -> int:
     """The driver's exit code, negative for a signal; ends the driver if the flow wants or is gone."""
-    alarm = _alarm_on_child_exit()
+    alarm = alarm_on_child_exit()
     poll = select.poll()
     poll.register(alarm, select.POLLIN)
     poll.register(control, select.POLLIN)
@@ -124,7 +124,7 @@ def _wait(driver: int, control: socket.socket) -> int:
             ]
 
 
-def _alarm_on_child_exit() -> int:
+def alarm_on_child_exit() -> int:
     """A file descriptor that becomes readable when a child ends."""
     alarm, waker = os.pipe()
     os.set_blocking(waker, False)

@@ -20,7 +20,14 @@ from snakemake.executors.local import Executor as LocalExecutor
 from snakemake.executors.local import common_settings  # noqa: F401 - part of the plugin's interface
 from snakemake_interface_executor_plugins.settings import ExecMode
 
-from flows.events import AttemptFinished, AttemptStarted, Outcome, PlanCompleted, RuleJobDropped, RuleJobPlanned
+from flows.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Outcome,
+    PlanCompleted,
+    RuleJobDropped,
+    RuleJobPlanned,
+)
 from flows.inside import capture
 from flows.inside.emitter import emitter
 
@@ -45,6 +52,8 @@ class _Plan:
 
     told: dict[int, RuleJobPlanned] = field(default_factory=dict)
     is_stale: bool = True
+    grown_by: set[int] = field(default_factory=set)
+    """Checkpoints that have ended since: what is new in the DAG is there because of them."""
 
     def holds(self, jobs: Iterable[Any]) -> bool:
         return all(rule_job.jobid in self.told for job in jobs for rule_job in _rule_jobs(job))
@@ -94,8 +103,10 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
     def handle_job_success(self, job: Any) -> None:
         super().handle_job_success(job)
         for rule_job in _rule_jobs(job):
-            # The DAG grows right after this call (`JobScheduler._finish_jobs`).
-            self._plan.is_stale |= bool(rule_job.rule.is_checkpoint)
+            if rule_job.rule.is_checkpoint:
+                # The DAG grows right after this call (`JobScheduler._finish_jobs`).
+                self._plan.is_stale = True
+                self._plan.grown_by.add(rule_job.jobid)
             self._tell_end(rule_job, Outcome.SUCCEEDED, will_retry=False)
 
     def handle_job_error(self, job: Any) -> None:
@@ -103,6 +114,10 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         for rule_job in _rule_jobs(job):
             will_retry = job.restart_times > job.attempt - 1
             self._tell_end(rule_job, Outcome.FAILED, will_retry=will_retry)
+            if will_retry:
+                # Snakemake 9.27 forgets a job that waits for its retry when a checkpoint ends: the
+                # DAG's update passes over what it still takes for running (`DAG.update_ready`).
+                self.dag._running.discard(job)
 
     def _tell_end(self, job: Any, outcome: Outcome, *, will_retry: bool) -> None:
         now = time.time()
@@ -142,7 +157,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 job_id=self.dag.jobid(job),
                 rule=job.rule.name,
                 wildcards=_strings(job.wildcards_dict),
-                depends_on=tuple(sorted({self.dag.jobid(other) for other in self.dag.dependencies[job]})),
+                depends_on=self._dependencies(job),
                 resources={},
                 reason="" if not self.dag.needrun(job) else str(self.dag.reason(job)),
                 inputs=_paths(job.input),
@@ -150,6 +165,17 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 logs=_paths(job.log),
                 is_done=not self.dag.needrun(job),
             )
+
+    def _dependencies(self, job: Any) -> tuple[int, ...]:
+        """Ids of the jobs that `job` waits for, and of those that it has waited for.
+
+        After a checkpoint, Snakemake's DAG no longer holds the edges that lead from it.
+        """
+        told = self._plan.told.get(self.dag.jobid(job))
+        now = {self.dag.jobid(other) for other in self.dag.dependencies[job]}
+        if told is not None:
+            return tuple(sorted(now | set(told.depends_on)))
+        return tuple(sorted(now or self._plan.grown_by))
 
 
 def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStarted:

@@ -36,7 +36,7 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]  # untyped base
     def __post_init__(self) -> None:
         path = self.settings.events if self.settings else None
         if path is not None and not emitter.is_open:
-            emitter.open(Path(path).open("ab"))
+            emitter.open(path.open("ab"))
 
     def emit(self, record: LogRecord) -> None:
         event = getattr(record, "event", None)

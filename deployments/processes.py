@@ -1,0 +1,89 @@
+"""Starts the processes of the local stack, and ends each of them."""
+
+import contextlib
+import ctypes
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_SHOWN_LINES = 15
+
+
+class StackError(Exception):
+    """The local stack can't be started; the message says what to do."""
+
+
+@dataclass
+class StackProcess:
+    """One process of the stack, with a log file of its own."""
+
+    name: str
+    log: Path
+    _process: "subprocess.Popen[bytes]"
+
+    @classmethod
+    def start(
+        cls, name: str, command: Sequence[str], environment: Mapping[str, str], logs: Path
+    ) -> "StackProcess":
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / f"{name}.log"
+        with log.open("ab") as stream:
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C goes to the stack alone, which ends its processes in order.
+                start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+        return cls(name, log, process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raises `StackError` with the end of the log if the process has ended."""
+        exit_code = self._process.poll()
+        if exit_code is not None:
+            lines = self.log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
+            raise StackError(
+                f"{self.name} has ended with exit code {exit_code}. Its log ({self.log}) ends with:\n"
+                + "\n".join(lines)
+            )
+
+    def stop(self, seconds: float) -> None:
+        """Ask the process to end; kill it when it takes longer than `seconds`."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            self._process.wait()
+
+
+def run_to_end(name: str, command: Sequence[str], environment: Mapping[str, str], cwd: Path) -> None:
+    """Run a command. Raises `StackError` with its output if it fails."""
+    result = subprocess.run(
+        [sys.executable, *command],
+        env=environment,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise StackError(f"{name} failed:\n{result.stdout}{result.stderr}")
+
+
+def _end_with_parent() -> None:
+    """Even when the stack is killed, its processes end."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
