@@ -10,13 +10,15 @@ from typing import Any
 
 import httpx
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from deployments.settings import LocalSettings
 
 EXAMPLE = Path(__file__).parent.parent / "flows" / "examples" / "variants"
-EXPECTED_OUTPUTS = ("results/calls.vcf", "results/summary.json")
+SUMMARY = "results/summary.md"
+EXPECTED_OUTPUTS = ("results/variants.vcf.gz", "results/plot.png", "results/summary.json", SUMMARY)
 PATIENCE_SECONDS = 600.0
 _POLL_SECONDS = 0.3
 _FINAL = frozenset({"completed", "failed", "cancelled"})
@@ -40,12 +42,14 @@ class Demo:
         """Raises `DemoError` unless the job completed and its outputs are there."""
         job = self._submit()
         job = self._follow(job)
-        tasks = list(_items(self.api, f"/jobs/{job['id']}/tasks"))
+        tasks = sorted(_items(self.api, f"/jobs/{job['id']}/tasks"), key=_began)
         outputs = list(_items(self.api, f"/jobs/{job['id']}/outputs"))
         self.console.print(_rules_table(tasks))
         self._show_outputs(job, outputs)
         self._show_addresses(job)
         _require_success(job, outputs)
+        summary = self.api.get(f"/jobs/{job['id']}/outputs/{SUMMARY}").raise_for_status().text
+        self.console.print(Markdown(summary))
 
     def _submit(self) -> Json:
         body = {
@@ -131,6 +135,10 @@ def _rules_table(tasks: list[Json]) -> Table:
         state = ", ".join(name if len(states) == 1 else f"{count} {name}" for name, count in states.items())
         table.add_row(rule, str(len(of_rule)), f"{seconds:.1f}", state)
     return table
+
+
+def _began(task: Json) -> str:
+    return task["started_at"] or ""
 
 
 def _seconds(task: Json) -> float:

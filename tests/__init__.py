@@ -1,0 +1,1 @@
+"""Start with `fundamentals`: it reads as a tutorial."""

@@ -1,0 +1,57 @@
+"""One real stack for all tests of the service: PostgreSQL, Prefect server, worker and jobs API."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deployments.local import LocalStack
+from deployments.settings import LocalSettings
+from tests.support import WORKFLOWS, JobsClient
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """The stack that `make up` starts, on free ports and a home of its own."""
+    roots = [WORKFLOWS, tmp_path_factory.getbasetemp()]
+    with LocalStack(local_settings(tmp_path_factory.mktemp("home"), roots)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def jobs(stack: LocalStack) -> Iterator[JobsClient]:
+    """The jobs API of the stack."""
+    with httpx.Client(base_url=stack.settings.api_url, timeout=30) as http:
+        yield JobsClient(http)
+
+
+@pytest.fixture(scope="session")
+def prefect_api(stack: LocalStack) -> Iterator[httpx.Client]:
+    """Prefect's own REST API, to see what it was really told."""
+    with httpx.Client(base_url=f"{stack.settings.prefect_url}/api", timeout=30) as http:
+        yield http
+
+
+def local_settings(home: Path, roots: list[Path]) -> LocalSettings:
+    """Settings of a stack of its own: a new home, and ports that nobody uses."""
+    api_port, prefect_port = free_ports(2)
+    return LocalSettings(
+        home=home,
+        api_port=api_port,
+        prefect_port=prefect_port,
+        workflow_roots=os.pathsep.join(map(str, roots)),
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
