@@ -23,6 +23,7 @@ from deployments.settings import LocalSettings
 PROJECT = Path(__file__).parent.parent
 WORK_POOL = "snakemake"
 READY_SECONDS = 120.0
+_WORKER_STOP_SECONDS = 30.0
 
 SERVER_TUNING = {
     # Task-run states and events arrive in bursts of thousands; recorded one by one they cost
@@ -46,6 +47,7 @@ class LocalStack:
         self._home = settings.home.resolve()
         self._stack = ExitStack()
         self._processes: list[StackProcess] = []
+        self.worker: StackProcess
 
     def start(self) -> None:
         """Raises `StackError`, and leaves nothing behind, when the stack can't be started."""
@@ -70,6 +72,13 @@ class LocalStack:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+
+    def restart_worker(self) -> None:
+        """Start a worker in the place of one that has ended; returns when it takes jobs."""
+        self.worker.stop(_WORKER_STOP_SECONDS)
+        self._processes.remove(self.worker)
+        self._start_worker()
+        self._wait_for_worker()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -98,11 +107,11 @@ class LocalStack:
         self._start_server(self._database_url())
         self._say("Starting the worker and the jobs API …")
         run_to_end("the creation of the work pool", _CREATE_WORK_POOL, self.environment, PROJECT)
-        worker = self._start_process("worker", self._worker_command(), stop_seconds=30)
+        self._start_worker()
         self._start_process("api", ["-m", "api"], stop_seconds=10)
         run_to_end("the registration of prefect.yaml", _REGISTER, self.environment, PROJECT)
         self._wait_until(lambda: _answers(f"{self.settings.api_url}/livez"), "the jobs API answers")
-        self._wait_until(lambda: "started!" in worker.log.read_text(errors="replace"), "the worker is ready")
+        self._wait_for_worker()
 
     def _lock_home(self) -> None:
         lock = self._stack.enter_context((self._home / "lock").open("w"))
@@ -146,11 +155,20 @@ class LocalStack:
             lambda: _answers(f"{self.settings.prefect_url}/api/health"), "the Prefect server answers"
         )
 
-    def _worker_command(self) -> list[str]:
-        return [
+    def _start_worker(self) -> None:
+        command = [
             *["-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "snakemake"],
             *["--name", "local", "--limit", str(self.settings.concurrent_jobs)],
         ]
+        log = self._home / "logs" / "worker.log"
+        self._worker_log_start = log.stat().st_size if log.exists() else 0
+        self.worker = self._start_process("worker", command, stop_seconds=_WORKER_STOP_SECONDS)
+
+    def _wait_for_worker(self) -> None:
+        def has_started() -> bool:
+            return b"started!" in self.worker.log.read_bytes()[self._worker_log_start :]
+
+        self._wait_until(has_started, "the worker is ready")
 
     def _start_process(
         self, name: str, command: list[str], stop_seconds: float, environment: dict[str, str] | None = None

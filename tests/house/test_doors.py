@@ -1,0 +1,93 @@
+"""Who may import whom, and what may be done where: the rooms of ARCHITECTURE.md, asserted."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+ROOMS = ("api", "deployments", "flows", "infra", "tests")
+NOT_OURS = ("flows/examples", "tests/workflows")
+STARTS_PROCESSES = ("flows/engines.py", "flows/worker.py", "deployments/")
+
+
+def modules(room: str) -> Iterator[Path]:
+    for path in sorted((PROJECT / room).rglob("*.py")):
+        if not str(path.relative_to(PROJECT)).startswith(NOT_OURS):
+            yield path
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that the file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+    return found
+
+
+def importers(package: str, *rooms: str) -> set[str]:
+    """The files of `rooms` that import `package` or something in it."""
+    return {
+        str(path.relative_to(PROJECT))
+        for room in rooms
+        for path in modules(room)
+        if any(name == package or name.startswith(f"{package}.") for name in imports(path))
+    }
+
+
+def test_the_facade_enters_only_the_contract_of_flows() -> None:
+    for path in modules("api"):
+        entered = {name for name in imports(path) if name.split(".")[0] == "flows"}
+        assert all(name.startswith("flows.spec") for name in entered), f"{path} imports {entered}"
+
+
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        ("api", ("flows", "deployments", "infra")),
+        ("deployments", ("api", "flows", "infra")),
+        ("flows", ("infra",)),
+        ("fastapi", ("flows", "deployments", "infra")),
+        ("aws_cdk", ("api", "flows", "deployments")),
+        ("tests", ("api", "deployments", "flows", "infra")),
+    ],
+)
+def test_rooms_that_do_not_know_each_other(package: str, rooms: tuple[str, ...]) -> None:
+    assert importers(package, *rooms) == set()
+
+
+def test_snakemake_is_imported_inside_its_own_process_only() -> None:
+    inside = {path for path in importers("snakemake", *ROOMS) if not path.startswith("tests/")}
+    assert all(path.startswith("flows/inside/") for path in inside)
+    assert inside, "the check looks at nothing"
+
+
+def test_processes_are_started_in_few_places() -> None:
+    starters = {
+        path
+        for path in importers("subprocess", "api", "deployments", "flows", "infra")
+        # The capture room replaces the one that Snakemake uses; it decides nothing.
+        if path != "flows/inside/capture.py" and not path.endswith("executor_plugin_prefect/__init__.py")
+    }
+    assert all(path.startswith(STARTS_PROCESSES) for path in starters), starters
+    assert starters
+
+
+def test_the_contract_and_the_protocol_are_pure() -> None:
+    standard = {"collections", "dataclasses", "enum", "json", "pathlib", "typing", "hashlib"}
+    for module, more in (("spec", {"pydantic"}), ("events", set())):
+        roots = {name.split(".")[0] for name in imports(PROJECT / "flows" / f"{module}.py")}
+        assert roots <= standard | more, f"flows/{module}.py imports {roots - standard - more}"
+
+
+def test_every_exception_from_a_rule_carries_its_reason() -> None:
+    reasons = {"# noqa:": " - ", "# type: ignore[": "]  # "}
+    for path in (path for room in ROOMS for path in modules(room) if path != Path(__file__)):
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            for mark, separator in reasons.items():
+                if mark in line:
+                    assert separator in line.split(mark, 1)[1], f"{path}:{number} gives no reason"
