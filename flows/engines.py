@@ -108,6 +108,7 @@ def snakemake_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
         "--scheduler=greedy",
         "--rerun-incomplete",
         "--nocolor",
+        "--nolock",  # the job's directory is locked already, by a lock that a crash does not leave behind
     ]
     if spec.options.keep_going:
         arguments.append("--keep-going")

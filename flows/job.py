@@ -107,7 +107,7 @@ def _run(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> JobEr
     """Stage, execute, publish; the error that the job failed with."""
     try:
         workspace.lock()
-        recorder.log(logging.INFO, f"Staging the workflow into {workspace.directory}")
+        recorder.log(logging.INFO, "Staging the workflow.")
         workspace.stage(spec)
     except StageError as error:
         recorder.close(Ending.FINISHED)
