@@ -48,9 +48,6 @@ from flows.task_runs import (
 SHOWN_AS_RUNNING_SECONDS = 1.0
 """A rule job that ends sooner is only told of at its end; `Running` would double its cost."""
 
-SHOWN_WHILE_PENDING = 500
-"""Plans up to this size are told of before they run, so that the graph is whole from the start."""
-
 _EDGES = 10_000
 """Dependencies of one rule job that are told; Prefect refuses events over 1.5 MB without an error."""
 
@@ -272,13 +269,8 @@ class Mirror:
         self._untold[job_id] = None
 
     def _is_due(self, job: RuleJob, now: float) -> bool:
-        match job.state.type:
-            case StateType.PENDING:
-                return len(self._jobs) <= SHOWN_WHILE_PENDING
-            case StateType.RUNNING:
-                return now - job.state.timestamp >= SHOWN_AS_RUNNING_SECONDS
-            case _:
-                return True
+        is_running = job.state.type is StateType.RUNNING
+        return not is_running or now - job.state.timestamp >= SHOWN_AS_RUNNING_SECONDS
 
     def _event(self, job: RuleJob) -> JsonObject:
         return state_change_event(

@@ -2,8 +2,8 @@
 
 - The workflow never waits for Prefect: what Prefect can't take yet stays in the mirror.
 - Prefect's server keeps events in memory, at most 10,000 per reader, and drops the rest without
-  an error. So no more than `UNCONFIRMED_LIMIT` rule jobs are ever on their way: the recorder
-  counts what the server has really recorded, and waits.
+  an error. So about `UNCONFIRMED_LIMIT` state changes are on their way at most: then the recorder
+  waits until the server has recorded the last of them.
 - When it is closed, it compares once more and sends again what is missing; only then may the
   flow run become final.
 - The progress that clients see is the number that the server has recorded.
@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -60,6 +61,7 @@ class Recorder:
         self._messages: deque[JsonObject] = deque(maxlen=_MESSAGES_KEPT)
         self._unsent_changes: list[JsonObject] = []
         self._unsent_logs: list[JsonObject] = []
+        self._on_the_way = _OnTheWay()
         self._shown_progress = Progress(done=0, total=0)
         self._next_progress = 0.0
         self._stop = threading.Event()
@@ -136,14 +138,18 @@ class Recorder:
             if not self._unsent_changes:
                 return
             self._prefect.send_events(self._unsent_changes)
+            self._on_the_way.sent(self._unsent_changes)
             self._unsent_changes = []
 
     def _may_send(self) -> bool:
-        told = self.mirror.told_completed()
-        if told - self._shown_progress.done < UNCONFIRMED_LIMIT:
+        """Whether the server keeps up: it has recorded all but the last few of what it was sent."""
+        on_the_way = self._on_the_way
+        if on_the_way.count < UNCONFIRMED_LIMIT:
             return True
-        self._show_progress()
-        return told - self._shown_progress.done < UNCONFIRMED_LIMIT
+        if not (self._prefect.has_recorded(*on_the_way.last) or on_the_way.is_overdue):
+            return False
+        self._on_the_way = _OnTheWay()
+        return True
 
     def _send_logs(self) -> None:
         while True:
@@ -183,6 +189,30 @@ class Recorder:
 
 
 @dataclass
+class _OnTheWay:
+    """State changes that were sent since the server was last seen to have recorded all."""
+
+    count: int = 0
+    last: tuple[str, str] = ("", "")
+    """Task run and time of the last one."""
+    sent_at: float = 0.0
+
+    def sent(self, events: list[JsonObject]) -> None:
+        self.count += len(events)
+        resource = events[-1]["resource"]
+        self.last = (
+            resource["prefect.resource.id"].removeprefix("prefect.task-run."),
+            resource["prefect.state-timestamp"],
+        )
+        self.sent_at = time.monotonic()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Waited for so long that it must be lost; closing finds out."""
+        return time.monotonic() - self.sent_at > RESEND_AFTER_SECONDS
+
+
+@dataclass
 class _Prefect:
     """The few calls that a record needs, on the server that the flow runs against."""
 
@@ -198,6 +228,14 @@ class _Prefect:
     def label(self, labels: dict[Label, str | int]) -> None:
         self.client.update_flow_run_labels(
             self.flow_run_id, {str(key): value for key, value in labels.items()}
+        )
+
+    def has_recorded(self, task_run_id: str, timestamp: str) -> bool:
+        """Whether the server knows of a state of the task run that is as new as `timestamp`."""
+        body = {"task_runs": {"id": {"any_": [task_run_id]}}, "limit": 1}
+        found = self._post("/task_runs/filter", body).json()
+        return bool(found) and datetime.fromisoformat(found[0]["state"]["timestamp"]) >= (
+            datetime.fromisoformat(timestamp)
         )
 
     def count_completed(self) -> int:
