@@ -1,0 +1,1 @@
+"""The front door: jobs over HTTP. Stateless; Prefect is its memory."""

@@ -1,0 +1,125 @@
+"""The facade as an ASGI application: it owns the client to Prefect and makes every error a problem."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from inspect import isclass
+from typing import Any, get_type_hints
+
+import httpx
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from api.jobs import Jobs
+from api.outputs import Outputs
+from api.problems import MEDIA_TYPE, Problem, ProblemError
+from api.routes import router
+from api.settings import Settings
+from api.validation import problem_of
+
+# For one attempt at one call to Prefect. Waiting for a free connection has no limit of its own:
+# Prefect's client would answer that with a pause of seconds before it queues again.
+_ATTEMPT_TIMEOUT = httpx.Timeout(10, connect=3, pool=None)
+
+
+class Facade(FastAPI):
+    """An application whose OpenAPI document declares problems by their media type."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            for path in super().openapi()["paths"].values():
+                for operation in path.values():
+                    _declare_problems(operation["responses"])
+        return super().openapi()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The facade, not yet connected; its lifespan needs `PREFECT_API_URL`."""
+    app = Facade(
+        title="prefect-snakemake",
+        summary="Run Snakemake workflows as Prefect flow runs.",
+        lifespan=_lifespan,
+        exception_handlers={
+            ProblemError: _on_problem,
+            RequestValidationError: _on_invalid_request,
+            HTTPException: _on_http_exception,
+            Exception: _on_defect,
+        },
+    )
+    app.state.settings = settings
+    app.state.outputs = Outputs(settings.home)
+    app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    if not PREFECT_API_URL.value():
+        # Prefect's client would start a server of its own, on SQLite.
+        raise RuntimeError(
+            "PREFECT_API_URL is not set. Set it to the API of the Prefect server, "
+            "for example http://127.0.0.1:4200/api."
+        )
+    ui_url = str(settings.public_prefect_ui_url or PREFECT_UI_URL.value()).rstrip("/")
+    async with get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT}) as client:
+        app.state.jobs = Jobs(client, settings, ui_url)
+        yield
+
+
+async def _on_problem(request: Request, error: ProblemError) -> JSONResponse:
+    return _response(error.problem(request.url.path), error.headers)
+
+
+async def _on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+    return await _on_problem(request, problem_of(error.errors(), _request_model(request)))
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+    problem = Problem(
+        title=HTTPStatus(error.status_code).phrase,
+        status=error.status_code,
+        detail=f"{request.method} {request.url.path}: {error.detail}.",
+        instance=request.url.path,
+        resolution="/docs lists the paths and methods that there are.",
+    )
+    return _response(problem, error.headers or {})
+
+
+async def _on_defect(request: Request, error: Exception) -> JSONResponse:
+    """What nobody foresaw; the traceback goes to the server's log when this has been answered."""
+    problem = Problem(
+        title="Internal error",
+        status=HTTPStatus.INTERNAL_SERVER_ERROR,
+        detail=f"{request.method} {request.url.path} met a defect of this service ({type(error).__name__}).",
+        instance=request.url.path,
+        resolution="Tell the operator: the service's log has the details.",
+    )
+    return _response(problem, {})
+
+
+def _response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=problem.status,
+        headers=dict(headers),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def _request_model(request: Request) -> type[BaseModel] | None:
+    """What the body or the query of this request should have been."""
+    hints = get_type_hints(request.scope["endpoint"])
+    hints.pop("return", None)
+    return next((kind for kind in hints.values() if isclass(kind) and issubclass(kind, BaseModel)), None)
+
+
+def _declare_problems(responses: dict[str, Any]) -> None:
+    for status, response in responses.items():
+        if status >= "400":
+            response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}

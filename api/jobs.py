@@ -1,0 +1,239 @@
+"""Jobs, as Prefect knows them. The only room of the facade that talks to Prefect."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from hashlib import sha256
+from http import HTTPStatus
+from typing import cast
+from uuid import UUID, uuid4
+
+import anyio
+import anyio.to_thread
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import FlowRun, Log, TaskRun
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, LogSort, TaskRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+from prefect.states import Cancelling
+
+from api.cursors import JobPosition, LogPosition, RuleJobPosition
+from api.filters import flow_run_filter, log_filter, task_run_filter
+from api.groups import Groups
+from api.log_pages import LogKey, next_logs
+from api.patience import patience
+from api.problems import BodyTooLarge, JobAlreadyFinished, NotFound
+from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
+from api.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
+from api.settings import Settings
+from api.statuses import JobStatus
+from api.task_pages import Mark, next_task_runs
+from api.translation import job_from, log_line_from, rule_job_from
+from api.workflows import check_workflow
+from flows.spec import FLOW_NAME, JobSpec, Label
+
+# Half of the connections that Prefect's client opens, so that reads never queue behind a flood of
+# submissions. More at once make Prefect no faster: it takes about 20 a second either way.
+_SUBMISSIONS_AT_ONCE = 8
+
+_STOPPING = (JobStatus.CANCELLING, JobStatus.CANCELLED)
+_ENDED = (JobStatus.COMPLETED, JobStatus.FAILED)
+
+
+class Jobs:
+    """Submits, finds and cancels jobs, and looks into them.
+
+    Every method may raise `PrefectUnavailable`; those that name a job, `NotFound`.
+    """
+
+    def __init__(self, client: PrefectClient, settings: Settings, prefect_ui_url: str) -> None:
+        self._client = client
+        self._settings = settings
+        self._prefect_ui_url = prefect_ui_url
+        self._groups = Groups(self._read_groups)
+        self._submissions = anyio.CapacityLimiter(_SUBMISSIONS_AT_ONCE)
+
+    async def submit(self, spec: JobSpec) -> Job:
+        """Makes one job of `spec`, or none.
+
+        Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge` and `RefusedByPrefect`.
+        """
+        await anyio.to_thread.run_sync(check_workflow, spec, self._settings.workflow_roots)
+        _check_size(spec)
+        # Prefect's client sends a request again without knowing what became of the first one.
+        idempotency_key = str(uuid4())
+        async with patience(self._settings.submit_patience_seconds), self._submissions:
+            try:
+                flow_run = await self._create_flow_run(spec, idempotency_key)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != HTTPStatus.NOT_FOUND:
+                    raise
+                self._groups.forget()  # the deployment was deleted, or made anew with another id
+                flow_run = await self._create_flow_run(spec, idempotency_key)
+        return job_from(flow_run, spec.group, self._prefect_ui_url)
+
+    async def get(self, job_id: UUID) -> Job:
+        async with self._reading():
+            with _told_as(_no_job(job_id)):
+                flow_run = await self._client.read_flow_run(job_id)
+            group = await self._groups.name_of(flow_run.deployment_id)
+        if group is None:
+            raise _no_job(job_id)
+        return job_from(flow_run, group, self._prefect_ui_url)
+
+    async def list(self, query: JobQuery) -> JobPage:
+        """A page of jobs, newest first. Raises `UnknownGroup` and `BadCursor`."""
+        listing = query.fingerprint()
+        after = JobPosition.decode(query.cursor, listing)
+        asked = min(query.limit + 1, MAX_LIMIT)  # one more tells whether another page follows
+        async with self._reading():
+            groups = await self._groups.names()
+            if query.group is not None:
+                groups = {await self._groups.deployment_of(query.group, "?group"): query.group}
+            flow_runs = await self._client.read_flow_runs(
+                flow_run_filter=flow_run_filter(query, groups.keys(), after),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=asked,
+            )
+        page = flow_runs[: query.limit]
+        # Flow runs of a deployment have both an id of one and a time at which they were to start.
+        jobs = [job_from(run, groups[cast(UUID, run.deployment_id)], self._prefect_ui_url) for run in page]
+        if len(flow_runs) < asked:
+            return JobPage(items=jobs, next_cursor=None)
+        times = [(cast(datetime, run.expected_start_time), run.id) for run in page]
+        return JobPage(items=jobs, next_cursor=JobPosition.at_end_of(times, after, listing).encode())
+
+    async def cancel(self, job_id: UUID) -> Job:
+        """Asks a job to stop; asking once more changes nothing. Raises `JobAlreadyFinished`."""
+        job = await self.get(job_id)
+        if job.status not in (*_STOPPING, *_ENDED):
+            async with self._reading():
+                with _told_as(_no_job(job_id)):
+                    # Prefect decides what follows: a job that has not started is cancelled at once.
+                    await self._client.set_flow_run_state(job_id, Cancelling())
+            job = await self.get(job_id)
+        if job.status in _ENDED:
+            raise JobAlreadyFinished(
+                f"The job {job_id} is {job.status} already.", "Nothing is left to do: nothing of it runs."
+            )
+        return job
+
+    async def tasks(self, job_id: UUID, query: RuleJobQuery) -> RuleJobPage:
+        """A page of the job's rule jobs. Raises `BadCursor`."""
+        listing = query.fingerprint(job_id)
+        position = RuleJobPosition.decode(query.cursor, listing)
+        after = Mark(position.below, position.row) if position else None
+        task_runs = task_run_filter(job_id, query)
+
+        async def read(row: int, limit: int) -> Sequence[TaskRun]:
+            return await self._client.read_task_runs(
+                task_run_filter=task_runs, sort=TaskRunSort.ID_DESC, offset=row, limit=limit
+            )
+
+        def is_wanted(task_run: TaskRun) -> bool:
+            return query.matches(rule_job_from(task_run))
+
+        await self.get(job_id)
+        async with self._reading():
+            page, end = await next_task_runs(read, after, query.limit, is_wanted)
+        return RuleJobPage(
+            items=[rule_job_from(task_run) for task_run in page],
+            next_cursor=RuleJobPosition(listing=listing, below=end.id, row=end.row).encode() if end else None,
+        )
+
+    async def task(self, job_id: UUID, task_id: UUID) -> RuleJob:
+        await self.get(job_id)
+        async with self._reading():
+            with _told_as(_no_task(job_id, task_id)):
+                task_run = await self._client.read_task_run(task_id)
+        if task_run.flow_run_id != job_id:
+            raise _no_task(job_id, task_id)
+        return rule_job_from(task_run)
+
+    async def logs(self, job_id: UUID, query: PageQuery, task_id: UUID | None = None) -> LogPage:
+        """A page of the log of the job, or of one of its rule jobs. Raises `BadCursor`."""
+        listing = query.fingerprint(job_id, task_id)
+        position = LogPosition.decode(query.cursor, listing)
+        after = LogKey(position.timestamp, position.created, position.id) if position else None
+
+        async def read(start: datetime | None, offset: int, limit: int) -> Sequence[Log]:
+            return await self._client.read_logs(
+                log_filter(job_id, task_id, start), sort=LogSort.TIMESTAMP_ASC, offset=offset, limit=limit
+            )
+
+        if task_id is None:
+            await self.get(job_id)
+        else:
+            await self.task(job_id, task_id)
+        async with self._reading():
+            page, end = await next_logs(read, after, query.limit)
+        return LogPage(
+            items=[log_line_from(log) for log in page],
+            next_cursor=LogPosition(listing=listing, **asdict(end)).encode() if end else None,
+        )
+
+    async def _create_flow_run(self, spec: JobSpec, idempotency_key: str) -> FlowRun:
+        return await self._client.create_flow_run_from_deployment(
+            await self._groups.deployment_of(spec.group),
+            parameters=spec.parameters(),
+            name=spec.name,
+            tags=spec.prefect_tags(),
+            idempotency_key=idempotency_key,
+            labels={Label.SPEC_SHA256.value: _fingerprint(spec)},
+        )
+
+    async def _read_groups(self) -> Mapping[UUID, str]:
+        names: dict[UUID, str] = {}
+        while True:
+            deployments = await self._client.read_deployments(
+                flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
+                sort=DeploymentSort.NAME_ASC,
+                limit=MAX_LIMIT,
+                offset=len(names),
+            )
+            names |= {deployment.id: deployment.name for deployment in deployments}
+            if len(deployments) < MAX_LIMIT:
+                return names
+
+    def _reading(self) -> AbstractAsyncContextManager[None]:
+        return patience(self._settings.read_patience_seconds)
+
+
+def _check_size(spec: JobSpec) -> None:
+    """Raises `BodyTooLarge` where Prefect would refuse the parameters, measured as Prefect does it
+    (`prefect._internal.schemas.validators.validate_parameter_size`).
+    """
+    largest = get_current_settings().server.api.max_parameter_size
+    size = len(json.dumps(spec.parameters(), separators=(",", ":")))
+    if 0 < largest < size:
+        raise BodyTooLarge(
+            f"The job spec takes {size:,} bytes where Prefect keeps at most {largest:,}.",
+            "Put what is large into files of the workflow and name those in `config`.",
+        )
+
+
+def _fingerprint(spec: JobSpec) -> str:
+    return sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _told_as(not_found: NotFound) -> Iterator[None]:
+    """Raises `not_found` for what Prefect does not find inside."""
+    try:
+        yield
+    except ObjectNotFound as error:
+        raise not_found from error
+
+
+def _no_job(job_id: UUID) -> NotFound:
+    return NotFound(f"There is no job {job_id}.", "GET /jobs lists the jobs that there are.")
+
+
+def _no_task(job_id: UUID, task_id: UUID) -> NotFound:
+    return NotFound(
+        f"The job {job_id} has no rule job {task_id}.", f"GET /jobs/{job_id}/tasks lists those that it has."
+    )

@@ -1,0 +1,184 @@
+"""What can go wrong for a client, and how it is told: RFC 9457 problem details.
+
+    ProblemError
+    ├── BadCursor           400  the cursor is not one of ours, or belongs to another listing
+    ├── NotJson             415  the body is not declared as JSON
+    ├── BodyTooLarge        413  the body, or what Prefect would have to keep of it
+    ├── InvalidRequest      422  the fields listed under `errors` are wrong
+    │   ├── UnknownGroup         no deployment of that name
+    │   ├── WorkflowRefused      the workflow is not where the spec says, or may not be used
+    │   └── RefusedByPrefect     Prefect does not accept what we made of the request
+    ├── NotFound            404  no such job, rule job or output
+    ├── JobAlreadyFinished  409  there is nothing left to cancel
+    ├── ManifestDamaged     500  a job's list of outputs can't be read
+    └── PrefectUnavailable  503  Prefect can't be reached, is too slow or fails
+
+Every one says what is wrong (`detail`) and what to do now (`resolution`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field."""
+
+    pointer: str = Field(
+        description="A JSON pointer into the body (`#/options/retries`), or `?name` for a query parameter."
+    )
+    message: str = Field(description="What is wrong there.")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details, with what to do about it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:problem-type:prefect-snakemake:unknown-group",
+                    "title": "Unknown group",
+                    "status": 422,
+                    "detail": "There is no group 'defualt'.",
+                    "instance": "/jobs",
+                    "resolution": "Did you mean 'default'? Groups: default, large.",
+                    "errors": [{"pointer": "#/group", "message": "There is no group 'defualt'."}],
+                }
+            ]
+        }
+    )
+
+    type: str = Field(default="about:blank", description="Names the kind of problem; stable.")
+    title: str = Field(description="The kind of problem in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: str = Field(description="What happened this time.")
+    instance: str = Field(description="The path that was asked for.")
+    resolution: str = Field(description="What to do now.")
+    errors: list[FieldProblem] | None = Field(default=None, description="The fields that are wrong.")
+
+
+class ProblemError(Exception):
+    """A refusal or failure that the client is told of."""
+
+    status: ClassVar[int]
+    slug: ClassVar[str]
+    title: ClassVar[str]
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, detail: str, resolution: str, errors: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.resolution = resolution
+        self.errors = errors
+
+    def problem(self, instance: str) -> Problem:
+        return Problem(
+            type=f"urn:problem-type:prefect-snakemake:{self.slug}",
+            title=self.title,
+            status=self.status,
+            detail=self.detail,
+            instance=instance,
+            resolution=self.resolution,
+            errors=list(self.errors) or None,
+        )
+
+
+class BadCursor(ProblemError):
+    """The cursor is not one of ours, or belongs to another listing."""
+
+    status = 400
+    slug = "bad-cursor"
+    title = "Bad cursor"
+
+
+class NotJson(ProblemError):
+    """The body is not declared as JSON."""
+
+    status = 415
+    slug = "not-json"
+    title = "Unsupported media type"
+
+
+class BodyTooLarge(ProblemError):
+    """The body, or what Prefect would have to keep of it, is larger than allowed."""
+
+    status = 413
+    slug = "body-too-large"
+    title = "Body too large"
+
+
+class InvalidRequest(ProblemError):
+    """The fields listed under `errors` are wrong."""
+
+    status = 422
+    slug = "invalid-request"
+    title = "Invalid request"
+
+
+class UnknownGroup(InvalidRequest):
+    """No deployment of that name."""
+
+    slug = "unknown-group"
+    title = "Unknown group"
+
+
+class WorkflowRefused(InvalidRequest):
+    """The workflow is not where the spec says, or may not be used."""
+
+    slug = "workflow-refused"
+    title = "Workflow refused"
+
+
+class RefusedByPrefect(InvalidRequest):
+    """Prefect does not accept what we made of the request."""
+
+    slug = "refused-by-prefect"
+    title = "Refused by Prefect"
+
+
+class NotFound(ProblemError):
+    """No such job, rule job or output."""
+
+    status = 404
+    slug = "not-found"
+    title = "Not found"
+
+
+class JobAlreadyFinished(ProblemError):
+    """There is nothing left to cancel."""
+
+    status = 409
+    slug = "job-already-finished"
+    title = "Job already finished"
+
+
+class ManifestDamaged(ProblemError):
+    """A job's list of outputs can't be read."""
+
+    status = 500
+    slug = "manifest-damaged"
+    title = "Manifest damaged"
+
+
+class PrefectUnavailable(ProblemError):
+    """Prefect can't be reached, is too slow or fails."""
+
+    status = 503
+    slug = "prefect-unavailable"
+    title = "Prefect unavailable"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+def json_pointer(path: Iterable[str | int]) -> str:
+    """RFC 6901, as a URI fragment: `#/options/retries`."""
+    return "#" + "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The problems that an operation may answer, for its OpenAPI document; 503 always is one."""
+    return {status: {"model": Problem} for status in (*statuses, PrefectUnavailable.status)}

@@ -1,0 +1,194 @@
+"""`/jobs` over HTTP: every route asks one room and answers with what it says."""
+
+from typing import Annotated
+from uuid import UUID
+
+import anyio.to_thread
+from fastapi import APIRouter, Body, Depends, Query, Request, Response, status
+from fastapi.responses import FileResponse
+
+from api.bodies import JsonBodyRoute
+from api.jobs import Jobs
+from api.outputs import Outputs
+from api.problems import refusals
+from api.queries import JobQuery, PageQuery, RuleJobQuery
+from api.schemas import Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
+from flows.spec import JobSpec
+
+router = APIRouter(route_class=JsonBodyRoute)
+
+
+def _jobs(request: Request) -> Jobs:
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
+def _outputs(request: Request) -> Outputs:
+    outputs: Outputs = request.app.state.outputs
+    return outputs
+
+
+WithJobs = Annotated[Jobs, Depends(_jobs)]
+WithOutputs = Annotated[Outputs, Depends(_outputs)]
+
+_SPECS = {
+    "snakemake": {
+        "summary": "A workflow in a directory of the server",
+        "value": {
+            "name": "trio-1",
+            "tags": {"project": "x"},
+            "workflow": {"path": "/srv/workflows/variants"},
+            "targets": ["all"],
+            "config": {"samples": ["A", "B"]},
+            "cores": 2,
+            "options": {"retries": 1},
+        },
+    },
+    "mock": {
+        "summary": "No workflow at all: rule jobs that only wait",
+        "value": {"engine": "mock", "mock": {"delay_seconds": [1, 2], "success_rate": 1.0, "rules": 3}},
+    },
+}
+
+
+@router.post(
+    "/jobs",
+    operation_id="submitJob",
+    summary="Submit a workflow",
+    tags=["jobs"],
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        201: {"headers": {"Location": {"description": "The job.", "schema": {"type": "string"}}}},
+        **refusals(413, 415, 422),
+    },
+)
+async def submit_job(
+    spec: Annotated[JobSpec, Body(openapi_examples=_SPECS)], jobs: WithJobs, response: Response
+) -> Job:
+    """Makes a job, which waits for a worker of its group. The answer has its id and links."""
+    job = await jobs.submit(spec)
+    response.headers["Location"] = job.links.self
+    return job
+
+
+@router.get(
+    "/jobs",
+    operation_id="listJobs",
+    summary="Find jobs, newest first",
+    tags=["jobs"],
+    responses=refusals(400, 422),
+)
+async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobPage:
+    """Filters are exact. Walking on with `cursor` gives no job twice and misses none."""
+    return await jobs.list(query)
+
+
+@router.get(
+    "/jobs/{job_id}",
+    operation_id="getJob",
+    summary="See how a job is doing",
+    tags=["jobs"],
+    responses=refusals(404, 422),
+)
+async def get_job(job_id: UUID, jobs: WithJobs) -> Job:
+    return await jobs.get(job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    operation_id="cancelJob",
+    summary="Stop a job",
+    tags=["jobs"],
+    status_code=status.HTTP_202_ACCEPTED,
+    responses=refusals(404, 409, 422),
+)
+async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
+    """A job that has not started is cancelled at once; of a running one, everything is ended first."""
+    return await jobs.cancel(job_id)
+
+
+@router.get(
+    "/jobs/{job_id}/tasks",
+    operation_id="listTasks",
+    summary="See a job's rule jobs",
+    tags=["rule jobs"],
+    responses=refusals(400, 404, 422),
+)
+async def list_tasks(job_id: UUID, query: Annotated[RuleJobQuery, Query()], jobs: WithJobs) -> RuleJobPage:
+    """In an order that never changes. Walking on with `cursor` gives none twice and misses none."""
+    return await jobs.tasks(job_id, query)
+
+
+@router.get(
+    "/jobs/{job_id}/tasks/{task_id}",
+    operation_id="getTask",
+    summary="See one rule job",
+    tags=["rule jobs"],
+    responses=refusals(404, 422),
+)
+async def get_task(job_id: UUID, task_id: UUID, jobs: WithJobs) -> RuleJob:
+    return await jobs.task(job_id, task_id)
+
+
+@router.get(
+    "/jobs/{job_id}/tasks/{task_id}/logs",
+    operation_id="listTaskLogs",
+    summary="Read a rule job's log",
+    tags=["rule jobs"],
+    responses=refusals(400, 404, 422),
+)
+async def list_task_logs(
+    job_id: UUID, task_id: UUID, query: Annotated[PageQuery, Query()], jobs: WithJobs
+) -> LogPage:
+    return await jobs.logs(job_id, query, task_id)
+
+
+@router.get(
+    "/jobs/{job_id}/logs",
+    operation_id="listLogs",
+    summary="Read a job's log, its rule jobs' included",
+    tags=["jobs"],
+    responses=refusals(400, 404, 422),
+)
+async def list_logs(job_id: UUID, query: Annotated[PageQuery, Query()], jobs: WithJobs) -> LogPage:
+    return await jobs.logs(job_id, query)
+
+
+@router.get(
+    "/jobs/{job_id}/outputs",
+    operation_id="listOutputs",
+    summary="See what a job has made",
+    tags=["outputs"],
+    responses=refusals(400, 404, 422, 500),
+)
+async def list_outputs(
+    job_id: UUID, query: Annotated[PageQuery, Query()], jobs: WithJobs, outputs: WithOutputs
+) -> OutputPage:
+    """By path, with sizes and checksums; empty until the job has published them."""
+    await jobs.get(job_id)
+    return await anyio.to_thread.run_sync(outputs.page, job_id, query)
+
+
+@router.head("/jobs/{job_id}/outputs/{path:path}", include_in_schema=False)
+@router.get(
+    "/jobs/{job_id}/outputs/{path:path}",
+    operation_id="downloadOutput",
+    summary="Download one output",
+    tags=["outputs"],
+    response_class=FileResponse,
+    responses={
+        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
+        206: {"description": "The ranges of it that `Range` asked for."},
+        **refusals(404, 422, 500),
+    },
+)
+async def download_output(job_id: UUID, path: str, jobs: WithJobs, outputs: WithOutputs) -> FileResponse:
+    """Answers `Range` and `If-Range`, so that a download can be taken up again."""
+    await jobs.get(job_id)
+    return await anyio.to_thread.run_sync(outputs.download, job_id, path)
+
+
+@router.get("/livez", operation_id="isAlive", summary="See that the service runs", tags=["service"])
+async def is_alive() -> dict[str, str]:
+    """Asks nobody else: a service that can't reach Prefect is alive, and restarting it would not help."""
+    return {"status": "alive"}

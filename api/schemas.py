@@ -1,0 +1,216 @@
+"""What clients read: jobs, rule jobs, logs and outputs, a page at a time."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Generic, Self, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from api.statuses import JobStatus, RuleJobStatus
+from flows.spec import ErrorKind
+
+Item = TypeVar("Item")
+UtcDatetime = Annotated[datetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+
+_JOB_ID = "0199c2f4-6d1e-7c35-b5d1-6d3f5b0a9c11"
+_TASK_ID = "5f0c3a0e-8a55-5c3e-9f43-1d7cb0f6a2d4"
+
+
+class Progress(BaseModel):
+    """How far a job has come."""
+
+    done: int = Field(ge=0, description="Rule jobs that are done, those already done before included.")
+    total: int = Field(ge=0, description="Rule jobs in the plan as far as it is known; 0 before it is.")
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    kind: ErrorKind = Field(description="`workflow`: mend it and submit again; `system`: submit again.")
+    rule: str | None = Field(description="The rule that failed, if one did.")
+    message: str = Field(description="What happened.")
+    resolution: str = Field(description="What to do now.")
+
+
+class JobLinks(BaseModel):
+    """Where to go on from a job."""
+
+    self: str
+    tasks: str
+    logs: str
+    outputs: str
+    prefect: str = Field(description="The flow run in Prefect's UI.")
+
+    @classmethod
+    def of(cls, job_id: UUID, prefect_ui_url: str) -> Self:
+        job = f"/jobs/{job_id}"
+        return cls(
+            self=job,
+            tasks=f"{job}/tasks",
+            logs=f"{job}/logs",
+            outputs=f"{job}/outputs",
+            prefect=f"{prefect_ui_url}/runs/flow-run/{job_id}",
+        )
+
+
+class Job(BaseModel):
+    """A submitted workflow: a flow run of Prefect, with the same id."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": _JOB_ID,
+                    "name": "trio-1",
+                    "group": "default",
+                    "status": "failed",
+                    "engine": "snakemake",
+                    "created_at": "2025-10-07T09:30:00Z",
+                    "updated_at": "2025-10-07T09:31:12Z",
+                    "started_at": "2025-10-07T09:30:02Z",
+                    "finished_at": "2025-10-07T09:31:12Z",
+                    "progress": {"done": 7, "total": 12},
+                    "error": {
+                        "kind": "workflow",
+                        "rule": "call",
+                        "message": "call[sample=B] failed: exit code 1",
+                        "resolution": "Read its log, mend the rule, and submit again.",
+                    },
+                    "tags": {"project": "x"},
+                    "links": JobLinks.of(UUID(_JOB_ID), "https://prefect.example.org").model_dump(),
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    name: str
+    group: str = Field(description="The Prefect deployment that took the job.")
+    status: JobStatus
+    engine: str = Field(description="What executes the job: `snakemake` or `mock`.")
+    created_at: UtcDatetime | None
+    updated_at: UtcDatetime | None
+    started_at: UtcDatetime | None
+    finished_at: UtcDatetime | None
+    progress: Progress
+    error: JobError | None = Field(description="Only when `status` is `failed`.")
+    tags: dict[str, str]
+    links: JobLinks
+
+
+class RuleJob(BaseModel):
+    """One rule of the workflow with its wildcards filled in: a task run of Prefect."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": _TASK_ID,
+                    "name": "call[sample=B]",
+                    "rule": "call",
+                    "wildcards": {"sample": "B"},
+                    "status": "failed",
+                    "attempts": 2,
+                    "started_at": "2025-10-07T09:31:02Z",
+                    "finished_at": "2025-10-07T09:31:11Z",
+                    "threads": 4,
+                    "resources": {"mem_mb": 4000},
+                    "reason": "Missing output files: calls/B.vcf",
+                    "shell": "bcftools call -mv mapped/B.bam > calls/B.vcf",
+                    "inputs": ["mapped/B.bam"],
+                    "outputs": ["calls/B.vcf"],
+                    "error": "exit code 1",
+                }
+            ]
+        }
+    )
+
+    id: UUID
+    name: str
+    rule: str
+    wildcards: dict[str, str]
+    status: RuleJobStatus
+    attempts: int = Field(ge=0, description="How often it was started in this job.")
+    started_at: UtcDatetime | None = Field(description="Start of its last attempt.")
+    finished_at: UtcDatetime | None
+    threads: int
+    resources: dict[str, int | float | str]
+    reason: str | None = Field(description="Why Snakemake ran it.")
+    shell: str | None = Field(description="Its shell command.")
+    inputs: list[str]
+    outputs: list[str]
+    error: str | None
+
+
+class LogLine(BaseModel):
+    """One entry of a job's or a rule job's log."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "timestamp": "2025-10-07T09:31:11.250000Z",
+                    "level": "ERROR",
+                    "message": "Attempt 2 failed. It is not run again.",
+                    "task_id": _TASK_ID,
+                }
+            ]
+        }
+    )
+
+    timestamp: UtcDatetime
+    level: str = Field(description="As in Python: `DEBUG`, `INFO`, `WARNING`, `ERROR`, `CRITICAL`.")
+    message: str
+    task_id: UUID | None = Field(description="The rule job that it belongs to, if to one.")
+
+
+class Output(BaseModel):
+    """One file that a job has made."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "path": "calls/B.vcf",
+                    "size_bytes": 2048,
+                    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "modified_at": "2025-10-07T09:31:11Z",
+                    "url": f"/jobs/{_JOB_ID}/outputs/calls/B.vcf",
+                }
+            ]
+        }
+    )
+
+    path: str = Field(description="Relative to the workflow's directory.")
+    size_bytes: int = Field(ge=0)
+    sha256: str = Field(description="Checksum of the content, in hexadecimal.")
+    modified_at: UtcDatetime
+    url: str = Field(description="Where to download it.")
+
+    @staticmethod
+    def url_of(job_id: UUID, path: str) -> str:
+        return f"/jobs/{job_id}/outputs/{quote(path)}"
+
+
+class Page(BaseModel, Generic[Item]):
+    """Some items, and how to get the next ones."""
+
+    items: list[Item]
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
+
+
+class JobPage(Page[Job]):
+    """Jobs, newest first."""
+
+
+class RuleJobPage(Page[RuleJob]):
+    """Rule jobs, in an order that never changes."""
+
+
+class LogPage(Page[LogLine]):
+    """Log lines, oldest first."""
+
+
+class OutputPage(Page[Output]):
+    """Outputs, by path."""

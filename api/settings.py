@@ -1,0 +1,58 @@
+"""What an operator can set of the facade. Prefect's own variables keep their names."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, HttpUrl, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Read once at start from the environment, every variable with the prefix `JOBS_`."""
+
+    model_config = SettingsConfigDict(env_prefix="JOBS_", frozen=True)
+
+    home: Path = Field(
+        default=Path(".jobs"),
+        description="Holds the directories of all jobs, under `jobs/`; the same as the worker's.",
+    )
+    workflow_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        max_length=100,
+        description="Directories under which a workflow's `path` must lie: "
+        "separated as in PATH, or a JSON list.",
+    )
+    api_host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
+    api_port: int = Field(
+        default=8000, ge=0, le=65535, description="The port to listen on; 0 for a free one."
+    )
+    max_body_bytes: int = Field(
+        default=1 << 20, ge=1 << 10, le=1 << 26, description="The largest request body that is read."
+    )
+    read_patience_seconds: float = Field(
+        default=8.0, gt=0, le=60, description="How long a read waits for Prefect before it answers 503."
+    )
+    submit_patience_seconds: float = Field(
+        default=20.0, gt=0, le=120, description="How long a submission is tried again before it answers 503."
+    )
+    public_prefect_ui_url: HttpUrl | None = Field(
+        default=None,
+        description="Where clients reach Prefect's UI; beside PREFECT_API_URL when absent.",
+    )
+
+    @field_validator("workflow_roots", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [part for part in value.split(os.pathsep) if part]
+
+    @field_validator("home", "workflow_roots", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:
+        # Absolute from the start: nothing may depend on a working directory that changes later.
+        return value.absolute() if isinstance(value, Path) else tuple(path.absolute() for path in value)

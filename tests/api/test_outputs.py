@@ -1,0 +1,171 @@
+"""What a job has made: listed by its manifest, downloaded whole or in ranges, and nothing else."""
+
+import json
+import os
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+import pytest
+
+from tests.api.support import get, submit, the_problem, walk
+
+pytestmark = pytest.mark.anyio
+
+VCF = b"##fileformat=VCFv4.2\n"
+FILES = {
+    "results/calls.vcf": VCF,
+    "results/calls.vcf.gz": b"\x1f\x8b packed",
+    "results/plot.svg": b"<svg/>",
+    'results/Zoë\'s "best" file; really?.txt': b"odd",
+    "results/data": bytes(range(256)),
+}
+
+
+@pytest.fixture
+async def job_id(api: httpx.AsyncClient, home: Path) -> UUID:
+    """A job that has published `FILES`."""
+    job_id = await submit(api)
+    for name, content in FILES.items():
+        file = work_of(home, job_id) / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    publish(home, job_id, FILES)
+    return job_id
+
+
+def work_of(home: Path, job_id: UUID) -> Path:
+    return home / "jobs" / str(job_id) / "work"
+
+
+def publish(home: Path, job_id: UUID, files: dict[str, bytes]) -> None:
+    """Writes the manifest as the worker does."""
+    outputs = [
+        {
+            "path": path,
+            "size": len(content),
+            "sha256": sha256(content).hexdigest(),
+            "modified_at": "2025-10-09T08:53:20+00:00",
+        }
+        for path, content in files.items()
+    ]
+    work_of(home, job_id).mkdir(parents=True, exist_ok=True)
+    manifest = work_of(home, job_id).parent / "outputs.json"
+    manifest.write_text(json.dumps({"version": 1, "outputs": outputs}))
+
+
+async def test_every_output_is_listed_and_can_be_downloaded(api: httpx.AsyncClient, job_id: UUID) -> None:
+    outputs = await walk(api, f"/jobs/{job_id}/outputs", limit=2)
+
+    assert [output["path"] for output in outputs] == sorted(FILES)
+    for output in outputs:
+        response = await api.get(output["url"])
+        assert response.status_code == 200
+        assert response.content == FILES[output["path"]]
+        assert output["size_bytes"] == len(response.content)
+        assert output["sha256"] == sha256(response.content).hexdigest()
+        assert output["modified_at"] == "2025-10-09T08:53:20Z"
+
+
+async def test_a_job_that_has_published_nothing_has_no_outputs(api: httpx.AsyncClient) -> None:
+    assert await get(api, f"/jobs/{await submit(api)}/outputs") == {"items": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [
+        ("results/calls.vcf", "text/plain; charset=utf-8"),
+        ("results/calls.vcf.gz", "application/gzip"),
+        ("results/plot.svg", "image/svg+xml"),
+        ("results/data", "application/octet-stream"),
+    ],
+)
+async def test_a_download_says_what_it_is_and_is_never_run_as_a_page(
+    api: httpx.AsyncClient, job_id: UUID, path: str, media_type: str
+) -> None:
+    response = await api.get(f"/jobs/{job_id}/outputs/{path}")
+
+    assert response.headers["content-type"] == media_type
+    assert response.headers["content-disposition"] == f'attachment; filename="{Path(path).name}"'
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_download_can_be_taken_up_again(api: httpx.AsyncClient, job_id: UUID) -> None:
+    path = f"/jobs/{job_id}/outputs/results/data"
+    whole = await api.get(path)
+    etag = whole.headers["etag"]
+
+    rest = await api.get(path, headers={"range": "bytes=100-", "if-range": etag})
+    changed = await api.get(path, headers={"range": "bytes=100-", "if-range": '"another"'})
+    beyond = await api.get(path, headers={"range": "bytes=256-"})
+
+    assert (rest.status_code, rest.content) == (206, FILES["results/data"][100:])
+    assert rest.headers["content-range"] == "bytes 100-255/256"
+    assert (changed.status_code, changed.content) == (200, FILES["results/data"])
+    assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */256")
+    assert (await api.head(path)).headers["content-length"] == "256"
+
+
+async def test_only_what_the_manifest_lists_can_be_downloaded(
+    api: httpx.AsyncClient, home: Path, job_id: UUID
+) -> None:
+    (work_of(home, job_id) / "secret").write_text("x")
+
+    for path in ("secret", "results", "", "../outputs.json", "..%2foutputs.json", "%2fetc%2fpasswd", "a%00"):
+        the_problem(await api.get(f"/jobs/{job_id}/outputs/{path}"), 404)
+
+
+@pytest.mark.parametrize(
+    "target", ["/etc/passwd", "../../outside", "../../../jobs", "no-such-file", "loop", "/dev/zero"]
+)
+async def test_a_link_that_leads_out_of_the_job_or_nowhere_is_not_followed(
+    api: httpx.AsyncClient, home: Path, target: str
+) -> None:
+    job_id = await submit(api)
+    publish(home, job_id, {"loop": b""})
+    (home / "jobs" / "outside").write_text("x")
+    (work_of(home, job_id) / "loop").symlink_to(target)
+
+    the_problem(await api.get(f"/jobs/{job_id}/outputs/loop"), 404)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../outputs.json", "../../outside"])
+async def test_even_a_manifest_cannot_make_a_file_outside_of_the_job_an_output(
+    api: httpx.AsyncClient, home: Path, path: str
+) -> None:
+    job_id = await submit(api)
+    publish(home, job_id, {path: b""})
+    (home / "jobs" / "outside").write_text("x")
+
+    the_problem(await api.get((await walk(api, f"/jobs/{job_id}/outputs"))[0]["url"]), 404)
+
+
+async def test_a_link_inside_of_the_job_is_followed(api: httpx.AsyncClient, home: Path, job_id: UUID) -> None:
+    publish(home, job_id, FILES | {"latest": VCF})
+    (work_of(home, job_id) / "latest").symlink_to("results/calls.vcf")
+
+    assert (await api.get(f"/jobs/{job_id}/outputs/latest")).content == VCF
+
+
+async def test_what_is_not_a_file_or_is_gone_is_not_found(
+    api: httpx.AsyncClient, home: Path, job_id: UUID
+) -> None:
+    publish(home, job_id, FILES | {"pipe": b"", "gone": b""})
+    os.mkfifo(work_of(home, job_id) / "pipe")
+
+    for path in ("pipe", "gone"):
+        the_problem(await api.get(f"/jobs/{job_id}/outputs/{path}"), 404)
+
+
+@pytest.mark.parametrize(
+    "manifest", ["{", '{"version": 2, "outputs": []}', '{"version": 1, "outputs": [{}]}']
+)
+async def test_a_damaged_manifest_is_told(api: httpx.AsyncClient, home: Path, manifest: str) -> None:
+    job_id = await submit(api)
+    publish(home, job_id, {})
+    (home / "jobs" / str(job_id) / "outputs.json").write_text(manifest)
+
+    problem = the_problem(await api.get(f"/jobs/{job_id}/outputs"), 500)
+
+    assert problem["type"].endswith(":manifest-damaged")
