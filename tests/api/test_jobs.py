@@ -46,25 +46,40 @@ async def test_the_status_follows_prefects_state(
     assert job["started_at"].endswith("Z")
 
 
-async def test_a_flow_that_failed_says_whose_fault_it_was(api: httpx.AsyncClient, worker: Worker) -> None:
+@pytest.mark.parametrize(
+    ("state_type", "kind"), [(StateType.FAILED, "workflow"), (StateType.CRASHED, "system")]
+)
+async def test_a_job_that_failed_says_whose_fault_it_was(
+    api: httpx.AsyncClient, worker: Worker, state_type: StateType, kind: str
+) -> None:
     job_id = await submit(api)
     await worker.label(
         job_id,
         {
-            Label.ERROR_KIND: "system",
+            Label.ERROR_KIND: kind,
             Label.ERROR_RULE: "call",
             Label.ERROR_MESSAGE: "no space left on device",
             Label.ERROR_RESOLUTION: "Make room.",
         },
     )
-    await worker.bring_to(job_id, StateType.FAILED, "something less helpful")
+    await worker.bring_to(job_id, state_type, "something less helpful")
 
     assert (await get(api, f"/jobs/{job_id}"))["error"] == {
-        "kind": "system",
+        "kind": kind,
         "rule": "call",
         "message": "no space left on device",
         "resolution": "Make room.",
     }
+
+
+async def test_the_error_of_an_earlier_run_does_not_explain_a_crash(
+    api: httpx.AsyncClient, worker: Worker
+) -> None:
+    job_id = await submit(api)
+    await worker.label(job_id, {Label.ERROR_KIND: "workflow", Label.ERROR_MESSAGE: "at first"})
+    await worker.bring_to(job_id, StateType.CRASHED, "killed")
+
+    assert (await get(api, f"/jobs/{job_id}"))["error"]["message"] == "killed"
 
 
 async def test_a_flow_that_failed_without_a_word_is_the_workflows_fault(
