@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, Log, TaskRun
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, LogSort, TaskRunSort
 from prefect.exceptions import ObjectNotFound
@@ -24,6 +24,7 @@ from prefect.states import Cancelling
 from api.cursors import JobPosition, LogPosition, RuleJobPosition
 from api.filters import flow_run_filter, log_filter, task_run_filter
 from api.groups import Groups
+from api.live import LiveJobs
 from api.log_pages import LogKey, next_logs
 from api.patience import patience
 from api.problems import BodyTooLarge, JobAlreadyFinished, NotFound
@@ -55,6 +56,7 @@ class Jobs:
         self._settings = settings
         self._prefect_ui_url = prefect_ui_url
         self._groups = Groups(self._read_groups)
+        self._live = LiveJobs(self._read_jobs, MAX_LIMIT)
         self._submissions = anyio.CapacityLimiter(_SUBMISSIONS_AT_ONCE)
 
     async def submit(self, spec: JobSpec) -> Job:
@@ -77,13 +79,11 @@ class Jobs:
         return job_from(flow_run, spec.group, self._prefect_ui_url)
 
     async def get(self, job_id: UUID) -> Job:
-        async with self._reading():
-            with _told_as(_no_job(job_id)):
-                flow_run = await self._client.read_flow_run(job_id)
-            group = await self._groups.name_of(flow_run.deployment_id)
-        if group is None:
+        """The job as it was at most `api.live.FRESH_SECONDS` ago."""
+        job = await self._live.get(job_id)
+        if job is None:
             raise _no_job(job_id)
-        return job_from(flow_run, group, self._prefect_ui_url)
+        return job
 
     async def list(self, query: JobQuery) -> JobPage:
         """A page of jobs, newest first. Raises `UnknownGroup` and `BadCursor`."""
@@ -115,6 +115,7 @@ class Jobs:
                 with _told_as(_no_job(job_id)):
                     # Prefect decides what follows: a job that has not started is cancelled at once.
                     await self._client.set_flow_run_state(job_id, Cancelling())
+            self._live.forget(job_id)
             job = await self.get(job_id)
         if job.status in _ENDED:
             raise JobAlreadyFinished(
@@ -185,6 +186,18 @@ class Jobs:
             idempotency_key=idempotency_key,
             labels={Label.SPEC_SHA256.value: _fingerprint(spec)},
         )
+
+    async def _read_jobs(self, job_ids: frozenset[UUID]) -> Mapping[UUID, Job]:
+        async with self._reading():
+            flow_runs = await self._client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(job_ids))), limit=MAX_LIMIT
+            )
+            groups = {run.id: await self._groups.name_of(run.deployment_id) for run in flow_runs}
+        return {
+            run.id: job_from(run, group, self._prefect_ui_url)
+            for run in flow_runs
+            if (group := groups[run.id]) is not None
+        }
 
     async def _read_groups(self) -> Mapping[UUID, str]:
         names: dict[UUID, str] = {}

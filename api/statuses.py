@@ -56,6 +56,8 @@ JOB_STATUS: Mapping[StateType, JobStatus] = {
     StateType.CANCELLED: JobStatus.CANCELLED,
 }
 
+FINAL_STATUSES = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
+
 RULE_JOB_STATUS: Mapping[StateType, RuleJobStatus] = {
     StateType.SCHEDULED: RuleJobStatus.PENDING,
     StateType.PENDING: RuleJobStatus.PENDING,

@@ -28,3 +28,14 @@ def test_a_job_that_has_ended_can_not_be_cancelled(jobs: JobsClient) -> None:
     assert answer.status_code == 409
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["resolution"]
+
+
+def test_a_job_can_be_cancelled_before_it_has_begun(jobs: JobsClient) -> None:
+    for _ in range(3):
+        job_id = jobs.submit_workflow("sleeper", cores=4)
+
+        assert jobs.http.post(f"/jobs/{job_id}/cancel").status_code == 202
+
+        jobs.wait(job_id, "cancelled", seconds=10)
+        assert not {"pending", "running", "completed"} & set(jobs.statuses(job_id).values())
+        wait_until(lambda job_id=job_id: not processes_of(job_id), "the job's processes are gone", seconds=5)
