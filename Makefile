@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 CHROMIUM := /usr/bin/chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test check requirements browser clean
+.PHONY: help env demo up test check bench requirements browser clean
 
 help: ## List the commands.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -26,6 +26,9 @@ check: env ## Lint, check types and the house's own rules: under a minute.
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(RUN) -m pytest tests/house -q
+
+bench: env ## Compare with bare Snakemake and with Prefect itself: a table, and build/bench.json.
+	$(RUN) -m tests.benchmarks
 
 env: $(INSTALLED)
 

@@ -50,6 +50,8 @@ class LocalStack:
         self._stack = ExitStack()
         self._processes: list[StackProcess] = []
         self.worker: StackProcess
+        self.api: StackProcess
+        self.database_url = ""
 
     def start(self) -> None:
         """Raises `StackError`, and leaves nothing behind, when the stack can't be started."""
@@ -106,11 +108,12 @@ class LocalStack:
         ):
             _require_free(port, variable)
         self._say("Starting PostgreSQL and the Prefect server …")
-        self._start_server(self._database_url())
+        self.database_url = self._open_database()
+        self._start_server(self.database_url)
         self._say("Starting the worker and the jobs API …")
         run_to_end("the creation of the work pool", _CREATE_WORK_POOL, self.environment, PROJECT)
         self._start_worker()
-        self._start_process("api", ["-m", "api"], stop_seconds=10)
+        self.api = self._start_process("api", ["-m", "api"], stop_seconds=10)
         run_to_end("the registration of prefect.yaml", _REGISTER, self.environment, PROJECT)
         self._wait_until(lambda: _answers(f"{self.settings.api_url}/livez"), "the jobs API answers")
         self._wait_for_worker()
@@ -124,7 +127,7 @@ class LocalStack:
                 f"A stack already runs on {self._home}. Stop it, or set JOBS_HOME to another directory."
             ) from None
 
-    def _database_url(self) -> str:
+    def _open_database(self) -> str:
         if self.settings.database_url is not None:
             return self.settings.database_url.get_secret_value()
         server = self._stack.enter_context(_start_postgres(self._home / "postgres"))

@@ -1,0 +1,68 @@
+"""A load of HTTP requests from one process, light enough to leave the cores to the servers."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a number of clients got in some seconds."""
+
+    per_second: float
+    p50_ms: float
+    failures: int
+
+
+def get_for(urls: list[str], clients: int, seconds: float) -> Load:
+    """Every client asks for one of `urls` after the other."""
+    return asyncio.run(_run(lambda number: _request("GET", urls[number % len(urls)]), clients, seconds))
+
+
+def post_times(url: str, body: bytes, clients: int, seconds: float) -> Load:
+    return asyncio.run(_run(lambda _: _request("POST", url, body), clients, seconds))
+
+
+def _request(method: str, url: str, body: bytes = b"") -> tuple[str, int, bytes]:
+    parts = urlsplit(url)
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    head = (
+        f"{method} {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return parts.hostname or "", parts.port or 80, head.encode() + body
+
+
+async def _run(request: Callable[[int], tuple[str, int, bytes]], clients: int, seconds: float) -> Load:
+    times: list[float] = []
+    failures = 0
+    ends = time.monotonic() + seconds
+
+    async def client(number: int) -> None:
+        nonlocal failures
+        host, port, _ = request(0)
+        reader, writer = await asyncio.open_connection(host, port)
+        while time.monotonic() < ends:
+            _, _, message = request(number)
+            number += clients
+            began = time.monotonic()
+            writer.write(message)
+            status = await _status_of_answer(reader)
+            times.append(time.monotonic() - began)
+            failures += status >= 400
+        writer.close()
+
+    began = time.monotonic()
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    return Load(len(times) / (time.monotonic() - began), statistics.median(times) * 1000, failures)
+
+
+async def _status_of_answer(reader: asyncio.StreamReader) -> int:
+    """Read one answer to its end; both servers send `Content-Length`."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    await reader.readexactly(length)
+    return int(head.split(b" ", 2)[1])

@@ -1,0 +1,201 @@
+"""How fast requests are answered: by this service, and by Prefect directly."""
+
+import asyncio
+import json
+
+import asyncpg
+import httpx
+import psutil
+from prefect.client.orchestration import get_client
+
+from deployments.local import LocalStack
+from flows.spec import FLOW_NAME
+from tests.benchmarks.load import get_for, post_times
+from tests.benchmarks.rows import Report, Row, median
+from tests.support import JobsClient
+
+IDLE_GROUP = "benchmark-idle"
+MOCK = {"engine": "mock", "mock": {"delay_seconds": [120, 120], "success_rate": 1, "rules": 4}}
+_SECONDS = 5.0
+
+
+def submits(report: Report, stack: LocalStack) -> None:
+    """Creates into a deployment without a worker, so that nothing else is measured."""
+    deployment_id = asyncio.run(_idle_deployment(stack))
+    ours_url = f"{stack.settings.api_url}/jobs"
+    theirs_url = f"{stack.settings.prefect_url}/api/deployments/{deployment_id}/create_flow_run"
+    our_body = json.dumps({**MOCK, "group": IDLE_GROUP}).encode()
+    their_body = json.dumps({"parameters": MOCK, "state": {"type": "SCHEDULED"}}).encode()
+    rounds = [
+        (post_times(ours_url, our_body, 16, _SECONDS), post_times(theirs_url, their_body, 16, _SECONDS))
+        for _ in range(3)
+    ]
+    alone = [
+        (post_times(ours_url, our_body, 1, _SECONDS), post_times(theirs_url, their_body, 1, _SECONDS))
+        for _ in range(3)
+    ]
+    assert all(load.failures == 0 for pair in rounds + alone for load in pair)
+    report.add(
+        Row(
+            "POST /jobs, 16 clients, throughput",
+            median([ours.per_second / theirs.per_second for ours, theirs in rounds]),
+            1.3,
+            higher_is_better=True,
+            ours=f"{median([ours.per_second for ours, _ in rounds]):.0f}/s",
+            theirs=f"{median([theirs.per_second for _, theirs in rounds]):.0f}/s",
+        ),
+        Row(
+            "POST /jobs, one client, added at the median",
+            median([ours.p50_ms - theirs.p50_ms for ours, theirs in alone]),
+            4,
+            unit="ms",
+            ours=f"{median([ours.p50_ms for ours, _ in alone]):.0f} ms",
+            theirs=f"{median([theirs.p50_ms for _, theirs in alone]):.0f} ms",
+        ),
+    )
+
+
+def reads(report: Report, stack: LocalStack, jobs: JobsClient) -> None:
+    """Sixteen clients poll twenty live jobs."""
+    job_ids = [jobs.submit(**MOCK) for _ in range(20)]
+    for job_id in job_ids:
+        jobs.wait(job_id, "running")
+    report.add(_memory_of_jobs(stack, len(job_ids)))
+    ours_urls = [f"{stack.settings.api_url}/jobs/{job_id}" for job_id in job_ids]
+    their_urls = [f"{stack.settings.prefect_url}/api/flow_runs/{job_id}" for job_id in job_ids]
+    rounds = [(get_for(ours_urls, 16, _SECONDS), get_for(their_urls, 16, _SECONDS)) for _ in range(3)]
+    for job_id in job_ids:
+        jobs.http.post(f"/jobs/{job_id}/cancel")
+    for job_id in job_ids:
+        jobs.wait(job_id, "cancelled")
+    report.add(
+        Row(
+            "GET /jobs/{id}, 16 clients, throughput",
+            median([ours.per_second / theirs.per_second for ours, theirs in rounds]),
+            5,
+            higher_is_better=True,
+            ours=f"{median([ours.per_second for ours, _ in rounds]):.0f}/s",
+            theirs=f"{median([theirs.per_second for _, theirs in rounds]):.0f}/s",
+        ),
+        Row(
+            "GET /jobs/{id}, 16 clients, p50",
+            median([ours.p50_ms for ours, _ in rounds]),
+            10,
+            unit="ms",
+            theirs=f"{median([theirs.p50_ms for _, theirs in rounds]):.0f} ms",
+        ),
+    )
+
+
+def lists(report: Report, stack: LocalStack) -> None:
+    """A page of 50, filtered by status, with ten and a hundred thousand jobs stored."""
+    deployment_id = asyncio.run(_idle_deployment(stack))
+    ours_ms: dict[int, float] = {}
+    for stored in (10_000, 100_000):
+        asyncio.run(_store_jobs(stack, deployment_id, stored))
+        ours, theirs = _list_times(stack, deployment_id)
+        ours_ms[stored] = ours
+        if stored == 10_000:
+            row = Row(
+                "list of 50 of 10,000", ours / theirs, 1.15, ours=f"{ours:.0f} ms", theirs=f"{theirs:.0f} ms"
+            )
+            report.add(row)
+    ratio = ours_ms[100_000] / ours_ms[10_000]
+    report.add(
+        Row(
+            "list of 50, 100,000 against 10,000 stored",
+            ratio,
+            2,
+            ours=f"{ours_ms[100_000]:.0f} ms",
+            theirs=f"{ours_ms[10_000]:.0f} ms",
+        )
+    )
+
+
+def memory(report: Report, stack: LocalStack) -> None:
+    facade = psutil.Process(stack.api.pid).memory_full_info().uss
+    worker = psutil.Process(stack.worker.pid)
+    warm = worker.memory_full_info().pss + sum(
+        child.memory_full_info().pss for child in worker.children(recursive=True)
+    )
+    report.add(
+        Row("memory of the facade, after all this", facade / 1e6, 150, unit="MB"),
+        Row("memory of worker and zygote, idle", warm / 1e6, 250, unit="MB"),
+    )
+
+
+def _memory_of_jobs(stack: LocalStack, count: int) -> Row:
+    worker = psutil.Process(stack.worker.pid)
+    (zygote,) = worker.children()
+    unshared = [process.memory_full_info().uss for process in zygote.children(recursive=True)]
+    return Row("memory of a running job, unshared", sum(unshared) / count / 1e6, 60, unit="MB")
+
+
+async def _idle_deployment(stack: LocalStack) -> str:
+    """A group that no worker serves, registered as a default deployment of Prefect's."""
+    async with get_client(httpx_settings={"base_url": f"{stack.settings.prefect_url}/api"}) as client:
+        flow = await client.read_flow_by_name(FLOW_NAME)
+        template = await client.read_deployment_by_name(f"{FLOW_NAME}/default")
+        deployment_id = await client.create_deployment(
+            flow.id,
+            IDLE_GROUP,
+            parameter_openapi_schema=template.parameter_openapi_schema,
+            enforce_parameter_schema=True,
+        )
+    return str(deployment_id)
+
+
+async def _store_jobs(stack: LocalStack, deployment_id: str, total: int) -> None:
+    """Fill up with finished jobs, copies of a submitted one: a hundred thousand posts take an hour."""
+    connection = await asyncpg.connect(stack.database_url.replace("+asyncpg", ""))
+    try:
+        columns = [
+            record["column_name"]
+            for record in await connection.fetch(
+                "SELECT column_name FROM information_schema.columns WHERE table_name = 'flow_run'"
+                " AND is_generated = 'NEVER'"
+            )
+        ]
+        stored = await connection.fetchval(
+            "SELECT count(*) FROM flow_run WHERE deployment_id = $1", deployment_id
+        )
+        changed = {
+            "id": "gen_random_uuid()",
+            "idempotency_key": "gen_random_uuid()::text",
+            "state_id": "NULL",
+            "state_type": "'COMPLETED'",
+            "state_name": "'Completed'",
+            "expected_start_time": "now() - number * interval '1 second'",
+        }
+        values = ", ".join(changed.get(column, f'one."{column}"') for column in columns)
+        names = ", ".join(f'"{column}"' for column in columns)
+        # Only names of columns are put together here, as the database itself gives them.
+        await connection.execute(
+            f"INSERT INTO flow_run ({names}) SELECT {values} FROM generate_series(1, $1::int) AS number,"
+            " (SELECT * FROM flow_run WHERE deployment_id = $2 LIMIT 1) AS one",
+            max(0, total - stored),
+            deployment_id,
+        )
+        await connection.execute("ANALYZE flow_run")
+    finally:
+        await connection.close()
+
+
+def _list_times(stack: LocalStack, deployment_id: str) -> tuple[float, float]:
+    """Medians in milliseconds: of this service, and of the same filter on Prefect."""
+    body = {
+        "flow_runs": {
+            "deployment_id": {"any_": [deployment_id]},
+            "state": {"type": {"any_": ["COMPLETED"]}},
+        },
+        "sort": "EXPECTED_START_TIME_DESC",
+        "limit": 50,
+    }
+    ours_url = f"{stack.settings.api_url}/jobs?status=completed&group={IDLE_GROUP}&limit=50"
+    their_url = f"{stack.settings.prefect_url}/api/flow_runs/filter"
+    ours, theirs = [], []
+    for _ in range(3):
+        ours.append(get_for([ours_url], 1, 3).p50_ms)
+        theirs.append(post_times(their_url, json.dumps(body).encode(), 1, 3).p50_ms)
+    assert len(httpx.get(ours_url).json()["items"]) == 50
+    return median(ours), median(theirs)
