@@ -15,7 +15,7 @@ import anyio.to_thread
 import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, Log, TaskRun
+from prefect.client.schemas.objects import Log, StateType, TaskRun
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, LogSort, TaskRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
@@ -29,6 +29,7 @@ from api.log_pages import LogKey, next_logs
 from api.patience import patience
 from api.problems import BodyTooLarge, JobAlreadyFinished, NotFound
 from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
+from api.rows import FLOW_RUN_ROWS, FlowRunRow
 from api.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
 from api.settings import Settings
 from api.statuses import JobStatus
@@ -94,11 +95,7 @@ class Jobs:
             groups = await self._groups.names()
             if query.group is not None:
                 groups = {await self._groups.deployment_of(query.group, "?group"): query.group}
-            flow_runs = await self._client.read_flow_runs(
-                flow_run_filter=flow_run_filter(query, groups.keys(), after),
-                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-                limit=asked,
-            )
+            flow_runs = await self._read_flow_runs(flow_run_filter(query, groups.keys(), after), asked)
         page = flow_runs[: query.limit]
         # Flow runs of a deployment have both an id of one and a time at which they were to start.
         jobs = [job_from(run, groups[cast(UUID, run.deployment_id)], self._prefect_ui_url) for run in page]
@@ -177,20 +174,37 @@ class Jobs:
             next_cursor=LogPosition(listing=listing, **asdict(end)).encode() if end else None,
         )
 
-    async def _create_flow_run(self, spec: JobSpec, idempotency_key: str) -> FlowRun:
-        return await self._client.create_flow_run_from_deployment(
-            await self._groups.deployment_of(spec.group),
-            parameters=spec.parameters(),
-            name=spec.name,
-            tags=spec.prefect_tags(),
-            idempotency_key=idempotency_key,
-            labels={Label.SPEC_SHA256.value: _fingerprint(spec)},
+    async def _create_flow_run(self, spec: JobSpec, idempotency_key: str) -> FlowRunRow:
+        body = {
+            "parameters": spec.parameters(),
+            "name": spec.name,
+            "tags": spec.prefect_tags(),
+            "idempotency_key": idempotency_key,
+            "labels": {Label.SPEC_SHA256.value: _fingerprint(spec)},
+            "state": {"type": StateType.SCHEDULED},
+        }
+        response = await self._client.request(
+            "POST",
+            "/deployments/{id}/create_flow_run",
+            path_params={"id": await self._groups.deployment_of(spec.group)},
+            json={name: value for name, value in body.items() if value is not None},
         )
+        return FlowRunRow.model_validate_json(response.content)
+
+    async def _read_flow_runs(self, flow_runs: FlowRunFilter, limit: int) -> Sequence[FlowRunRow]:
+        """Newest first."""
+        body = {
+            "flow_runs": flow_runs.model_dump(mode="json", exclude_unset=True),
+            "sort": FlowRunSort.EXPECTED_START_TIME_DESC,
+            "limit": limit,
+        }
+        response = await self._client.request("POST", "/flow_runs/filter", json=body)
+        return FLOW_RUN_ROWS.validate_json(response.content)
 
     async def _read_jobs(self, job_ids: frozenset[UUID]) -> Mapping[UUID, Job]:
         async with self._reading():
-            flow_runs = await self._client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(job_ids))), limit=MAX_LIMIT
+            flow_runs = await self._read_flow_runs(
+                FlowRunFilter(id=FlowRunFilterId(any_=list(job_ids))), MAX_LIMIT
             )
             groups = {run.id: await self._groups.name_of(run.deployment_id) for run in flow_runs}
         return {

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from prefect.client.schemas.objects import FlowRun, Log, StateType, TaskRun
+from prefect.client.schemas.objects import Log, StateType, TaskRun
 from pydantic import ValidationError
 
+from api.rows import FlowRunRow
 from api.schemas import Job, JobError, JobLinks, LogLine, Progress, RuleJob
 from api.statuses import job_status, rule_job_status
 from flows.spec import TAG_SEPARATOR, EngineName, ErrorKind, Label, RuleJobRecord
@@ -16,7 +17,7 @@ _MEND_IT = "Read the job's logs, mend the workflow or its configuration, and sub
 _SUBMIT_AGAIN = "Submit the job again; if this happens once more, look at the worker's log."
 
 
-def job_from(flow_run: FlowRun, group: str, prefect_ui_url: str) -> Job:
+def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str) -> Job:
     return Job(
         id=flow_run.id,
         name=flow_run.name,
@@ -37,7 +38,7 @@ def job_from(flow_run: FlowRun, group: str, prefect_ui_url: str) -> Job:
     )
 
 
-def job_error(flow_run: FlowRun) -> JobError | None:
+def job_error(flow_run: FlowRunRow) -> JobError | None:
     """Why the job failed, none if it did not.
 
     A flow that ends by itself leaves the reason in labels; one that was killed could not.
@@ -97,7 +98,7 @@ def tags_from(prefect_tags: Iterable[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def _updated(flow_run: FlowRun) -> datetime | None:
+def _updated(flow_run: FlowRunRow) -> datetime | None:
     """Never before the creation, which a new flow run's `updated` is by milliseconds."""
     if flow_run.updated is None or flow_run.created is None:
         return flow_run.updated
