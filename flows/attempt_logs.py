@@ -4,6 +4,7 @@ Log files are read on as they grow, so that a long rule job can be followed. An 
 Prefect at most `SHOWN_BYTES`; its whole log stays in the job's directory.
 """
 
+import codecs
 import logging
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from flows.task_runs import JsonObject, log_entry
 SHOWN_BYTES = 256 * 1024
 _CHUNK_BYTES = 32 * 1024
 _ENTRIES_PER_BATCH = 200
+_STEP = 2e-6
+_MOMENT = 1e-3
 
 
 @dataclass(slots=True)
@@ -26,7 +29,10 @@ class _Attempt:
     started: AttemptStarted
     finished: AttemptFinished | None = None
     is_announced: bool = False
+    is_cut: bool = False
     read_bytes: int = 0
+    last_time: float = 0.0
+    """Of the newest entry: what follows is later, so that sorting by time keeps the order."""
 
 
 @dataclass
@@ -64,7 +70,8 @@ class AttemptLogs:
         if attempt.started.log_path is None:
             return
         for text in _read_on(Path(attempt.started.log_path), attempt):
-            yield self._entry(attempt, logging.INFO, text)
+            ended = attempt.finished.finished_at - _MOMENT if attempt.finished else time.time()
+            yield self._entry(attempt, logging.INFO, text, ended)
 
     def _end(self, attempt: _Attempt, finished: AttemptFinished) -> Iterator[JsonObject]:
         if finished.outcome is Outcome.FAILED:
@@ -72,11 +79,9 @@ class AttemptLogs:
             text = f"Attempt {finished.attempt} failed. {ending}\n{finished.message}".rstrip()
             yield self._entry(attempt, logging.ERROR, text, finished.finished_at)
 
-    def _entry(self, attempt: _Attempt, level: int, text: str, timestamp: float | None = None) -> JsonObject:
-        at = timestamp
-        if at is None:
-            at = attempt.finished.finished_at if attempt.finished else time.time()
-        return log_entry(self.flow_run_id, attempt.task_run_id, level, text, at)
+    def _entry(self, attempt: _Attempt, level: int, text: str, timestamp: float) -> JsonObject:
+        attempt.last_time = max(timestamp, attempt.last_time + _STEP)
+        return log_entry(self.flow_run_id, attempt.task_run_id, level, text, attempt.last_time)
 
 
 def tail(path: Path, lines: int) -> str:
@@ -103,21 +108,34 @@ def _announcement(started: AttemptStarted) -> str:
 
 
 def _read_on(path: Path, attempt: _Attempt) -> Iterator[str]:
-    """Text that the attempt's log gained since the last call; whole lines while it still runs."""
-    while attempt.read_bytes < SHOWN_BYTES:
-        try:
-            with path.open("rb") as stream:
-                stream.seek(attempt.read_bytes)
-                chunk = stream.read(_CHUNK_BYTES)
-        except OSError:
-            return
-        if attempt.finished is None and len(chunk) < _CHUNK_BYTES:
-            chunk = chunk[: chunk.rfind(b"\n") + 1]
-        if not chunk:
-            return
+    """Text that the attempt's log gained since the last call, in whole lines as far as there are any."""
+    while attempt.read_bytes < SHOWN_BYTES and (chunk := _chunk(path, attempt)):
         attempt.read_bytes += len(chunk)
-        text = chunk.decode("utf-8", "replace").replace("\x00", "\ufffd").rstrip("\n")
-        if attempt.read_bytes >= SHOWN_BYTES:
-            text += f"\n… more in {path.name} in the job's directory"
-        if text:
+        if text := chunk.decode("utf-8", "replace").replace("\x00", "\ufffd").removesuffix("\n"):
             yield text
+    if attempt.read_bytes >= SHOWN_BYTES and not attempt.is_cut and path.stat().st_size > attempt.read_bytes:
+        attempt.is_cut = True
+        yield f"… more in {path.name} in the job's directory"
+
+
+def _chunk(path: Path, attempt: _Attempt) -> bytes:
+    """The next bytes to show: they end with a line, at least with a character."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(attempt.read_bytes)
+            chunk = stream.read(_CHUNK_BYTES)
+    except OSError:
+        return b""
+    is_full = len(chunk) == _CHUNK_BYTES
+    if attempt.finished is not None and not is_full:
+        return chunk
+    if lines := chunk[: chunk.rfind(b"\n") + 1]:
+        return lines
+    return chunk[: len(chunk) - _unfinished(chunk)] if is_full else b""
+
+
+def _unfinished(chunk: bytes) -> int:
+    """Bytes at the end that begin a character whose rest is still to come."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(chunk)
+    return len(decoder.getstate()[0])

@@ -1,5 +1,6 @@
 """Says why a job failed and what to do, from what its engine told: no I/O, no Prefect."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ _RESOLUTIONS = {
     "IncompleteFilesException": "Outputs of an earlier execution are incomplete; resume that job instead.",
     "LockException": "Another execution holds this directory; wait for it, or submit to a new one.",
 }
+_CLOSING_WORDS = "At least one job did not complete successfully."
 _RULE_FAILED = "Read the rule job's log, correct the workflow or its input, and submit again."
 _UNKNOWN = "The message and the job's log say where; correct the workflow or its configuration."
 
@@ -59,9 +61,7 @@ def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], ou
     attempts = f" after {failed.attempts} attempts" if failed.attempts > 1 else ""
     others = f" {failures - 1} more rule jobs failed." if failures > 1 else ""
     message = f"Rule job {failed.name} failed{attempts}: {failed.state.message}{others}"
-    refused = next(
-        (error for error in errors if error.exception == _REFUSED and failed.planned.rule in error.text), None
-    )
+    refused = _refusal(failed, errors)
     if refused is not None:
         message += f"\n{refused.text}"
     if output:
@@ -70,13 +70,24 @@ def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], ou
     return JobError(ErrorKind.WORKFLOW, message, resolution, rule=failed.name)
 
 
+def _refusal(failed: RuleJob, errors: list[ErrorRaised]) -> ErrorRaised | None:
+    """What Snakemake says of a rule job whose command ended well and whose outputs are not there."""
+    if failed.finished is None or failed.finished.exit_code is not None or failed.finished.message:
+        return None
+    of_rule = re.compile(rf"\brule {re.escape(failed.planned.rule)}\b")
+    return next(
+        (error for error in errors if error.exception == _REFUSED and of_rule.search(error.text)), None
+    )
+
+
 def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobError:
     """The workflow could not be run at all; `output` is the end of the engine's own log."""
     if not errors:
         # Snakemake tells of errors in its command line before its loggers exist.
         text = output or f"Snakemake ended with exit code {exit_code} without a message."
         return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN)
-    error = errors[0]
+    # The last that says something: earlier ones were made good by a retry.
+    error = next((error for error in reversed(errors) if _CLOSING_WORDS not in error.text), errors[-1])
     resolution = _RESOLUTIONS.get(error.exception, _UNKNOWN)
     if "schema" in error.text and "Error validating" in error.text:
         resolution = "Correct `config`: the workflow's schema refuses it at the place that the message names."

@@ -105,7 +105,7 @@ def snakemake_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
         f"--snakefile={workspace.snakefile(spec)}",
         f"--retries={spec.options.retries}",
         f"--latency-wait={_LATENCY_SECONDS}",
-        "--scheduler=greedy",
+        "--scheduler=greedy",  # its choices; `flows.inside.scheduling` makes them in linear time
         "--rerun-incomplete",
         "--nocolor",
         "--nolock",  # the job's directory is locked already, by a lock that a crash does not leave behind
@@ -195,9 +195,12 @@ class MockExecution:
     def __init__(self, options: MockOptions) -> None:
         chance = random.Random(options.seed)
         self._rules = options.rules
-        self._pause = chance.uniform(*options.delay_seconds) / options.rules
+        lasts = chance.uniform(*options.delay_seconds)
         succeeds = chance.random() < options.success_rate
         self._failing_rule = None if succeeds else chance.randrange(options.rules)
+        # The whole job lasts as long as it was asked to, also when it fails half-way.
+        running = options.rules if self._failing_rule is None else self._failing_rule + 1
+        self._pause = lasts / running
         self._stopped = threading.Event()
 
     def events(self) -> Iterator[WorkflowEvent]:

@@ -176,11 +176,11 @@ def decode(line: bytes | str) -> WorkflowEvent:
     """
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"not JSON: {line[:200]!r}") from error
     if not isinstance(record, dict) or record.get("v") != PROTOCOL_VERSION:
         raise ProtocolError(f"not of protocol version {PROTOCOL_VERSION}: {line[:200]!r}")
-    event_type = _TYPES.get(record.get("type", ""))
+    event_type = _TYPES.get(str(record.get("type")))
     if event_type is None:
         raise ProtocolError(f"unknown event type {record.get('type')!r}")
     names = {field.name for field in fields(event_type)}

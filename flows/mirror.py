@@ -51,6 +51,9 @@ SHOWN_AS_RUNNING_SECONDS = 1.0
 _EDGES = 10_000
 """Dependencies of one rule job that are told; Prefect refuses events over 1.5 MB without an error."""
 
+_LONGEST_TEXT = 4_000
+"""Characters of a reason or a command; a join over thousands of files names them all."""
+
 _LISTED_PATHS = 200
 """Inputs and outputs that a record holds at most; a join over thousands of files has no use for all."""
 
@@ -117,14 +120,7 @@ class Mirror:
                 case RuleJobPlanned():
                     self._plan(event)
                 case RuleJobDropped():
-                    self._jobs[event.job_id].is_dropped = True
-                    self._end(
-                        event.job_id,
-                        StateType.CANCELLED,
-                        RuleJobState.NOT_RUN,
-                        event.time,
-                        "A checkpoint has replaced it.",
-                    )
+                    self._drop(event)
                 case PlanCompleted():
                     pass
                 case AttemptStarted():
@@ -154,7 +150,10 @@ class Mirror:
             for job_id, job in self._jobs.items():
                 if job.has_ended:
                     continue
-                if job.state.type is StateType.PENDING and job.attempts == 0:
+                if job.state.type is StateType.SCHEDULED and ending is Ending.FINISHED:
+                    # Snakemake has given up before the retry that it had promised.
+                    self._end(job_id, StateType.FAILED, "Failed", now, job.state.message)
+                elif job.state.type is StateType.PENDING and job.attempts == 0:
                     self._end(job_id, StateType.CANCELLED, RuleJobState.NOT_RUN, now, not_run)
                 else:
                     state_type, name, message = running
@@ -228,11 +227,27 @@ class Mirror:
             job = RuleJob(event, task_run_id_of(self.flow_run_id, event.job_id), state)
             self._jobs[event.job_id] = job
         job.planned = event
+        if job.is_dropped or job.state.type is StateType.PENDING:
+            # As of now: the server takes no news of a state that is as old as the one it has.
+            job.is_dropped = False
+            job.state = StateChange(StateType.PENDING, "Pending", event.time)
         if event.is_done and job.state.type is StateType.PENDING:
             job.state = StateChange(
                 StateType.COMPLETED, RuleJobState.SKIPPED, event.time, "Its outputs are up to date."
             )
         self._changed(event.job_id)
+
+    def _drop(self, event: RuleJobDropped) -> None:
+        job = self._jobs.get(event.job_id)
+        if job is not None:
+            job.is_dropped = True
+            self._end(
+                event.job_id,
+                StateType.CANCELLED,
+                RuleJobState.NOT_RUN,
+                event.time,
+                "A checkpoint has replaced it.",
+            )
 
     def _start(self, event: AttemptStarted) -> None:
         job = self._jobs.get(event.job_id)
@@ -280,7 +295,7 @@ class Mirror:
     def _columns(self, job: RuleJob) -> JsonObject:
         """The rule job as columns of Prefect's `TaskRun`."""
         depends_on = job.planned.depends_on[:_EDGES]
-        upstream = (self._jobs[other].task_run_id for other in depends_on if other in self._jobs)
+        upstream = (task_run_id_of(self.flow_run_id, other) for other in depends_on)
         columns: JsonObject = {
             "name": job.name,
             "task_key": f"rule.{job.planned.rule}",
@@ -309,12 +324,18 @@ def _record(job: RuleJob) -> RuleJobRecord:
         wildcards=dict(planned.wildcards),
         threads=started.threads if started else planned.threads,
         resources=dict(started.resources if started else planned.resources),
-        reason=(started.reason if started else planned.reason) or None,
-        shell=(started.shell if started else planned.shell) or None,
+        reason=_shortened(started.reason if started else planned.reason),
+        shell=_shortened(started.shell if started else planned.shell),
         inputs=planned.inputs[:_LISTED_PATHS],
         outputs=planned.outputs[:_LISTED_PATHS],
         error=job.state.message if job.state.type in (StateType.FAILED, StateType.CRASHED) else None,
     )
+
+
+def _shortened(text: str | None) -> str | None:
+    if not text or len(text) <= _LONGEST_TEXT:
+        return text or None
+    return f"{text[:_LONGEST_TEXT]} …"
 
 
 def _failure(event: AttemptFinished) -> str:

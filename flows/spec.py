@@ -151,7 +151,7 @@ class ExecutionSpec(_Strict):
         description="Limits of further resources, such as `mem_mb`, over all rule jobs at once.",
     )
     timeout_seconds: float | None = Field(
-        default=None, gt=0, description="The job fails when it has run for longer than this."
+        default=None, gt=0, le=31_536_000, description="The job fails when it has run for longer than this."
     )
     options: Options = Field(default_factory=Options)
     mock: MockOptions = Field(default_factory=MockOptions, description="Only read when `engine` is `mock`.")

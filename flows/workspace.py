@@ -26,7 +26,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from flows.spec import SNAKEFILE_NAMES, ExecutionSpec
 
 MANIFEST_VERSION = 1
-_NOT_COPIED = shutil.ignore_patterns(".snakemake", ".git")
+_NOT_COPIED = frozenset({".snakemake", ".git"})
+_DIRECTORY_MARK = ".snakemake_timestamp"
+"""Snakemake leaves it in every directory that is an output."""
+
+_NAME_DIRECTORY = "Name the directory of the workflow."
+_MAKE_READABLE = "Make the workflow's directory readable for the service."
 _CHUNK_BYTES = 1 << 20
 
 
@@ -59,7 +64,8 @@ class Workspace:
 
     def __init__(self, settings: WorkspaceSettings, job_id: UUID) -> None:
         self._roots = [root.resolve() for root in settings.workflow_roots]
-        self.directory = settings.home.resolve() / "jobs" / str(job_id)
+        self._home = settings.home.resolve()
+        self.directory = self._home / "jobs" / str(job_id)
         self.work = self.directory / "work"
         self.config_file = self.directory / "config.json"
         self.snakemake_log = self.directory / "snakemake.log"
@@ -107,9 +113,8 @@ class Workspace:
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
             return
-        source = self._source(spec.workflow.path)
-        # dirs_exist_ok: the same job may be staged again, after a crash between here and the start.
-        shutil.copytree(source, self.work, ignore=_NOT_COPIED, symlinks=True, dirs_exist_ok=True)
+        if not self.work.exists():
+            self._bring_in(self._source(spec.workflow.path))
         self.config_file.write_text(json.dumps(spec.config))
         self.snakefile(spec)
 
@@ -137,18 +142,45 @@ class Workspace:
         return len(items)
 
     def files_of(self, outputs: Iterable[str]) -> list[str]:
-        """`outputs` with every directory replaced by the files below it."""
+        """`outputs` relative to `work`, every directory replaced by the files in it; none from elsewhere."""
+        work = self.work.resolve()
         files: list[str] = []
         for output in outputs:
-            path = self.work / output
-            if path.is_dir():
-                files += [str(found.relative_to(self.work)) for found in path.rglob("*") if found.is_file()]
-            else:
-                files.append(output)
+            path = work / output
+            found = path.rglob("*") if path.is_dir() else [path]
+            files += [
+                str(file.relative_to(work))
+                for file in found
+                if file.is_file() and file.name != _DIRECTORY_MARK and file.resolve().is_relative_to(work)
+                if file.is_relative_to(work)
+            ]
         return files
 
+    def _bring_in(self, source: Path) -> None:
+        """Copy the workflow; `work` is there as a whole or not at all."""
+        partial = self.work.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            shutil.copytree(source, partial, ignore=self._not_copied, symlinks=True)
+        except shutil.Error as error:
+            named, _, reason = error.args[0][0]
+            raise StageError(
+                f"{Path(named).relative_to(source)} can't be copied: {reason.replace(f'{source}/', '')}",
+                "Remove it from the workflow's directory, or make it readable for the service.",
+            ) from error
+        except OSError as error:
+            raise StageError(f"the workflow can't be copied: {error.strerror}", _MAKE_READABLE) from error
+        partial.replace(self.work)
+
+    def _not_copied(self, directory: str, names: list[str]) -> set[str]:
+        """What is Snakemake's or Git's own, and the service's home if it lies in the workflow."""
+        return {name for name in names if name in _NOT_COPIED or Path(directory, name) == self._home}
+
     def _source(self, path: str) -> Path:
-        source = Path(path).resolve()
+        try:
+            source = Path(path).resolve()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StageError(f"workflow.path {path!r} is no path: {error}", _NAME_DIRECTORY) from error
         if not any(source.is_relative_to(root) for root in self._roots):
             raise StageError(
                 f"workflow.path {path} does not lie under a workflow root of this server",
@@ -156,9 +188,7 @@ class Workspace:
                 "the operator sets them with JOBS_WORKFLOW_ROOTS.",
             )
         if not source.is_dir():
-            raise StageError(
-                f"workflow.path {path} is not a directory", "Name the directory of the workflow."
-            )
+            raise StageError(f"workflow.path {path} is not a directory", _NAME_DIRECTORY)
         return source
 
 

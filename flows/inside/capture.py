@@ -22,6 +22,7 @@ _attempt = threading.local()
 @contextmanager
 def captured(log_path: Path) -> Iterator[None]:
     """Until it is left, this thread's child processes and prints write to `log_path`."""
+    log_path.unlink(missing_ok=True)  # of an earlier execution in this directory
     with log_path.open("a", buffering=1, encoding="utf-8", errors="replace") as log:
         _attempt.log = log
         try:

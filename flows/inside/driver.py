@@ -48,6 +48,8 @@ def drive(argv: list[str], events: BinaryIO) -> NoReturn:
         emitter.open(events)
         exit_code = _main(argv)
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)  # noqa: T201 - what Python does with it
         exit_code = end.code if isinstance(end.code, int) else int(bool(end.code))
     except BaseException:  # noqa: BLE001 - the boundary of the process
         traceback.print_exc()
@@ -83,7 +85,10 @@ def _main(argv: list[str]) -> int:
     from snakemake.cli import main  # noqa: PLC0415 - as above
     from snakemake.scheduling.job_scheduler import JobScheduler  # noqa: PLC0415 - as above
 
+    from flows.inside import scheduling  # noqa: PLC0415 - as above
+
     JobScheduler.exit_gracefully = _exit_gracefully
+    scheduling.install()
     with contextlib.suppress(BrokenPipeError):
         main(argv)
     return 0

@@ -114,7 +114,8 @@ def _wait(driver: int, control: socket.socket) -> int:
             os.read(alarm, 4096)
         if control.fileno() in ready:
             # Both the word `terminate` and the end of the stream mean the same.
-            control.recv(len(TERMINATE))
+            with contextlib.suppress(ConnectionError):
+                control.recv(len(TERMINATE))
             poll.unregister(control)
             now = time.monotonic()
             endings = [
@@ -202,10 +203,11 @@ def _read_line(control: socket.socket) -> bytes:
     """The first line; empty if the other side closed without a word."""
     line = bytearray()
     while not line.endswith(b"\n"):
-        chunk = control.recv(65536)
-        if not chunk:
+        waiting = control.recv(65536, socket.MSG_PEEK)
+        if not waiting:
             return b""
-        line += chunk
+        # What follows the line, a `terminate`, is left for later.
+        line += control.recv(waiting.find(b"\n") + 1 or len(waiting))
     return bytes(line)
 
 

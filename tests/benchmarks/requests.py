@@ -15,15 +15,17 @@ from tests.benchmarks.rows import Report, Row, median
 from tests.support import JobsClient
 
 IDLE_GROUP = "benchmark-idle"
+DEFAULTS_GROUP = "benchmark-defaults"
 MOCK = {"engine": "mock", "mock": {"delay_seconds": [120, 120], "success_rate": 1, "rules": 4}}
 _SECONDS = 5.0
 
 
 def submits(report: Report, stack: LocalStack) -> None:
     """Creates into a deployment without a worker, so that nothing else is measured."""
-    deployment_id = asyncio.run(_idle_deployment(stack))
+    asyncio.run(_idle_deployment(stack, IDLE_GROUP))
+    default_id = asyncio.run(_idle_deployment(stack, DEFAULTS_GROUP, at_defaults=True))
     ours_url = f"{stack.settings.api_url}/jobs"
-    theirs_url = f"{stack.settings.prefect_url}/api/deployments/{deployment_id}/create_flow_run"
+    theirs_url = f"{stack.settings.prefect_url}/api/deployments/{default_id}/create_flow_run"
     our_body = json.dumps({**MOCK, "group": IDLE_GROUP}).encode()
     their_body = json.dumps({"parameters": MOCK, "state": {"type": "SCHEDULED"}}).encode()
     rounds = [
@@ -89,7 +91,7 @@ def reads(report: Report, stack: LocalStack, jobs: JobsClient) -> None:
 
 def lists(report: Report, stack: LocalStack) -> None:
     """A page of 50, filtered by status, with ten and a hundred thousand jobs stored."""
-    deployment_id = asyncio.run(_idle_deployment(stack))
+    deployment_id = asyncio.run(_idle_deployment(stack, IDLE_GROUP))
     ours_ms: dict[int, float] = {}
     for stored in (10_000, 100_000):
         asyncio.run(_store_jobs(stack, deployment_id, stored))
@@ -131,16 +133,16 @@ def _memory_of_jobs(stack: LocalStack, count: int) -> Row:
     return Row("memory of a running job, unshared", sum(unshared) / count / 1e6, 60, unit="MB")
 
 
-async def _idle_deployment(stack: LocalStack) -> str:
-    """A group that no worker serves, registered as a default deployment of Prefect's."""
+async def _idle_deployment(stack: LocalStack, name: str, *, at_defaults: bool = False) -> str:
+    """A group that no worker serves, registered as `prefect.yaml` does it, or at Prefect's defaults."""
     async with get_client(httpx_settings={"base_url": f"{stack.settings.prefect_url}/api"}) as client:
         flow = await client.read_flow_by_name(FLOW_NAME)
         template = await client.read_deployment_by_name(f"{FLOW_NAME}/default")
         deployment_id = await client.create_deployment(
             flow.id,
-            IDLE_GROUP,
+            name,
             parameter_openapi_schema=template.parameter_openapi_schema,
-            enforce_parameter_schema=True,
+            enforce_parameter_schema=at_defaults,
         )
     return str(deployment_id)
 

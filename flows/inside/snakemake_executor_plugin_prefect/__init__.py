@@ -8,6 +8,7 @@ Built on private parts of Snakemake's local executor (`cached_or_run`, `handle_j
 the pin `snakemake ~= 9.27` and the contract tests in `tests/flows/test_plugins.py`.
 """
 
+import os
 import re
 import subprocess
 import time
@@ -151,22 +152,23 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         emitter.emit(PlanCompleted(time=now, total=len(plan)))
 
     def _planned(self, now: float) -> Iterator[RuleJobPlanned]:
+        still_there = {self.dag.jobid(job) for job in self.dag.jobs}
         for job in self.dag.jobs:
             yield RuleJobPlanned(
                 time=now,
                 job_id=self.dag.jobid(job),
                 rule=job.rule.name,
                 wildcards=_strings(job.wildcards_dict),
-                depends_on=self._dependencies(job),
+                depends_on=self._dependencies(job, still_there),
                 resources={},
                 reason="" if not self.dag.needrun(job) else str(self.dag.reason(job)),
-                inputs=_paths(job.input),
-                outputs=_paths(job.output),
-                logs=_paths(job.log),
+                inputs=self._paths(job.input),
+                outputs=self._paths(job.output),
+                logs=self._paths(job.log),
                 is_done=not self.dag.needrun(job),
             )
 
-    def _dependencies(self, job: Any) -> tuple[int, ...]:
+    def _dependencies(self, job: Any, still_there: set[int]) -> tuple[int, ...]:
         """Ids of the jobs that `job` waits for, and of those that it has waited for.
 
         After a checkpoint, Snakemake's DAG no longer holds the edges that lead from it.
@@ -174,8 +176,15 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         told = self._plan.told.get(self.dag.jobid(job))
         now = {self.dag.jobid(other) for other in self.dag.dependencies[job]}
         if told is not None:
-            return tuple(sorted(now | set(told.depends_on)))
+            return tuple(sorted(now | (set(told.depends_on) & still_there)))
         return tuple(sorted(now or self._plan.grown_by))
+
+    def _paths(self, files: Iterable[Any]) -> tuple[str, ...]:
+        """Relative to where Snakemake was started, wherever a `workdir:` has led it since."""
+        started_in = self.workflow.workdir_init
+        if os.getcwd() == str(started_in):
+            return tuple(str(path) for path in files)
+        return tuple(os.path.relpath(path, started_in) for path in files)
 
 
 def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStarted:
@@ -220,10 +229,6 @@ def _exit_code(error: BaseException | None) -> int | None:
             return int(match[1])
         error = error.__context__
     return None
-
-
-def _paths(files: Iterable[Any]) -> tuple[str, ...]:
-    return tuple(str(path) for path in files)
 
 
 def _strings(wildcards: dict[str, Any]) -> dict[str, str]:

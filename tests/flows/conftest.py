@@ -1,0 +1,54 @@
+"""Directories for executions, and proof after every test that nothing of them still runs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import psutil
+import pytest
+
+from flows.workspace import Workspace
+from tests.flows.executions import Run, execute, new_workspace
+from tests.support import WORKFLOWS, processes_of, wait_until
+
+hypothesis.settings.register_profile("flows", database=None, deadline=None, max_examples=60)
+hypothesis.settings.load_profile("flows")
+
+NewWorkspace = Callable[[], Workspace]
+
+
+@pytest.fixture
+def workspaces(tmp_path: Path) -> Iterator[NewWorkspace]:
+    """Makes directories for jobs; fails when a process is left in one."""
+    made: list[Workspace] = []
+
+    def make() -> Workspace:
+        made.append(new_workspace(tmp_path / "home"))
+        return made[-1]
+
+    yield make
+    left = [process for workspace in made for process in processes_of(workspace.directory.name)]
+    for process in left:
+        process.kill()
+    assert left == []
+    wait_until(lambda: not keepers(), "every keeper has ended")
+
+
+@pytest.fixture
+def workspace(workspaces: NewWorkspace) -> Workspace:
+    return workspaces()
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The workflow `features`, executed once."""
+    return execute(new_workspace(tmp_path_factory.mktemp("features")), WORKFLOWS / "features")
+
+
+def keepers() -> list[psutil.Process]:
+    """Keepers that this process has started and that still run."""
+    return [
+        child
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE and "flows.inside.keeper" in child.cmdline()
+    ]

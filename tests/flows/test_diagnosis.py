@@ -1,0 +1,209 @@
+"""Why a job failed, for people: whose fault, where, what, and what to do now."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from flows import diagnosis
+from flows.events import ErrorRaised, WorkflowEvent
+from flows.mirror import Mirror, RuleJob
+from flows.spec import ErrorKind, Label
+from tests.flows.stories import START, failed, planned, started
+
+RULE_FAILED = ErrorRaised(
+    time=START,
+    exception="RuleException",
+    text='RuleException:\nCalledProcessError in file "Snakefile", line 7:\nCommand … exit status 3.',
+)
+AT_LEAST_ONE = ErrorRaised(
+    time=START,
+    exception="WorkflowError",
+    text="WorkflowError:\nAt least one job did not complete successfully.",
+)
+
+
+def missing_output(rule: str, file: str) -> ErrorRaised:
+    """As Snakemake 9.27 tells it."""
+    return ErrorRaised(
+        time=START,
+        exception="MissingOutputException",
+        text=f'MissingOutputException in rule {rule} in file "Snakefile", line 13:\n'
+        "Job 1  completed successfully, but some output files are missing. "
+        f"Missing files after 1 seconds.\n{file} (missing locally)",
+    )
+
+
+def failures(*events: WorkflowEvent) -> list[RuleJob]:
+    mirror = Mirror(uuid4())
+    for event in events:
+        mirror.observe(event)
+    return mirror.failures()
+
+
+def of_failures(jobs: Sequence[RuleJob], *errors: ErrorRaised, output: str = "") -> diagnosis.JobError:
+    return diagnosis.of_failed_rule(jobs[0], len(jobs), [*errors, AT_LEAST_ONE], output)
+
+
+def of_workflow(exception: str, text: str) -> diagnosis.JobError:
+    return diagnosis.of_workflow([ErrorRaised(time=START, exception=exception, text=text)], 1, "the log")
+
+
+def test_a_failed_rule_job_is_named_with_its_exit_code_and_the_end_of_its_output() -> None:
+    job = failures(planned(rule="align", wildcards={"sample": "a"}), started(), failed(exit_code=3))
+    error = of_failures(job, RULE_FAILED, output="reading a.fastq\nno such reference")
+    assert error.kind is ErrorKind.WORKFLOW
+    assert error.rule == "align[sample=a]"
+    assert error.headline == "Rule job align[sample=a] failed: Its command ended with exit code 3."
+    assert error.message.endswith("Its output ends with:\nreading a.fastq\nno such reference")
+    assert "rule job's log" in error.resolution
+
+
+def test_a_rule_job_whose_command_was_killed_tells_the_signal() -> None:
+    error = of_failures(failures(planned(), started(), failed(exit_code=-9)))
+    assert error.headline == "Rule job map failed: Its command was ended by signal 9."
+
+
+def test_a_rule_job_without_a_command_tells_what_snakemake_says() -> None:
+    error = of_failures(failures(planned(), started(), failed(exit_code=None, message="ValueError: 7")))
+    assert error.headline == "Rule job map failed: ValueError: 7"
+
+
+def test_attempts_in_vain_are_counted() -> None:
+    job = failures(planned(), started(), failed(will_retry=True), started(attempt=2), failed(attempt=2))
+    assert "failed after 2 attempts: " in of_failures(job).headline
+
+
+def test_of_several_failures_the_first_is_named_and_the_others_are_counted() -> None:
+    jobs = failures(
+        *(planned(job_id, rule) for job_id, rule in enumerate(["late", "early", "later"])),
+        *(started(job_id) for job_id in range(3)),
+        *(failed(job_id, at=at) for job_id, at in enumerate([5, 4, 6])),
+    )
+    error = of_failures(jobs)
+    assert error.rule == "early"
+    assert error.headline.endswith("2 more rule jobs failed.")
+
+
+def test_a_command_that_makes_no_output_is_told_apart_from_one_that_fails() -> None:
+    job = failures(planned(rule="promise"), started(), failed(exit_code=None))
+    error = of_failures(job, missing_output("promise", "promised.txt"))
+    assert error.rule == "promise"
+    assert "promised.txt (missing locally)" in error.message
+    assert "`output`" in error.resolution
+
+
+def test_the_missing_output_of_another_rule_job_is_not_blamed_on_one_whose_command_failed() -> None:
+    jobs = failures(
+        planned(1, "make", wildcards={"x": "1"}),
+        planned(2, "make", wildcards={"x": "2"}),
+        started(1),
+        started(2),
+        failed(1, at=3, exit_code=7),
+        failed(2, at=4, exit_code=None),
+    )
+    error = of_failures(jobs, RULE_FAILED, missing_output("make", "2.txt"))
+    assert error.rule == "make[x=1]"
+    assert "2.txt" not in error.message
+    assert "rule job's log" in error.resolution
+
+
+def test_the_missing_output_of_a_rule_with_a_longer_name_is_not_blamed_on_this_one() -> None:
+    jobs = failures(planned(1, "map"), started(1), failed(1, exit_code=None, message="ValueError: 7"))
+    error = of_failures(jobs, missing_output("remap", "2.txt"))
+    assert "2.txt" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("exception", "text", "advice"),
+    [
+        ("SyntaxError", "SyntaxError in file Snakefile, line 4:\nexpected ':'", "Correct the Snakefile"),
+        ("NameError", "NameError in file Snakefile, line 4:\nname 'x'", "Correct the Snakefile"),
+        ("MissingInputException", "MissingInputException in rule copy", "Add the missing"),
+        ("MissingRuleException", "MissingRuleException:\nNo rule to produce nope", "Correct `targets`"),
+        ("NoRulesException", "There has to be at least one rule.", "`snakefile`"),
+        ("KeyError", "KeyError in file Snakefile, line 2:\n'samples'", "`config`"),
+        ("AmbiguousRuleException", "Rules a and b are ambiguous", "`ruleorder`"),
+        (
+            "WorkflowError",
+            "WorkflowError in file Snakefile, line 9:\nError validating config file.\n"
+            "ValidationError: 'high' is not of type 'integer'\n\nFailed validating 'type' in schema",
+            "schema",
+        ),
+        ("WorkflowError", "WorkflowError:\nsomething else", "job's log"),
+        ("ZeroDivisionError", "ZeroDivisionError in file Snakefile", "job's log"),
+        ("", "told by a newer Snakemake", "job's log"),
+    ],
+    ids=lambda value: value.partition("\n")[0][:40],
+)
+def test_a_workflow_that_cannot_run_is_told_with_advice_for_its_kind(
+    exception: str, text: str, advice: str
+) -> None:
+    error = of_workflow(exception, text)
+    assert error.kind is ErrorKind.WORKFLOW
+    assert error.message == text
+    assert error.rule is None
+    assert advice in error.resolution
+
+
+def test_of_several_errors_the_first_is_told() -> None:
+    errors = [missing_output("a", "a.txt"), AT_LEAST_ONE]
+    assert diagnosis.of_workflow(errors, 1, "").message == errors[0].text
+
+
+def test_an_error_that_only_the_log_holds_is_taken_from_there() -> None:
+    error = diagnosis.of_workflow([], 2, "snakemake: error: invalid value for --resources")
+    assert error.message == "snakemake: error: invalid value for --resources"
+
+
+def test_an_engine_that_fails_without_any_word_tells_its_exit_code() -> None:
+    assert "exit code 2" in diagnosis.of_workflow([], 2, "").message
+
+
+def test_a_timeout_is_the_submitters_and_says_what_to_change() -> None:
+    error = diagnosis.of_timeout(90)
+    assert error.kind is ErrorKind.WORKFLOW
+    assert "90 seconds" in error.message
+    assert "`timeout_seconds`" in error.resolution
+
+
+@pytest.mark.parametrize(("signal_number", "how"), [(9, "killed by signal 9"), (None, "without a word")])
+def test_an_engine_that_is_gone_is_the_services_fault(signal_number: int | None, how: str) -> None:
+    error = diagnosis.of_vanished_engine(signal_number, Path("/srv/jobs/1"))
+    assert error.kind is ErrorKind.SYSTEM
+    assert how in error.message
+    assert "/srv/jobs/1" in error.resolution
+
+
+def test_rule_jobs_that_a_successful_snakemake_forgot_are_its_fault_and_named() -> None:
+    error = diagnosis.of_forgotten([f"map[x={number}]" for number in range(7)])
+    assert error.kind is ErrorKind.SYSTEM
+    assert "7 rule jobs: map[x=0], map[x=1], map[x=2], map[x=3], map[x=4], …" in error.message
+
+
+def test_a_fault_of_our_own_says_so() -> None:
+    error = diagnosis.of_service(OSError(28, "No space left on device"))
+    assert error.kind is ErrorKind.SYSTEM
+    assert "No space left on device" in error.message
+    assert "Submit again" in error.resolution
+
+
+def test_the_labels_of_an_error_hold_all_of_it() -> None:
+    job = failures(planned(rule="align", wildcards={"sample": "a"}), started(), failed())
+    error = of_failures(job)
+    assert error.labels() == {
+        Label.ERROR_KIND: "workflow",
+        Label.ERROR_RULE: "align[sample=a]",
+        Label.ERROR_MESSAGE: error.message,
+        Label.ERROR_RESOLUTION: error.resolution,
+    }
+    assert Label.ERROR_RULE not in diagnosis.of_timeout(1).labels()
+
+
+def test_a_long_message_is_shortened_in_its_middle() -> None:
+    message = of_workflow("WorkflowError", "what " + "x" * 50_000 + " where").labels()[Label.ERROR_MESSAGE]
+    assert message.startswith("what ")
+    assert message.endswith(" where")
+    assert "\n…\n" in message
+    assert len(message) < 8_100

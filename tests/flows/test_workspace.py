@@ -1,0 +1,230 @@
+"""A job's directory: what is brought in, what is written down, and who holds it."""
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from flows.spec import SNAKEFILE_NAMES, ExecutionSpec
+from flows.workspace import StageError, Workspace, WorkspaceSettings
+
+JOB_ID = uuid4()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The workflow root of the server."""
+    path = tmp_path / "workflows"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def workflow(root: Path) -> Path:
+    """A workflow of two files."""
+    path = root / "variants"
+    (path / "scripts").mkdir(parents=True)
+    (path / "Snakefile").write_text("rule all:\n")
+    (path / "scripts" / "map.py").write_text("print('map')\n")
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path: Path, root: Path) -> WorkspaceSettings:
+    return WorkspaceSettings(home=tmp_path / "home", workflow_roots=(root,))
+
+
+@pytest.fixture
+def workspace(settings: WorkspaceSettings) -> Workspace:
+    made = Workspace(settings, JOB_ID)
+    made.directory.mkdir(parents=True)
+    return made
+
+
+def spec_of(path: Path | str, snakefile: str | None = None) -> ExecutionSpec:
+    return ExecutionSpec.model_validate({"workflow": {"path": str(path)}, "snakefile": snakefile})
+
+
+def files_below(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
+
+
+def published(workspace: Workspace, *outputs: str) -> dict[str, dict[str, object]]:
+    """The manifest's items by path, after these outputs were published."""
+    number = workspace.publish(workspace.files_of(outputs))
+    manifest = json.loads(workspace.manifest.read_text())
+    assert manifest["version"] == 1
+    assert len(manifest["outputs"]) == number
+    return {item["path"]: item for item in manifest["outputs"]}
+
+
+def test_staging_copies_the_workflow_and_leaves_what_git_and_snakemake_keep(
+    workspace: Workspace, workflow: Path
+) -> None:
+    for kept in (".git/config", ".snakemake/locks/0.input.lock", "scripts/.snakemake/x"):
+        (workflow / kept).parent.mkdir(parents=True)
+        (workflow / kept).write_text("not for the job")
+    workspace.stage(spec_of(workflow))
+    assert files_below(workspace.work) == {"Snakefile", "scripts/map.py"}
+
+
+def test_what_is_changed_after_staging_does_not_reach_the_job(workspace: Workspace, workflow: Path) -> None:
+    workspace.stage(spec_of(workflow))
+    (workflow / "Snakefile").write_text("changed")
+    assert (workspace.work / "Snakefile").read_text() == "rule all:\n"
+
+
+def test_the_config_of_the_job_is_written_beside_the_workflow(workspace: Workspace, workflow: Path) -> None:
+    config = {"samples": ["a", "ü"], "depth": {"min": 1.5}}
+    workspace.stage(spec_of(workflow).model_copy(update={"config": config}))
+    assert json.loads(workspace.config_file.read_text()) == config
+
+
+def test_links_within_the_workflow_stay_links(workspace: Workspace, workflow: Path) -> None:
+    (workflow / "latest.py").symlink_to("scripts/map.py")
+    workspace.stage(spec_of(workflow))
+    assert (workspace.work / "latest.py").readlink() == Path("scripts/map.py")
+    assert (workspace.work / "latest.py").read_text() == "print('map')\n"
+
+
+def test_a_job_may_be_staged_again_after_a_crash(workspace: Workspace, workflow: Path) -> None:
+    (workflow / "latest.py").symlink_to("scripts/map.py")
+    workspace.stage(spec_of(workflow))
+    workspace.stage(spec_of(workflow))
+    assert files_below(workspace.work) == {"Snakefile", "scripts/map.py", "latest.py"}
+
+
+def test_a_workflow_that_holds_the_home_of_the_jobs_is_not_copied_into_itself(workflow: Path) -> None:
+    settings = WorkspaceSettings(home=workflow / ".jobs", workflow_roots=(workflow,))
+    workspace = Workspace(settings, JOB_ID)
+    workspace.directory.mkdir(parents=True)
+    workspace.stage(spec_of(workflow))
+    assert files_below(workspace.work) == {"Snakefile", "scripts/map.py"}
+
+
+def test_a_job_of_the_mock_engine_needs_no_workflow(workspace: Workspace) -> None:
+    workspace.stage(ExecutionSpec.model_validate({"engine": "mock"}))
+    assert files_below(workspace.work) == set()
+
+
+@pytest.mark.parametrize("place", ["outside", "beside", "through a link", "by dots"])
+def test_a_workflow_outside_of_the_roots_is_refused(workspace: Workspace, root: Path, place: str) -> None:
+    outside = root.parent / ("workflows-of-others" if place == "beside" else "outside")
+    outside.mkdir()
+    (outside / "Snakefile").touch()
+    (root / "link").symlink_to(outside)
+    path = {"through a link": root / "link", "by dots": root / ".." / "outside"}.get(place, outside)
+    with pytest.raises(StageError, match="does not lie under a workflow root") as refused:
+        workspace.stage(spec_of(path))
+    assert str(root) in refused.value.resolution
+    assert not workspace.work.exists()
+
+
+def test_without_any_root_no_workflow_is_taken(tmp_path: Path, workflow: Path) -> None:
+    workspace = Workspace(WorkspaceSettings(home=tmp_path / "home", workflow_roots=()), JOB_ID)
+    with pytest.raises(StageError) as refused:
+        workspace.stage(spec_of(workflow))
+    assert "JOBS_WORKFLOW_ROOTS" in refused.value.resolution
+
+
+@pytest.mark.parametrize("name", ["missing", "a_file", "with\x00nul", "loop"])
+def test_a_path_that_is_no_directory_is_refused(workspace: Workspace, root: Path, name: str) -> None:
+    (root / "a_file").touch()
+    (root / "loop").symlink_to("loop")
+    with pytest.raises(StageError):
+        workspace.stage(spec_of(f"{root}/{name}"))
+
+
+def test_what_cannot_be_copied_is_the_workflows_fault_and_named(workspace: Workspace, workflow: Path) -> None:
+    os.mkfifo(workflow / "a_pipe")
+    with pytest.raises(StageError, match="a_pipe"):
+        workspace.stage(spec_of(workflow))
+
+
+@pytest.mark.parametrize("name", SNAKEFILE_NAMES)
+def test_the_snakefile_is_found_where_snakemake_looks_for_it(
+    workspace: Workspace, root: Path, name: str
+) -> None:
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).touch()
+    workspace.stage(spec_of(root))
+    assert workspace.snakefile(spec_of(root)) == Path(name)
+
+
+@pytest.mark.parametrize("snakefile", [None, "other/Snakefile", "scripts"])
+def test_a_workflow_without_its_snakefile_is_refused(
+    workspace: Workspace, workflow: Path, snakefile: str | None
+) -> None:
+    (workflow / "Snakefile").rename(workflow / "not_a_snakefile")
+    with pytest.raises(StageError, match="no Snakefile") as refused:
+        workspace.stage(spec_of(workflow, snakefile))
+    assert "`snakefile`" in refused.value.resolution
+
+
+def test_roots_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBS_WORKFLOW_ROOTS", "/srv/a:/srv/b:")
+    monkeypatch.setenv("JOBS_HOME", "/var/jobs")
+    settings = WorkspaceSettings()
+    assert settings.workflow_roots == (Path("/srv/a"), Path("/srv/b"))
+    assert Workspace(settings, JOB_ID).directory == Path(f"/var/jobs/jobs/{JOB_ID}")
+
+
+def test_the_manifest_tells_size_checksum_and_time_of_every_output(workspace: Workspace) -> None:
+    content = os.urandom(3_000_000)
+    output = workspace.work / "results" / "a.bam"
+    output.parent.mkdir(parents=True)
+    output.write_bytes(content)
+    os.utime(output, (1_760_000_000, 1_760_000_000))
+    assert published(workspace, "results/a.bam") == {
+        "results/a.bam": {
+            "path": "results/a.bam",
+            "size": 3_000_000,
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "modified_at": datetime.fromtimestamp(1_760_000_000, UTC).isoformat(),
+        }
+    }
+
+
+def test_only_outputs_that_are_there_are_published_each_once_in_order(workspace: Workspace) -> None:
+    workspace.work.mkdir()
+    for name in ("b", "a"):
+        (workspace.work / name).write_text(name)
+    assert list(published(workspace, "b", "a", "temporary", "b")) == ["a", "b"]
+
+
+def test_of_an_output_directory_every_file_is_published(workspace: Workspace) -> None:
+    chunks = workspace.work / "chunks"
+    (chunks / "deep").mkdir(parents=True)
+    for name in ("1.txt", "deep/2.txt", ".hidden"):
+        (chunks / name).write_text(name)
+    assert set(published(workspace, "chunks")) == {"chunks/1.txt", "chunks/deep/2.txt", "chunks/.hidden"}
+
+
+def test_the_mark_that_snakemake_leaves_in_an_output_directory_is_no_output(workspace: Workspace) -> None:
+    (workspace.work / "chunks").mkdir(parents=True)
+    (workspace.work / "chunks" / "1.txt").touch()
+    (workspace.work / "chunks" / ".snakemake_timestamp").touch()
+    assert set(published(workspace, "chunks")) == {"chunks/1.txt"}
+
+
+def test_nothing_outside_of_the_jobs_directory_is_published(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.work.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    for outside in (tmp_path / "secret", tmp_path / "elsewhere" / "secret", workspace.config_file):
+        outside.write_text("not an output")
+    outputs = (str(tmp_path / "secret"), str(tmp_path / "elsewhere"), "../config.json")
+    assert published(workspace, *outputs) == {}
+
+
+def test_an_output_that_is_named_by_its_whole_path_is_published_under_its_relative_one(
+    workspace: Workspace,
+) -> None:
+    (workspace.work / "chunks").mkdir(parents=True)
+    for name in ("a.txt", "chunks/1.txt"):
+        (workspace.work / name).touch()
+    outputs = (str(workspace.work / "a.txt"), str(workspace.work / "chunks"))
+    assert set(published(workspace, *outputs)) == {"a.txt", "chunks/1.txt"}

@@ -1,0 +1,71 @@
+"""Who holds a job's directory: the sign of life of its flow process."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from flows.workspace import StageError, Workspace, WorkspaceSettings
+from tests.support import wait_until
+
+JOB_ID = uuid4()
+
+HOLDER = """
+import sys
+from pathlib import Path
+from uuid import UUID
+from flows.workspace import Workspace, WorkspaceSettings
+
+Workspace(WorkspaceSettings(home=Path(sys.argv[1])), UUID(sys.argv[2])).lock()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(WorkspaceSettings(home=tmp_path), JOB_ID)
+
+
+@contextmanager
+def another_holder(home: Path) -> Iterator[int]:
+    """The pid of another process that holds the directory; it is killed at the end, if it was not before."""
+    command = [sys.executable, "-c", HOLDER, str(home), str(JOB_ID)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def test_a_directory_that_nobody_has_held_has_no_holder(workspace: Workspace) -> None:
+    assert workspace.holder() is None
+
+
+def test_a_directory_that_another_process_holds_is_refused_until_that_is_gone_however_it_goes(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    with another_holder(tmp_path) as pid:
+        assert workspace.holder() == pid
+        with pytest.raises(StageError, match="another process runs in"):
+            workspace.lock()
+        assert workspace.holder() == pid
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: workspace.holder() == 0, "the lock is free")
+    workspace.lock()
+    assert workspace.holder() == os.getpid()
+
+
+def test_asking_for_the_holder_leaves_the_directory_free(workspace: Workspace, tmp_path: Path) -> None:
+    with another_holder(tmp_path):
+        pass
+    assert [workspace.holder(), workspace.holder()] == [0, 0]
+    workspace.lock()
