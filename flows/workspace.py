@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ _DIRECTORY_MARK = ".snakemake_timestamp"
 _NAME_DIRECTORY = "Name the directory of the workflow."
 _MAKE_READABLE = "Make the workflow's directory readable for the service."
 _CHUNK_BYTES = 1 << 20
+_ASKING_SECONDS = 0.5
 
 
 class StageError(Exception):
@@ -81,13 +83,16 @@ class Workspace:
         self.directory.mkdir(parents=True, exist_ok=True)
         # Never closed: the kernel lets go of the lock when the process is gone.
         descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise StageError(
-                f"another process runs in {self.directory}", "Wait until that job has ended, or cancel it."
-            ) from None
+        deadline = time.monotonic() + _ASKING_SECONDS
+        while not _flock(descriptor):
+            # Who asks for the holder has the lock for a moment.
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise StageError(
+                    f"another process runs in {self.directory}",
+                    "Wait until that job has ended, or cancel it.",
+                )
+            time.sleep(0.01)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
 
@@ -98,12 +103,9 @@ class Workspace:
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return int(os.read(descriptor, 20) or b"0") or None
+            return 0 if _flock(descriptor) else int(os.read(descriptor, 20) or b"0") or None
         finally:
             os.close(descriptor)
-        return 0
 
     def stage(self, spec: ExecutionSpec) -> None:
         """Make the directory and copy the workflow in, so that later changes can't reach the job.
@@ -190,6 +192,15 @@ class Workspace:
         if not source.is_dir():
             raise StageError(f"workflow.path {path} is not a directory", _NAME_DIRECTORY)
         return source
+
+
+def _flock(descriptor: int) -> bool:
+    """Whether the lock was free; it is held now."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _manifest_item(work: Path, path: str) -> dict[str, str | int]:

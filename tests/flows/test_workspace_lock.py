@@ -46,6 +46,37 @@ def another_holder(home: Path) -> Iterator[int]:
             process.kill()
 
 
+ASKER = """
+import sys
+from pathlib import Path
+from uuid import UUID
+from flows.workspace import Workspace, WorkspaceSettings
+
+workspace = Workspace(WorkspaceSettings(home=Path(sys.argv[1])), UUID(sys.argv[2]))
+print("asking", flush=True)
+while True:
+    workspace.holder()
+"""
+
+
+@pytest.fixture
+def asker(tmp_path: Path) -> Iterator[None]:
+    """A process that asks for the holder all the time, as workers do now and then."""
+    command = [sys.executable, "-c", ASKER, str(tmp_path), str(JOB_ID)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"asking\n"
+        yield
+        process.kill()
+
+
+@pytest.mark.usefixtures("asker")
+def test_asking_for_the_holder_does_not_keep_a_job_from_its_directory(tmp_path: Path) -> None:
+    for _ in range(5):
+        with another_holder(tmp_path):
+            pass
+
+
 def test_a_directory_that_nobody_has_held_has_no_holder(workspace: Workspace) -> None:
     assert workspace.holder() is None
 
