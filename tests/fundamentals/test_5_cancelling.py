@@ -1,5 +1,7 @@
 """A job can be cancelled at any time before it ends; nothing of it stays behind."""
 
+import pytest
+
 from tests.support import JobsClient, processes_of, wait_until
 
 
@@ -30,12 +32,12 @@ def test_a_job_that_has_ended_can_not_be_cancelled(jobs: JobsClient) -> None:
     assert answer.json()["resolution"]
 
 
-def test_a_job_can_be_cancelled_before_it_has_begun(jobs: JobsClient) -> None:
-    for _ in range(3):
-        job_id = jobs.submit_workflow("sleeper", cores=4)
+@pytest.mark.parametrize("trial", range(3))
+def test_a_job_can_be_cancelled_before_it_has_begun(jobs: JobsClient, trial: int) -> None:
+    job_id = jobs.submit_workflow("sleeper", cores=4, name=f"cancelled-at-once-{trial}")
 
-        assert jobs.http.post(f"/jobs/{job_id}/cancel").status_code == 202
+    assert jobs.http.post(f"/jobs/{job_id}/cancel").status_code == 202
 
-        jobs.wait(job_id, "cancelled", seconds=10)
-        assert not {"pending", "running", "completed"} & set(jobs.statuses(job_id).values())
-        wait_until(lambda job_id=job_id: not processes_of(job_id), "the job's processes are gone", seconds=5)
+    jobs.wait(job_id, "cancelled", seconds=10)
+    assert not {"pending", "running", "completed"} & set(jobs.statuses(job_id).values())
+    wait_until(lambda: not processes_of(job_id), "the job's processes are gone", seconds=5)
