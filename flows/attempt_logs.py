@@ -113,7 +113,7 @@ def _read_on(path: Path, attempt: _Attempt) -> Iterator[str]:
         attempt.read_bytes += len(chunk)
         if text := chunk.decode("utf-8", "replace").replace("\x00", "\ufffd").removesuffix("\n"):
             yield text
-    if attempt.read_bytes >= SHOWN_BYTES and not attempt.is_cut and path.stat().st_size > attempt.read_bytes:
+    if attempt.read_bytes >= SHOWN_BYTES and not attempt.is_cut and _chunk(path, attempt):
         attempt.is_cut = True
         yield f"… more in {path.name} in the job's directory"
 

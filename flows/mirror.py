@@ -344,4 +344,4 @@ def _failure(event: AttemptFinished) -> str:
         return f"Its command was ended by signal {-event.exit_code}."
     if event.exit_code:
         return f"Its command ended with exit code {event.exit_code}."
-    return event.message.strip() or "Snakemake did not accept its outputs."
+    return _shortened(event.message.strip()) or "Snakemake did not accept its outputs."

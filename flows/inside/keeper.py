@@ -41,6 +41,8 @@ CLEAN_UP_SECONDS = 3.0
 """Then for Snakemake, which needs 0.7 s to remove outputs and its lock."""
 
 TERMINATE = b"terminate\n"
+_TERMINATE_SECONDS = (0.0, 0.5, 1.5)
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -80,12 +82,17 @@ def keep(control: socket.socket) -> NoReturn:
 
 
 def _start_driver(start: Start, control: socket.socket) -> int:
+    # The keeper ignores SIGTERM. Until the driver does not, one that comes must wait, not be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         with contextlib.suppress(PermissionError):  # the child did it first and has become another program
             os.setpgid(pid, pid)
         return pid
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     _die_with_parent()
     _redirect_output(start.log_path)
     os.chdir(start.directory)
@@ -119,7 +126,8 @@ def _wait(driver: int, control: socket.socket) -> int:
             poll.unregister(control)
             now = time.monotonic()
             endings = [
-                (now, _terminate_group),
+                # Between a fork and its exec a signal is lost: hence more than once.
+                *((now + seconds, _terminate_group) for seconds in _TERMINATE_SECONDS),
                 (now + GRACE_SECONDS, _kill_below),
                 (now + GRACE_SECONDS + CLEAN_UP_SECONDS, _kill),
             ]

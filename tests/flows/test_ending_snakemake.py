@@ -84,6 +84,7 @@ def test_an_execution_that_is_terminated_before_it_has_begun_still_tells_its_end
         execution.terminate()
         events = list(execution.events())
     assert isinstance(events[-1], EngineExited)
+    assert [event for event in events if isinstance(event, AttemptStarted)] == [], "nobody wanted it any more"
     assert processes_in(workspace) == []
 
 

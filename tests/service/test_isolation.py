@@ -1,0 +1,57 @@
+"""Jobs are forked from one warm process, and nothing of one job reaches another."""
+
+from pathlib import Path
+
+import psutil
+
+from deployments.local import LocalStack
+from tests.support import JobsClient
+
+SNAKEFILE = """
+import os, signal, sys
+sys.path.insert(0, workflow.basedir)
+import helper
+
+seen = [helper.NAME, os.environ.get("LEFT_BEHIND", "nothing"), str(signal.getsignal(signal.SIGUSR2))]
+os.environ["LEFT_BEHIND"] = helper.NAME
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+shell.prefix(f"export PREFIX=$PREFIX{helper.NAME}; ")
+
+rule report:
+    output: "report.txt"
+    params: seen=" ".join(seen)
+    shell: "echo {params.seen} $PREFIX > {output}; ls /proc/self/fd | wc -l >> {output}; pwd >> {output}"
+"""
+
+
+def report_of(jobs: JobsClient, directory: Path, name: str) -> list[str]:
+    """What a job sees whose workflow has a module `helper`, leaves a variable, a prefix and a handler."""
+    workflow = directory / name
+    workflow.mkdir()
+    (workflow / "Snakefile").write_text(SNAKEFILE)
+    (workflow / "helper.py").write_text(f"NAME = {name!r}\n")
+    job_id = jobs.submit(workflow={"path": str(workflow)})
+    jobs.wait(job_id, "completed")
+    text: str = jobs.http.get(f"/jobs/{job_id}/outputs/report.txt").text
+    lines = text.splitlines()
+    assert lines[-1].endswith(f"{job_id}/work")
+    return lines
+
+
+def test_modules_variables_prefixes_handlers_and_files_of_one_job_stay_its_own(
+    jobs: JobsClient, tmp_path: Path
+) -> None:
+    for name in ("first", "second", "third"):
+        seen, descriptors, _ = report_of(jobs, tmp_path, name)
+        assert seen == f"{name} nothing Handlers.SIG_DFL {name}"
+        # Input, output, error, and the directory that `ls` lists.
+        assert int(descriptors) == 4
+
+
+def test_the_memory_of_idle_processes_is_shared(stack: LocalStack) -> None:
+    worker = psutil.Process(stack.worker.pid)
+    warm = [worker, *worker.children()]
+
+    shared_fairly = sum(process.memory_full_info().pss for process in warm)
+
+    assert shared_fairly < 250_000_000
