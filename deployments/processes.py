@@ -40,7 +40,7 @@ class StackProcess:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C goes to the stack alone, which ends its processes in order.
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_prepare,
             )
         return cls(name, log, process)
 
@@ -84,6 +84,10 @@ def run_to_end(name: str, command: Sequence[str], environment: Mapping[str, str]
         raise StackError(f"{name} failed:\n{result.stdout}{result.stderr}")
 
 
-def _end_with_parent() -> None:
-    """Even when the stack is killed, its processes end."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+def _prepare() -> None:
+    """Even when the stack is killed, its processes end; and they can be ended in order."""
+    # A shell that starts the stack in the background leaves SIGINT ignored, and Prefect's
+    # worker turns SIGTERM into SIGINT.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import signal
 import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +28,8 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=600, help="seconds that a bare snakemake may take")
     arguments = parser.parse_args()
     names = arguments.names or NAMES
+    # Started in the background, SIGINT would be ignored by Prefect's worker too, which then never ends.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     with tempfile.TemporaryDirectory() as directory:
         roots = Path(directory)

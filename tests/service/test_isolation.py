@@ -22,7 +22,9 @@ if helper.NAME == "first":
 rule report:
     output: "report.txt"
     params: seen=" ".join(seen)
-    shell: "echo {params.seen} $(printenv PREFIX || echo bare) > {output}; ls /proc/self/fd | wc -l >> {output}; pwd >> {output}"
+    shell:
+        "echo {params.seen} $(printenv PREFIX || echo bare) > {output}; "
+        "ls /proc/self/fd | wc -l >> {output}; pwd >> {output}"
 """
 
 
