@@ -28,7 +28,7 @@ from flows.diagnosis import JobError
 from flows.engines import EngineVanishedError, Execution, engine_for
 from flows.events import EngineExited, ErrorRaised, encode
 from flows.mirror import Ending
-from flows.recorder import Recorder
+from flows.recorder import Recorder, RecordError
 from flows.spec import FLOW_NAME, EngineName, ErrorKind, ExecutionSpec, MockOptions, Options, WorkflowSource
 from flows.termination import termination
 from flows.workspace import StageError, Workspace, WorkspaceSettings
@@ -92,6 +92,8 @@ def snakemake_job(
     ):
         try:
             error = _run(spec, workspace, recorder)
+        except RecordError as failure:
+            error = diagnosis.of_service(failure)
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: whatever it is, the job must say so
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error = diagnosis.of_service(failure)

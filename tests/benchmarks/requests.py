@@ -6,7 +6,7 @@ import json
 import asyncpg
 import httpx
 import psutil
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient
 
 from deployments.local import LocalStack
 from flows.spec import FLOW_NAME
@@ -135,7 +135,7 @@ def _memory_of_jobs(stack: LocalStack, count: int) -> Row:
 
 async def _idle_deployment(stack: LocalStack, name: str, *, at_defaults: bool = False) -> str:
     """A group that no worker serves, registered as `prefect.yaml` does it, or at Prefect's defaults."""
-    async with get_client(httpx_settings={"base_url": f"{stack.settings.prefect_url}/api"}) as client:
+    async with PrefectClient(f"{stack.settings.prefect_url}/api") as client:
         flow = await client.read_flow_by_name(FLOW_NAME)
         template = await client.read_deployment_by_name(f"{FLOW_NAME}/default")
         deployment_id = await client.create_deployment(

@@ -173,7 +173,9 @@ def _with_cpu_per_job(jobs: JobsClient, count: int) -> tuple[float, float]:
 
 def _machine_cpu() -> float:
     """Busy CPU seconds of all cores (proc_stat(5)); nothing else should run beside a benchmark."""
-    user, nice, system, *_ = (int(value) for value in Path("/proc/stat").read_text().split()[1:])
+    user, nice, system, *_ = (
+        int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+    )
     return (user + nice + system) / 100
 
 
