@@ -7,8 +7,8 @@ A forked process inherits them for the price of its own memory pages.
 
 - The zygote never starts a thread and never runs a flow, so what it forks is as good as new.
 - The keeper is forked before the flow starts its first thread.
-- A flow process gets a session, an environment and a working directory of its own, and none of
-  the zygote's file descriptors but standard output and error.
+- A flow process gets a session and an environment of its own, and none of the zygote's file
+  descriptors but the standard ones. Snakemake's own process works in the job's directory.
 - When the worker is gone, the zygote ends. Flow processes that run go on.
 
 Messages are JSON lines: the worker sends `Fork`, the zygote answers with `Forked` and, in its
