@@ -74,7 +74,8 @@ class Demo:
                 job = self.api.get(f"/jobs/{job['id']}").raise_for_status().json()
                 tasks = list(_items(self.api, f"/jobs/{job['id']}/tasks"))
                 for rule, (done, total) in _counts(tasks).items():
-                    bars.setdefault(rule, progress.add_task(rule, total=total) if rule not in bars else None)
+                    if rule not in bars:
+                        bars[rule] = progress.add_task(rule, total=total)
                     progress.update(bars[rule], completed=done, total=total)
                     if not self.console.is_terminal and told.get(rule) != (done, total) and done:
                         told[rule] = (done, total)

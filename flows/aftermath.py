@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -39,9 +38,8 @@ async def close_task_runs(client: PrefectClient, flow_run_id: UUID, *, is_cancel
         if task_runs:
             now = time.time()
             events = [_closing_event(task_run, flow_run_id, now, is_cancelled) for task_run in task_runs]
-            path: Any = "/events"
             await client.request(
-                "POST", path, content=orjson.dumps(events), headers={"Content-Type": "application/json"}
+                "POST", "/events", content=orjson.dumps(events), headers={"Content-Type": "application/json"}
             )
         await asyncio.sleep(_PAUSE_SECONDS)
 

@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,7 +152,7 @@ def _execute(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> _
     return course
 
 
-def _stopper(execution: Execution, recorder: Recorder) -> Any:
+def _stopper(execution: Execution, recorder: Recorder) -> Callable[[], None]:
     def stop() -> None:
         recorder.mirror.stop()
         execution.terminate()

@@ -30,7 +30,6 @@ from flows.events import (
     AttemptFinished,
     AttemptStarted,
     Outcome,
-    PlanCompleted,
     RuleJobDropped,
     RuleJobPlanned,
     WorkflowEvent,
@@ -77,8 +76,6 @@ class RuleJob:
     attempts: int = 0
     started: AttemptStarted | None = None
     finished: AttemptFinished | None = None
-    is_told: bool = False
-    """Whether Prefect was sent `state`."""
     is_dropped: bool = False
     """Whether it is no longer part of the workflow."""
     losses: int = 0
@@ -121,14 +118,12 @@ class Mirror:
                     self._plan(event)
                 case RuleJobDropped():
                     self._drop(event)
-                case PlanCompleted():
-                    pass
                 case AttemptStarted():
                     self._start(event)
                 case AttemptFinished():
                     self._finish(event)
                 case _:
-                    pass  # messages and errors are no state of a rule job
+                    pass  # says nothing of the state of a rule job
 
     def stop(self) -> None:
         """From now on, rule jobs end because the job is being stopped: that is no failure of theirs."""
@@ -168,7 +163,6 @@ class Mirror:
             job_ids = [job_id for job_id in self._untold if self._is_due(self._jobs[job_id], now)][:limit]
             for job_id in job_ids:
                 del self._untold[job_id]
-                self._jobs[job_id].is_told = True
             return [self._event(self._jobs[job_id]) for job_id in job_ids]
 
     def tell_again(self, recorded: set[UUID]) -> int:
@@ -193,7 +187,10 @@ class Mirror:
     def told_completed(self) -> int:
         """How many rule jobs Prefect was told to have completed."""
         with self._lock:
-            return sum(job.is_told and job.state.type is StateType.COMPLETED for job in self._jobs.values())
+            return sum(
+                job.state.type is StateType.COMPLETED and job_id not in self._untold
+                for job_id, job in self._jobs.items()
+            )
 
     def open(self) -> list[RuleJob]:
         """Rule jobs that have not ended."""
@@ -280,7 +277,6 @@ class Mirror:
         self._changed(job_id)
 
     def _changed(self, job_id: int) -> None:
-        self._jobs[job_id].is_told = False
         self._untold[job_id] = None
 
     def _is_due(self, job: RuleJob, now: float) -> bool:

@@ -124,7 +124,7 @@ class Recorder:
             pause = TICK_SECONDS if self._try(self._tick) else min(pause * 2, 10.0)
 
     def _tick(self) -> bool:
-        """One round of telling; whether nothing more was due."""
+        """One round of telling. True, to tell it from one that `_try` has ended."""
         self._send_logs()
         self._send_changes()
         if time.monotonic() >= self._next_progress:

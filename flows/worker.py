@@ -30,6 +30,7 @@ from uuid import UUID
 
 import anyio.abc
 import httpx
+import psutil
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -333,7 +334,7 @@ class Zygote:
         self._forks.clear()
         orphans, self._flow_processes = self._flow_processes, {}
         while orphans:
-            for pid in [pid for pid in orphans if not _is_alive(pid)]:
+            for pid in [pid for pid in orphans if not psutil.pid_exists(pid)]:
                 orphans.pop(pid).has_exited(None)
             await asyncio.sleep(0.5)
 
@@ -353,14 +354,6 @@ async def _active_flow_runs(client: PrefectClient, work_pool: str) -> list[FlowR
         found += page
         if len(page) < 200:
             return found
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _explanation(exit_code: int | None) -> str:

@@ -71,10 +71,12 @@ def asker(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("asker")
-def test_asking_for_the_holder_does_not_keep_a_job_from_its_directory(tmp_path: Path) -> None:
+def test_asking_for_the_holder_does_not_keep_a_job_from_its_directory(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     for _ in range(5):
-        with another_holder(tmp_path):
-            pass
+        with another_holder(tmp_path) as pid:
+            assert workspace.holder() == pid
 
 
 def test_a_directory_that_nobody_has_held_has_no_holder(workspace: Workspace) -> None:

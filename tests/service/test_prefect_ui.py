@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.support import JobsClient
 
@@ -31,8 +31,8 @@ def test_the_page_of_a_job_shows_its_rule_jobs(jobs: JobsClient, page: Page) -> 
     job = jobs.wait(job_id, "completed")
 
     page.goto(job["links"]["prefect"])
-    page.get_by_text("13 Task runs").wait_for(timeout=30_000)
+    expect(page.get_by_text("13 Task runs")).to_be_visible(timeout=30_000)
     page.get_by_text("Task Runs", exact=True).click()
 
-    page.get_by_text("begin[branch=a]").first.wait_for(timeout=30_000)
-    page.get_by_text("join", exact=True).first.wait_for(timeout=30_000)
+    expect(page.get_by_text("begin[branch=a]").first).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("join", exact=True).first).to_be_visible(timeout=30_000)
