@@ -88,6 +88,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._workspace_settings = WorkspaceSettings()
         self._zygote = Zygote()
         self._flow_processes: dict[UUID, FlowProcess] = {}
+        self._cancelled_early: set[UUID] = set()
         self._poll = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
         await self._zygote.start()
@@ -135,6 +136,12 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         async with self._poll:  # the polling loop and the listener both come here
             return await super().get_and_submit_flow_runs()
 
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        await super()._submit_run(flow_run)
+        if flow_run.id in self._cancelled_early:
+            self._cancelled_early.remove(flow_run.id)
+            await self._cancel_run(flow_run.id)
+
     async def _listen(self, work_pool_id: UUID) -> None:
         """Act on new jobs and on cancels at once; polling and heartbeats remain as the fallback."""
         events = EventFilter(
@@ -164,6 +171,9 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         process = self._flow_processes.get(flow_run_id)
         if process is not None:
             await process.cancel()
+            return
+        if flow_run_id in self._submitting_flow_run_ids:
+            self._cancelled_early.add(flow_run_id)  # its flow process is about to be forked
             return
         match self._workspace(flow_run_id).holder():
             case None:

@@ -144,7 +144,10 @@ def _run(flow_run_id: UUID) -> int:
     """What `python -m prefect.engine` does, with a flow that is already loaded."""
     try:
         with root_settings_context(), handle_engine_signals(flow_run_id):
-            run_flow(snakemake_job, flow_run=load_flow_run(flow_run_id), return_type="state")
+            flow_run = load_flow_run(flow_run_id)
+            # Prefect's server would let a job run that was cancelled a moment ago.
+            if flow_run.state is None or not flow_run.state.is_final():
+                run_flow(snakemake_job, flow_run=flow_run, return_type="state")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     return 0

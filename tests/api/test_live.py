@@ -63,7 +63,8 @@ async def test_a_hundred_clients_of_twenty_jobs_cost_one_read_per_moment() -> No
     prefect = Prefect()
     live = LiveJobs(prefect.read, 200)
     job_ids = [prefect.job() for _ in range(20)]
-    ends = time.monotonic() + 1.0
+    began = time.monotonic()
+    ends = began + 1.0
 
     async def poll(client: int) -> int:
         answers = 0
@@ -76,7 +77,7 @@ async def test_a_hundred_clients_of_twenty_jobs_cost_one_read_per_moment() -> No
     answers = sum(await asyncio.gather(*(poll(client) for client in range(100))))
 
     assert answers > 1000
-    assert len(prefect.reads) <= 2 + 1.0 / FRESH_SECONDS
+    assert len(prefect.reads) <= 2 + (time.monotonic() - began) / FRESH_SECONDS
 
 
 async def test_an_answer_is_never_older_than_promised_and_never_goes_backwards() -> None:
