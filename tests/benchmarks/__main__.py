@@ -1,4 +1,7 @@
-"""Run every comparison, or those named: `python -m tests.benchmarks [NAME …]`."""
+"""Run every comparison, or those named: `python -m tests.benchmarks [NAME …]`.
+
+Writes `build/bench.json` and `build/bench.svg`.
+"""
 
 import argparse
 import os
@@ -14,6 +17,7 @@ from rich.console import Console
 
 from deployments.local import PROJECT, LocalStack
 from tests.benchmarks import requests, workflows
+from tests.benchmarks.plot import plot
 from tests.benchmarks.rows import Report
 from tests.conftest import local_settings
 from tests.support import WORKFLOWS, JobsClient
@@ -43,6 +47,7 @@ def main() -> None:
             report = Report(PROJECT / "build" / "bench.json", console, _about())
             _compare(names, report, stack, JobsClient(http), roots, arguments)
     console.print(report.table())
+    plot(report, PROJECT / "build" / "bench.svg")
 
 
 def _compare(
@@ -60,6 +65,7 @@ def _compare(
         requests.reads(report, stack, jobs)
     if "submits" in names:
         requests.submits(report, stack)
+        requests.submits_beside_sapporo(report, stack)
     if "lists" in names:
         requests.submits(report, stack) if "submits" not in names else None
         requests.lists(report, stack)

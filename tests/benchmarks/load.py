@@ -22,15 +22,19 @@ def get_for(urls: list[str], clients: int, seconds: float) -> Load:
     return asyncio.run(_run(lambda number: _request("GET", urls[number % len(urls)]), clients, seconds))
 
 
-def post_times(url: str, body: bytes, clients: int, seconds: float) -> Load:
-    return asyncio.run(_run(lambda _: _request("POST", url, body), clients, seconds))
+def post_times(
+    url: str, body: bytes, clients: int, seconds: float, media_type: str = "application/json"
+) -> Load:
+    return asyncio.run(_run(lambda _: _request("POST", url, body, media_type), clients, seconds))
 
 
-def _request(method: str, url: str, body: bytes = b"") -> tuple[str, int, bytes]:
+def _request(
+    method: str, url: str, body: bytes = b"", media_type: str = "application/json"
+) -> tuple[str, int, bytes]:
     parts = urlsplit(url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     head = (
-        f"{method} {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"{method} {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {media_type}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return parts.hostname or "", parts.port or 80, head.encode() + body

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import tempfile
+from pathlib import Path
 
 import asyncpg
 import httpx
@@ -12,6 +14,7 @@ from deployments.local import LocalStack
 from flows.spec import FLOW_NAME
 from tests.benchmarks.load import get_for, post_times
 from tests.benchmarks.rows import Report, Row, median
+from tests.benchmarks.sapporo import sapporo, submit
 from tests.support import JobsClient
 
 IDLE_GROUP = "benchmark-idle"
@@ -54,6 +57,31 @@ def submits(report: Report, stack: LocalStack) -> None:
             ours=f"{median([ours.p50_ms for ours, _ in alone]):.0f} ms",
             theirs=f"{median([theirs.p50_ms for _, theirs in alone]):.0f} ms",
         ),
+    )
+
+
+def submits_beside_sapporo(report: Report, stack: LocalStack) -> None:
+    """Sixteen clients submit to either in turn; both only take the submission, no workflow runs."""
+    asyncio.run(_idle_deployment(stack, IDLE_GROUP))
+    body = json.dumps({**MOCK, "group": IDLE_GROUP}).encode()
+    with tempfile.TemporaryDirectory() as directory, sapporo(Path(directory)) as url:
+        if url is None:
+            report.console.print("sapporo can't be installed here; it is not compared with.")
+            return
+        rounds = [
+            (post_times(f"{stack.settings.api_url}/jobs", body, 16, _SECONDS), submit(url, 16, _SECONDS))
+            for _ in range(3)
+        ]
+    assert all(load.failures == 0 for pair in rounds for load in pair)
+    report.add(
+        Row(
+            "POST /jobs, 16 clients, throughput against sapporo",
+            median([ours.per_second / theirs.per_second for ours, theirs in rounds]),
+            1,
+            higher_is_better=True,
+            ours=f"{median([ours.per_second for ours, _ in rounds]):.0f}/s",
+            theirs=f"{median([theirs.per_second for _, theirs in rounds]):.0f}/s",
+        )
     )
 
 
