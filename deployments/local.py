@@ -25,6 +25,7 @@ PROJECT = Path(__file__).parent.parent
 WORK_POOL = "snakemake"
 READY_SECONDS = 120.0
 _WORKER_STOP_SECONDS = 30.0
+_SERVER_STOP_SECONDS = 10.0
 _POSTGRES_ATTEMPTS = 4
 
 SERVER_TUNING = {
@@ -49,6 +50,7 @@ class LocalStack:
         self._home = settings.home.resolve()
         self._stack = ExitStack()
         self._processes: list[StackProcess] = []
+        self.server: StackProcess
         self.worker: StackProcess
         self.api: StackProcess
         self.database_url = ""
@@ -84,6 +86,19 @@ class LocalStack:
         self._start_worker()
         self._wait_for_worker()
 
+    def restart_server(self) -> None:
+        """Start a Prefect server in the place of one that has ended; returns when it answers."""
+        self.server.stop(_SERVER_STOP_SECONDS)
+        self._processes.remove(self.server)
+        self._start_server(self.database_url)
+
+    def restart_api(self) -> None:
+        """Start a jobs API in the place of one that has ended; returns when it answers."""
+        self.api.stop(_SERVER_STOP_SECONDS)
+        self._processes.remove(self.api)
+        self._start_api()
+        self._wait_for_api()
+
     @property
     def environment(self) -> dict[str, str]:
         """The variables with which programs of this stack, and `prefect` itself, find it."""
@@ -113,9 +128,9 @@ class LocalStack:
         self._say("Starting the worker and the jobs API …")
         run_to_end("the creation of the work pool", _CREATE_WORK_POOL, self.environment, PROJECT)
         self._start_worker()
-        self.api = self._start_process("api", ["-m", "api"], stop_seconds=10)
+        self._start_api()
         run_to_end("the registration of prefect.yaml", _REGISTER, self.environment, PROJECT)
-        self._wait_until(lambda: _answers(f"{self.settings.api_url}/livez"), "the jobs API answers")
+        self._wait_for_api()
         self._wait_for_worker()
 
     def _lock_home(self) -> None:
@@ -151,10 +166,16 @@ class LocalStack:
             "--port",
             str(self.settings.prefect_port),
         ]
-        self._start_process("prefect-server", command, stop_seconds=10, environment=environment)
+        self.server = self._start_process("prefect-server", command, _SERVER_STOP_SECONDS, environment)
         self._wait_until(
             lambda: _answers(f"{self.settings.prefect_url}/api/health"), "the Prefect server answers"
         )
+
+    def _start_api(self) -> None:
+        self.api = self._start_process("api", ["-m", "api"], _SERVER_STOP_SECONDS)
+
+    def _wait_for_api(self) -> None:
+        self._wait_until(lambda: _answers(f"{self.settings.api_url}/livez"), "the jobs API answers")
 
     def _start_worker(self) -> None:
         command = [

@@ -5,7 +5,6 @@ written to the flow run's log.
 """
 
 import logging
-import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,7 +18,6 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import diagnosis
@@ -215,8 +213,8 @@ def _final_state(
     if termination.is_requested:
         state = client.read_flow_run(job_id).state
         if state is None or not state.is_cancelling():
-            # Nobody cancelled the job: its machine is being taken away.
-            raise TerminationSignal(signal.SIGTERM)
+            # Nobody cancelled the job: its worker ends, or its machine is being taken away.
+            return Crashed(message="The job was interrupted: its worker was stopped.")
         return Cancelled(message="The job was cancelled.")
     if error is None:
         return Completed(message=f"{recorder.mirror.total()} rule jobs completed.")
