@@ -27,7 +27,7 @@ from api.groups import Groups
 from api.live import LiveJobs
 from api.log_pages import LogKey, next_logs
 from api.patience import patience
-from api.problems import BodyTooLarge, JobAlreadyFinished, NotFound
+from api.problems import BodyTooLarge, IdempotencyKeyReused, JobAlreadyFinished, NotFound
 from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.rows import FLOW_RUN_ROWS, FlowRunRow
 from api.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
@@ -60,15 +60,17 @@ class Jobs:
         self._live = LiveJobs(self._read_jobs, MAX_LIMIT)
         self._submissions = anyio.CapacityLimiter(_SUBMISSIONS_AT_ONCE)
 
-    async def submit(self, spec: JobSpec) -> Job:
-        """Makes one job of `spec`, or none.
+    async def submit(self, spec: JobSpec, key: str | None = None) -> Job:
+        """Makes one job of `spec`, or none; with a `key` that was used before, it gives that job.
 
-        Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge` and `RefusedByPrefect`.
+        Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge`, `IdempotencyKeyReused` and
+        `RefusedByPrefect`.
         """
         await anyio.to_thread.run_sync(check_workflow, spec, self._settings.workflow_roots)
         _check_size(spec)
-        # Prefect's client sends a request again without knowing what became of the first one.
-        idempotency_key = str(uuid4())
+        # Also without a key of the client's: Prefect's client sends a request again without knowing
+        # what became of the first one.
+        idempotency_key = str(uuid4()) if key is None else f"client:{key}"
         async with patience(self._settings.submit_patience_seconds), self._submissions:
             try:
                 flow_run = await self._create_flow_run(spec, idempotency_key)
@@ -77,6 +79,11 @@ class Jobs:
                     raise
                 self._groups.forget()  # the deployment was deleted, or made anew with another id
                 flow_run = await self._create_flow_run(spec, idempotency_key)
+        if flow_run.labels.get(Label.SPEC_SHA256) != _fingerprint(spec):
+            raise IdempotencyKeyReused(
+                f"The Idempotency-Key '{key}' was used for the job {flow_run.id}, with another body.",
+                "Send a new key with a new body, or the first body with this key.",
+            )
         return job_from(flow_run, spec.group, self._prefect_ui_url)
 
     async def get(self, job_id: UUID) -> Job:

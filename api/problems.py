@@ -134,6 +134,13 @@ class WorkflowRefused(InvalidRequest):
     title = "Workflow refused"
 
 
+class IdempotencyKeyReused(InvalidRequest):
+    """The key belongs to a job that was submitted with another body."""
+
+    slug = "idempotency-key-reused"
+    title = "Idempotency key reused"
+
+
 class RefusedByPrefect(InvalidRequest):
     """Prefect does not accept what we made of the request."""
 

@@ -4,7 +4,7 @@ from typing import Annotated
 from uuid import UUID
 
 import anyio.to_thread
-from fastapi import APIRouter, Body, Depends, Query, Request, Response, status
+from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
 from api.bodies import JsonBodyRoute
@@ -30,6 +30,18 @@ def _outputs(request: Request) -> Outputs:
 
 WithJobs = Annotated[Jobs, Depends(_jobs)]
 WithOutputs = Annotated[Outputs, Depends(_outputs)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="A word of the client's own, such as a UUID: the same key and body make one job, "
+        "however often they are sent.",
+    ),
+]
 
 _SPECS = {
     "snakemake": {
@@ -63,10 +75,13 @@ _SPECS = {
     },
 )
 async def submit_job(
-    spec: Annotated[JobSpec, Body(openapi_examples=_SPECS)], jobs: WithJobs, response: Response
+    spec: Annotated[JobSpec, Body(openapi_examples=_SPECS)],
+    jobs: WithJobs,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
 ) -> Job:
     """Makes a job, which waits for a worker of its group. The answer has its id and links."""
-    job = await jobs.submit(spec)
+    job = await jobs.submit(spec, idempotency_key)
     response.headers["Location"] = job.links.self
     return job
 
