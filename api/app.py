@@ -15,6 +15,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from api import streams
+from api.changes import Changes
+from api.following import Following
 from api.jobs import Jobs
 from api.outputs import Outputs
 from api.problems import MEDIA_TYPE, Problem, ProblemError
@@ -53,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.outputs = Outputs(settings.home)
+    app.include_router(streams.router)  # before /jobs/{job_id}, which would take "events" for an id
     app.include_router(router)
     return app
 
@@ -68,7 +72,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
     ui_url = str(settings.public_prefect_ui_url or PREFECT_UI_URL.value()).rstrip("/")
     async with get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT}) as client:
-        app.state.jobs = Jobs(client, settings, ui_url)
+        jobs = app.state.jobs = Jobs(client, settings, ui_url)
+        app.state.following = Following(Changes(client, settings.read_patience_seconds), jobs.get, jobs.many)
         yield
 
 
@@ -122,4 +127,5 @@ def _request_model(request: Request) -> type[BaseModel] | None:
 def _declare_problems(responses: dict[str, Any]) -> None:
     for status, response in responses.items():
         if status >= "400":
-            response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
+            (schema,) = response["content"].values()  # under the media type of a success
+            response["content"] = {MEDIA_TYPE: schema}

@@ -1,7 +1,7 @@
 """Jobs, as Prefect knows them. The only room of the facade that talks to Prefect."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -92,6 +92,14 @@ class Jobs:
         if job is None:
             raise _no_job(job_id)
         return job
+
+    async def many(self, job_ids: Collection[UUID]) -> Mapping[UUID, Job]:
+        """Those of the jobs that there are, read now."""
+        ids = list(job_ids)
+        jobs: dict[UUID, Job] = {}
+        for start in range(0, len(ids), MAX_LIMIT):
+            jobs |= await self._read_jobs(frozenset(ids[start : start + MAX_LIMIT]))
+        return jobs
 
     async def list(self, query: JobQuery) -> JobPage:
         """A page of jobs, newest first. Raises `UnknownGroup` and `BadCursor`."""

@@ -98,17 +98,6 @@ async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobP
     return await jobs.list(query)
 
 
-@router.get(
-    "/jobs/{job_id}",
-    operation_id="getJob",
-    summary="See how a job is doing",
-    tags=["jobs"],
-    responses=refusals(404, 422),
-)
-async def get_job(job_id: UUID, jobs: WithJobs) -> Job:
-    return await jobs.get(job_id)
-
-
 @router.post(
     "/jobs/{job_id}/cancel",
     operation_id="cancelJob",

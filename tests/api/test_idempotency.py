@@ -64,6 +64,6 @@ async def test_without_a_key_every_submission_makes_a_job(api: httpx.AsyncClient
 
 @pytest.mark.parametrize("key", ["", "two words", "x" * 201, "ü"])
 async def test_a_key_must_be_a_word(api: httpx.AsyncClient, key: str) -> None:
-    response = await api.post("/jobs", json=SPEC, headers={"Idempotency-Key": key.encode()})
+    response = await api.post("/jobs", json=SPEC, headers=[(b"Idempotency-Key", key.encode())])
 
     assert the_problem(response, 422)["errors"]

@@ -1,0 +1,142 @@
+"""What is new of a job in Prefect: its rule jobs that changed and its log lines.
+
+Prefect has no way to ask for rows by when they changed. But what runs is no more than the
+job's cores, and what has ended lately comes first when sorted by its end; so a look at a job
+of ten thousand rule jobs costs two small reads. Only the first look, and the one when the
+job has ended, read everything.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, Log, StateType, TaskRun
+from prefect.client.schemas.sorting import LogSort, TaskRunSort
+
+from api.filters import log_filter
+from api.patience import patience
+from api.queries import MAX_LIMIT
+
+MOST_LINES = 10_000
+"""Of a log that is read as a whole, the newest."""
+
+FLOW_RUN_EVENTS = "prefect.flow-run."
+_FIRST_LOOK = 20
+_MOST_EVENT_PAGES = 40
+_RUNNING = (StateType.RUNNING,)
+_ACTIVE = (StateType.RUNNING, StateType.CANCELLING)
+
+
+class Changes:
+    """Every method may raise `PrefectUnavailable`."""
+
+    def __init__(self, client: PrefectClient, patience_seconds: float) -> None:
+        self._client = client
+        self._patience_seconds = patience_seconds
+
+    async def all_rule_jobs(self, job_id: UUID) -> list[TaskRun]:
+        """Those that wait excepted."""
+        kinds = (*_RUNNING, *TERMINAL_STATES)
+        return [run async for run in self._task_runs(job_id, kinds, TaskRunSort.ID_DESC, MAX_LIMIT)]
+
+    async def new_rule_jobs(self, job_id: UUID, is_known: Callable[[TaskRun], bool]) -> list[TaskRun]:
+        """Those that run, and those that have ended since they were not known to have."""
+        running = self._task_runs(job_id, _RUNNING, TaskRunSort.ID_DESC, MAX_LIMIT)
+        found = [task_run async for task_run in running if not is_known(task_run)]
+        ended = self._task_runs(job_id, tuple(TERMINAL_STATES), TaskRunSort.END_TIME_DESC, _FIRST_LOOK)
+        async for task_run in ended:
+            if is_known(task_run):
+                break
+            found.append(task_run)
+        return found
+
+    async def all_lines(self, job_id: UUID) -> list[Log]:
+        """The newest `MOST_LINES`, oldest first."""
+        lines: list[Log] = []
+        while len(lines) < MOST_LINES:
+            page = await self._lines(job_id, None, LogSort.TIMESTAMP_DESC, len(lines))
+            lines += page
+            if len(page) < MAX_LIMIT:
+                break
+        return lines[::-1]
+
+    async def lines_since(self, job_id: UUID, since: datetime | None) -> list[Log]:
+        """Those written since, oldest first."""
+        lines: list[Log] = []
+        while True:
+            page = await self._lines(job_id, since, LogSort.TIMESTAMP_ASC, len(lines))
+            lines += page
+            if len(page) < MAX_LIMIT:
+                return lines
+
+    async def active_jobs(self) -> set[UUID]:
+        """Those that run or are being cancelled."""
+        found: set[UUID] = set()
+        while True:
+            body = {
+                "flow_runs": {"state": {"type": {"any_": [kind.value for kind in _ACTIVE]}}},
+                "sort": "ID_DESC",
+                "limit": MAX_LIMIT,
+                "offset": len(found),
+            }
+            async with patience(self._patience_seconds):
+                response = await self._client.request("POST", "/flow_runs/filter", json=body)
+            page = [UUID(flow_run["id"]) for flow_run in response.json()]
+            found.update(page)
+            if len(page) < MAX_LIMIT:
+                return found
+
+    async def jobs_since(self, since: datetime) -> set[UUID]:
+        """Those whose state has changed, by Prefect's events: the newest 2,000 of them."""
+        body = {
+            "filter": {
+                "occurred": {"since": since.isoformat()},
+                "event": {"prefix": [FLOW_RUN_EVENTS]},
+                "order": "DESC",
+            }
+        }
+        found: set[UUID] = set()
+        async with patience(self._patience_seconds):
+            page = (await self._client.request("POST", "/events/filter", json=body)).json()
+            for _ in range(_MOST_EVENT_PAGES):
+                ids = (event["resource"]["prefect.resource.id"] for event in page["events"])
+                found.update(UUID(identifier.removeprefix(FLOW_RUN_EVENTS)) for identifier in ids)
+                if page["next_page"] is None:
+                    break
+                query = dict(httpx.URL(page["next_page"]).params)
+                page = (await self._client.request("GET", "/events/filter/next", params=query)).json()
+        return found
+
+    async def _lines(self, job_id: UUID, since: datetime | None, sort: LogSort, offset: int) -> Sequence[Log]:
+        async with patience(self._patience_seconds):
+            return await self._client.read_logs(
+                log_filter(job_id, None, since), sort=sort, offset=offset, limit=MAX_LIMIT
+            )
+
+    async def _task_runs(
+        self, job_id: UUID, kinds: Sequence[StateType], sort: TaskRunSort, first: int
+    ) -> AsyncIterator[TaskRun]:
+        """Page by page, as far as the caller goes on asking; the first page has `first` rows."""
+        task_runs = TaskRunFilter(
+            flow_run_id=TaskRunFilterFlowRunId(any_=[job_id]),
+            state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(kinds))),
+        )
+        offset, limit = 0, first
+        while True:
+            async with patience(self._patience_seconds):
+                page = await self._client.read_task_runs(
+                    task_run_filter=task_runs, sort=sort, offset=offset, limit=limit
+                )
+            for task_run in page:
+                yield task_run
+            if len(page) < limit:
+                return
+            offset, limit = offset + len(page), MAX_LIMIT
