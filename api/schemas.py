@@ -40,6 +40,7 @@ class JobLinks(BaseModel):
     tasks: str
     logs: str
     outputs: str
+    events: str = Field(description="Server-sent events until the job has ended.")
     prefect: str = Field(description="The flow run in Prefect's UI.")
 
     @classmethod
@@ -50,6 +51,7 @@ class JobLinks(BaseModel):
             tasks=f"{job}/tasks",
             logs=f"{job}/logs",
             outputs=f"{job}/outputs",
+            events=f"{job}/events",
             prefect=f"{prefect_ui_url}/runs/flow-run/{job_id}",
         )
 

@@ -85,7 +85,7 @@ async def follow_jobs(following: WithFollowing, since: Since) -> Response:
     response_class=EventStream,
     responses={
         204: {"description": "The job has ended, and the client knows all of it."},
-        **refusals(400, 404),
+        **refusals(400, 404, 422),
     },
 )
 async def follow_job(job_id: UUID, jobs: WithJobs, following: WithFollowing, since: Since) -> Response:

@@ -28,6 +28,8 @@ async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) ->
         "submitJob",
         "listJobs",
         "getJob",
+        "followJob",
+        "followJobs",
         "cancelJob",
         "listTasks",
         "getTask",
