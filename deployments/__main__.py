@@ -1,6 +1,7 @@
-"""`python -m deployments up` and `python -m deployments demo`: the two ways to see it run here."""
+"""`python -m deployments`: see it run here, or offer it on a Prefect server."""
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -55,10 +56,20 @@ def demo(settings: LocalSettings, console: Console) -> int:
     return 0
 
 
+def register(settings: LocalSettings, console: Console) -> int:
+    """Register prefect.yaml on the Prefect server that PREFECT_API_URL names; again, if it changed."""
+    from deployments import registration  # noqa: PLC0415 - seconds to import, and only needed here
+
+    api_url = os.environ.get("PREFECT_API_URL", f"{settings.prefect_url}/api")
+    registration.register({"PREFECT_API_URL": api_url}, settings.prefect_file)
+    console.print(f"Registered {settings.prefect_file} on {api_url}.", soft_wrap=True)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (up, demo):
+    for command in (up, demo, register):
         subparser = commands.add_parser(command.__name__, help=command.__doc__)
         subparser.set_defaults(command=command)
     return parser

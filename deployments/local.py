@@ -126,7 +126,6 @@ class LocalStack:
         self.database_url = self._open_database()
         self._start_server(self.database_url)
         self._say("Starting the worker and the jobs API …")
-        run_to_end("the creation of the work pool", _CREATE_WORK_POOL, self.environment, PROJECT)
         self._start_worker()
         self._start_api()
         run_to_end("the registration of prefect.yaml", _REGISTER, self.environment, PROJECT)
@@ -209,8 +208,7 @@ class LocalStack:
             time.sleep(0.1)
 
 
-_CREATE_WORK_POOL = ["-m", "prefect", "work-pool", "create", WORK_POOL, "--type", "snakemake", "--overwrite"]
-_REGISTER = ["-m", "prefect", "deploy", "--all"]
+_REGISTER = ["-m", "deployments", "register"]
 
 
 def _start_postgres(directory: Path) -> Any:

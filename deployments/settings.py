@@ -28,6 +28,9 @@ class LocalSettings(BaseSettings):
         default_factory=lambda: str(Path.cwd()),
         description="Directories under which a workflow's `path` must lie, separated by ':'.",
     )
+    prefect_file: Path = Field(
+        default=Path(__file__).parent.parent / "prefect.yaml", description="Declares the groups."
+    )
     concurrent_jobs: int = Field(default=10, ge=1, le=1000, description="Jobs that run at once.")
 
     @property

@@ -61,8 +61,9 @@ SHUTDOWN_SECONDS = 15.0
 LOST_AFTER = timedelta(seconds=60)
 """A job that is Pending for longer, and whose worker is offline, was never started."""
 
-_SCHEDULED = "prefect.flow-run.Scheduled"
 _CANCELLING = "prefect.flow-run.Cancelling"
+_ENDED = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")]
+_FREES_OR_WANTS_A_SLOT = ["prefect.flow-run.Scheduled", *_ENDED]
 _LISTEN_AGAIN_SECONDS = 2.0
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
@@ -90,6 +91,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._flow_processes: dict[UUID, FlowProcess] = {}
         self._cancelled_early: set[UUID] = set()
         self._poll = asyncio.Lock()
+        self._poll_is_due = False
         self._listener: asyncio.Task[None] | None = None
         await self._zygote.start()
         await super().setup()
@@ -133,8 +135,20 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         await self._settle_lost_jobs()
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        if self._poll_is_due:
+            return []  # the one that waits will see the same
+        self._poll_is_due = True
         async with self._poll:  # the polling loop and the listener both come here
+            self._poll_is_due = False
             return await super().get_and_submit_flow_runs()
+
+    async def _submit_run_and_capture_errors(
+        self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
+    ) -> Any:
+        result = await super()._submit_run_and_capture_errors(flow_run, task_status)
+        if self._runs_task_group is not None:
+            self._runs_task_group.start_soon(self.get_and_submit_flow_runs)  # its slot is free
+        return result
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
         await super()._submit_run(flow_run)
@@ -145,7 +159,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def _listen(self, work_pool_id: UUID) -> None:
         """Act on new jobs and on cancels at once; polling and heartbeats remain as the fallback."""
         events = EventFilter(
-            event=EventNameFilter(name=[_SCHEDULED, _CANCELLING]),
+            event=EventNameFilter(name=[_CANCELLING, *_FREES_OR_WANTS_A_SLOT]),
             any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{work_pool_id}"]),
         )
         while True:
@@ -161,7 +175,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def _act_on(self, event: Event) -> None:
         if self._runs_task_group is None or not self.is_setup:
             return
-        if event.event == _SCHEDULED:
+        if event.event in _FREES_OR_WANTS_A_SLOT:
             self._runs_task_group.start_soon(self.get_and_submit_flow_runs)
         else:
             flow_run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
