@@ -292,5 +292,9 @@ def _told_as_refusal(address: str, ref: str | None) -> Iterator[None]:
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    return shown(str(error) or type(error).__name__)
+def _reason(error: BaseException) -> str:
+    """The innermost reason that the library knows; the outer ones repeat URLs."""
+    cause = error
+    while (inner := getattr(cause, "reason", None) or cause.__cause__) and isinstance(inner, BaseException):
+        cause = inner
+    return shown(str(cause) or type(cause).__name__)
