@@ -51,7 +51,7 @@ class GitSettings(BaseSettings):
 
     @field_validator("git_allow_schemes", "git_allow_hosts", "git_allow_private_hosts", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
+    def _split_by_commas(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return tuple(part for item in value.split(",") if (part := item.strip().lower().rstrip(".")))

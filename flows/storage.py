@@ -199,7 +199,11 @@ class S3Storage:
 
     def read(self, key: str) -> Iterator[bytes]:
         with self._told_of_objects(key):
-            for chunk in obstore.get(self._store, key).stream(min_chunk_size=_CHUNK_BYTES):
+            try:
+                found = obstore.get(self._store, key)
+            except FileNotFoundError:
+                raise _not_found(key) from None
+            for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
                 yield bytes(chunk)
 
     def size(self, key: str) -> int | None:
@@ -221,8 +225,6 @@ class S3Storage:
     def _told_of_objects(self, key: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise _not_found(key) from None
         except (BaseError, OSError, ValueError) as error:
             # Not "from error": an answer of S3 may repeat the credentials that were sent.
             raise StorageError(
