@@ -1,5 +1,6 @@
 """The facade as an ASGI application: it owns the client to Prefect and makes every error a problem."""
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -9,25 +10,30 @@ from typing import Any, get_type_hints
 import httpx
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api import streams
+from api.bundles import Bundles
 from api.changes import Changes
 from api.following import Following
 from api.jobs import Jobs
 from api.outputs import Outputs
-from api.problems import MEDIA_TYPE, Problem, ProblemError
+from api.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable
 from api.routes import router
 from api.settings import Settings
 from api.validation import problem_of
+from flows.storage import StorageError, open_storage
 
 # For one attempt at one call to Prefect. Waiting for a free connection has no limit of its own:
 # Prefect's client would answer that with a pause of seconds before it queues again.
 _ATTEMPT_TIMEOUT = httpx.Timeout(10, connect=3, pool=None)
+
+logger = logging.getLogger("api")
 
 
 class Facade(FastAPI):
@@ -51,11 +57,15 @@ def create_app(settings: Settings) -> FastAPI:
             ProblemError: _on_problem,
             RequestValidationError: _on_invalid_request,
             HTTPException: _on_http_exception,
+            StorageError: _on_storage_error,
+            ClientDisconnect: _on_disconnect,
             Exception: _on_defect,
         },
     )
     app.state.settings = settings
-    app.state.outputs = Outputs(settings.home)
+    app.state.storage = open_storage(settings)
+    app.state.outputs = Outputs(app.state.storage)
+    app.state.bundles = Bundles(app.state.storage, settings, settings.home / "bundles")
     app.include_router(streams.router)  # before /jobs/{job_id}, which would take "events" for an id
     app.include_router(router)
     return app
@@ -72,7 +82,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         )
     ui_url = str(settings.public_prefect_ui_url or PREFECT_UI_URL.value()).rstrip("/")
     async with get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT}) as client:
-        jobs = app.state.jobs = Jobs(client, settings, ui_url)
+        jobs = app.state.jobs = Jobs(client, settings, app.state.storage, ui_url)
         app.state.following = Following(Changes(client, settings.read_patience_seconds), jobs.get, jobs.many)
         yield
 
@@ -94,6 +104,21 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         resolution="/docs lists the paths and methods that there are.",
     )
     return _response(problem, error.headers or {})
+
+
+async def _on_storage_error(request: Request, error: StorageError) -> JSONResponse:
+    """Where things are kept is the operator's business: the log says it, the answer does not."""
+    logger.error("%s %s: %s", request.method, request.url.path, error)
+    problem = StorageUnavailable(
+        "The storage of bundles and outputs can't do its work.",
+        "Try again later; if it goes on, tell the operator: the service's log has the details.",
+    )
+    return await _on_problem(request, problem)
+
+
+async def _on_disconnect(request: Request, error: ClientDisconnect) -> Response:
+    """Nobody is there to read an answer."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 async def _on_defect(request: Request, error: Exception) -> JSONResponse:

@@ -37,6 +37,7 @@ from api.task_pages import Mark, next_task_runs
 from api.translation import job_from, log_line_from, rule_job_from
 from api.workflows import check_workflow
 from flows.spec import FLOW_NAME, JobSpec, Label
+from flows.storage import Storage
 
 # Half of the connections that Prefect's client opens, so that reads never queue behind a flood of
 # submissions. More at once make Prefect no faster: it takes about 20 a second either way.
@@ -52,9 +53,12 @@ class Jobs:
     Every method may raise `PrefectUnavailable`; those that name a job, `NotFound`.
     """
 
-    def __init__(self, client: PrefectClient, settings: Settings, prefect_ui_url: str) -> None:
+    def __init__(
+        self, client: PrefectClient, settings: Settings, storage: Storage, prefect_ui_url: str
+    ) -> None:
         self._client = client
         self._settings = settings
+        self._storage = storage
         self._prefect_ui_url = prefect_ui_url
         self._groups = Groups(self._read_groups)
         self._live = LiveJobs(self._read_jobs, MAX_LIMIT)
@@ -64,9 +68,9 @@ class Jobs:
         """Makes one job of `spec`, or none; with a `key` that was used before, it gives that job.
 
         Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge`, `IdempotencyKeyReused` and
-        `RefusedByPrefect`.
+        `RefusedByPrefect`, and `flows.storage.StorageError` when a bundle can't be looked for.
         """
-        await anyio.to_thread.run_sync(check_workflow, spec, self._settings.workflow_roots)
+        await anyio.to_thread.run_sync(check_workflow, spec, self._settings, self._storage)
         _check_size(spec)
         # Also without a key of the client's: Prefect's client sends a request again without knowing
         # what became of the first one.

@@ -1,6 +1,5 @@
 """A job's outputs: what its manifest lists, and the files themselves."""
 
-import mimetypes
 import os
 import stat
 from datetime import datetime
@@ -8,16 +7,15 @@ from pathlib import Path
 from typing import Literal
 from uuid import UUID
 
-from fastapi.responses import FileResponse
+from fastapi import Response, status
+from fastapi.responses import FileResponse, RedirectResponse
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from api.cursors import OutputPosition
 from api.problems import ManifestDamaged, NotFound
 from api.queries import PageQuery
 from api.schemas import Output, OutputPage
-
-_MEDIA_TYPES = mimetypes.MimeTypes()
-_MEDIA_TYPES.add_type("text/plain", ".vcf")  # a variant call file; the registered type is that of vCards
+from flows.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 
 
 class _Item(BaseModel):
@@ -35,13 +33,16 @@ class _Manifest(BaseModel):
 
 
 class Outputs:
-    """The outputs of all jobs below one home directory. Blocks while it reads: call it in a thread."""
+    """The outputs of all jobs in one storage. Blocks while it reads: call it in a thread.
 
-    def __init__(self, home: Path) -> None:
-        self._jobs = home / "jobs"
+    Every method may raise `ManifestDamaged` and `flows.storage.StorageError`.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
     def page(self, job_id: UUID, query: PageQuery) -> OutputPage:
-        """Outputs by path; none while the job goes on. Raises `BadCursor` and `ManifestDamaged`."""
+        """Outputs by path; none while the job goes on. Raises `BadCursor`."""
         listing = query.fingerprint(job_id)
         position = OutputPosition.decode(query.cursor, listing)
         items = sorted(self._manifest(job_id).outputs, key=lambda item: item.path)
@@ -62,12 +63,24 @@ class Outputs:
             next_cursor=end.encode() if end else None,
         )
 
-    def download(self, job_id: UUID, path: str) -> FileResponse:
-        """The file itself, in ranges if asked. Raises `NotFound` for all that the manifest does not list."""
+    def download(self, job_id: UUID, path: str, method: Method) -> Response:
+        """The file itself, in ranges if asked, or the way to it.
+
+        Raises `NotFound` for all that the manifest does not list.
+        """
         if all(item.path != path for item in self._manifest(job_id).outputs):
             raise _no_output(job_id, path)
-        directory = Path(os.path.realpath(self._jobs / str(job_id)))
-        file = Path(os.path.realpath(directory / "work" / path))
+        place = self._storage.locate(job_key(job_id, "work", path), method)
+        if isinstance(place, Path):
+            return self._file(job_id, path, place)
+        # Its signature is good for this method only, and 307 keeps it; Range goes along.
+        return RedirectResponse(
+            place, status.HTTP_307_TEMPORARY_REDIRECT, headers={"Cache-Control": "no-store"}
+        )
+
+    def _file(self, job_id: UUID, path: str, place: Path) -> FileResponse:
+        directory = os.path.realpath(str(self._storage.locate(job_key(job_id))))
+        file = Path(os.path.realpath(place))
         # A rule may have made its output a link to anything that the worker can read.
         if not file.is_relative_to(directory):
             raise _no_output(job_id, path)
@@ -88,23 +101,13 @@ class Outputs:
 
     def _manifest(self, job_id: UUID) -> _Manifest:
         try:
-            text = (self._jobs / str(job_id) / "outputs.json").read_bytes()
-        except FileNotFoundError:
+            text = b"".join(self._storage.read(job_key(job_id, "outputs.json")))
+        except BlobNotFound:
             return _Manifest()
-        except OSError as error:
-            raise _damaged(job_id, error) from error
         try:
             return _Manifest.model_validate_json(text)
         except ValidationError as error:
             raise _damaged(job_id, error) from error
-
-
-def media_type_of(path: str) -> str:
-    """What the file holds, by its name; what is packed is told as packed."""
-    media_type, encoding = _MEDIA_TYPES.guess_type(path)
-    if encoding == "gzip":
-        return "application/gzip"
-    return "application/octet-stream" if encoding or not media_type else media_type
 
 
 def _no_output(job_id: UUID, path: str) -> NotFound:

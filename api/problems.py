@@ -3,15 +3,18 @@
     ProblemError
     ├── BadCursor           400  the cursor is not one of ours, or belongs to another listing
     ├── NotJson             415  the body is not declared as JSON
+    ├── NotAnArchive        415  the body is no archive that can be read
     ├── BodyTooLarge        413  the body, or what Prefect would have to keep of it
     ├── InvalidRequest      422  the fields listed under `errors` are wrong
     │   ├── UnknownGroup         no deployment of that name
     │   ├── WorkflowRefused      the workflow is not where the spec says, or may not be used
+    │   ├── BundleRefused        something in the archive may not come in
     │   └── RefusedByPrefect     Prefect does not accept what we made of the request
     ├── NotFound            404  no such job, rule job or output
     ├── JobAlreadyFinished  409  there is nothing left to cancel
     ├── ManifestDamaged     500  a job's list of outputs can't be read
-    └── PrefectUnavailable  503  Prefect can't be reached, is too slow or fails
+    ├── PrefectUnavailable  503  Prefect can't be reached, is too slow or fails
+    └── StorageUnavailable  503  what keeps bundles and outputs can't do its work
 
 Every one says what is wrong (`detail`) and what to do now (`resolution`).
 """
@@ -104,6 +107,14 @@ class NotJson(ProblemError):
     title = "Unsupported media type"
 
 
+class NotAnArchive(ProblemError):
+    """The body is no archive that can be read."""
+
+    status = 415
+    slug = "not-an-archive"
+    title = "Unsupported archive"
+
+
 class BodyTooLarge(ProblemError):
     """The body, or what Prefect would have to keep of it, is larger than allowed."""
 
@@ -139,6 +150,13 @@ class IdempotencyKeyReused(InvalidRequest):
 
     slug = "idempotency-key-reused"
     title = "Idempotency key reused"
+
+
+class BundleRefused(InvalidRequest):
+    """Something in the archive may not come in."""
+
+    slug = "bundle-refused"
+    title = "Bundle refused"
 
 
 class RefusedByPrefect(InvalidRequest):
@@ -178,6 +196,15 @@ class PrefectUnavailable(ProblemError):
     status = 503
     slug = "prefect-unavailable"
     title = "Prefect unavailable"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+class StorageUnavailable(ProblemError):
+    """What keeps bundles and outputs can't do its work."""
+
+    status = 503
+    slug = "storage-unavailable"
+    title = "Storage unavailable"
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": str(RETRY_AFTER_SECONDS)}
 
 

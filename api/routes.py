@@ -8,12 +8,14 @@ from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, 
 from fastapi.responses import FileResponse
 
 from api.bodies import JsonBodyRoute
+from api.bundles import Bundles
 from api.jobs import Jobs
 from api.outputs import Outputs
 from api.problems import refusals
 from api.queries import JobQuery, PageQuery, RuleJobQuery
-from api.schemas import Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
+from api.schemas import Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
 from flows.spec import JobSpec
+from flows.storage import Method
 
 router = APIRouter(route_class=JsonBodyRoute)
 
@@ -28,6 +30,12 @@ def _outputs(request: Request) -> Outputs:
     return outputs
 
 
+def _bundles(request: Request) -> Bundles:
+    bundles: Bundles = request.app.state.bundles
+    return bundles
+
+
+WithBundles = Annotated[Bundles, Depends(_bundles)]
 WithJobs = Annotated[Jobs, Depends(_jobs)]
 WithOutputs = Annotated[Outputs, Depends(_outputs)]
 
@@ -56,11 +64,56 @@ _SPECS = {
             "options": {"retries": 1},
         },
     },
+    "git": {
+        "summary": "A workflow from a git repository",
+        "value": {
+            "workflow": {"git": "https://github.com/owner/repository", "ref": "v1.2.0", "subdir": "workflow"},
+            "cores": 4,
+        },
+    },
+    "bundle": {
+        "summary": "A workflow that was sent with PUT /bundles",
+        "value": {
+            "workflow": {"bundle": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}
+        },
+    },
     "mock": {
         "summary": "No workflow at all: rule jobs that only wait",
         "value": {"engine": "mock", "mock": {"delay_seconds": [1, 2], "success_rate": 1.0, "rules": 3}},
     },
 }
+
+
+_ARCHIVES = {
+    media_type: {"schema": {"type": "string", "format": "binary"}}
+    for media_type in ("application/x-tar", "application/gzip", "application/zip")
+}
+
+
+@router.put(
+    "/bundles",
+    operation_id="putBundle",
+    summary="Send a workflow",
+    tags=["bundles"],
+    responses={
+        200: {"description": "It was there already."},
+        201: {"description": "It is there now.", "model": Bundle},
+        **refusals(413, 415, 422),
+    },
+    openapi_extra={"requestBody": {"required": True, "content": _ARCHIVES}},
+)
+async def put_bundle(
+    request: Request,
+    bundles: WithBundles,
+    response: Response,
+    content_length: Annotated[int | None, Header(include_in_schema=False)] = None,
+) -> Bundle:
+    """Takes the workflow's directory as a tar, a gzipped tar or a zip file.
+
+    The answer names it for as many jobs as you like. The same bytes have the same name.
+    """
+    bundle, response.status_code = await bundles.receive(request.stream(), content_length)
+    return bundle
 
 
 @router.post(
@@ -183,13 +236,17 @@ async def list_outputs(
     responses={
         200: {"description": "The file.", "content": {"application/octet-stream": {}}},
         206: {"description": "The ranges of it that `Range` asked for."},
+        307: {"description": "It is at `Location`, for a few minutes: outputs are kept in S3."},
         **refusals(404, 422, 500),
     },
 )
-async def download_output(job_id: UUID, path: str, jobs: WithJobs, outputs: WithOutputs) -> FileResponse:
+async def download_output(
+    request: Request, job_id: UUID, path: str, jobs: WithJobs, outputs: WithOutputs
+) -> Response:
     """Answers `Range` and `If-Range`, so that a download can be taken up again."""
     await jobs.get(job_id)
-    return await anyio.to_thread.run_sync(outputs.download, job_id, path)
+    method: Method = "HEAD" if request.method == "HEAD" else "GET"
+    return await anyio.to_thread.run_sync(outputs.download, job_id, path, method)
 
 
 @router.get("/livez", operation_id="isAlive", summary="See that the service runs", tags=["service"])

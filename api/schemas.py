@@ -68,6 +68,7 @@ class Job(BaseModel):
                     "group": "default",
                     "status": "failed",
                     "engine": "snakemake",
+                    "commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
                     "created_at": "2025-10-07T09:30:00Z",
                     "updated_at": "2025-10-07T09:31:12Z",
                     "started_at": "2025-10-07T09:30:02Z",
@@ -91,6 +92,9 @@ class Job(BaseModel):
     group: str = Field(description="The Prefect deployment that took the job.")
     status: JobStatus
     engine: str = Field(description="What executes the job: `snakemake` or `mock`.")
+    commit: str | None = Field(
+        description="The commit that a workflow from a git repository was taken from, once it was."
+    )
     created_at: UtcDatetime | None
     updated_at: UtcDatetime | None
     started_at: UtcDatetime | None
@@ -99,6 +103,26 @@ class Job(BaseModel):
     error: JobError | None = Field(description="Only when `status` is `failed`.")
     tags: dict[str, str]
     links: JobLinks
+
+
+class Bundle(BaseModel):
+    """The directory of a workflow, packed and kept under the checksum of its bytes."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "bundle": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                    "size_bytes": 20480,
+                    "files": 12,
+                }
+            ]
+        }
+    )
+
+    bundle: str = Field(description="What a job names it by, as `workflow.bundle`.")
+    size_bytes: int = Field(ge=0, description="Of the archive.")
+    files: int = Field(ge=1, description="In the archive, links included.")
 
 
 class RuleJob(BaseModel):

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, HttpUrl, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
+
+from flows.addresses import GitSettings
+from flows.bundles import BundleLimits
+from flows.storage import StorageSettings
 
 
-class Settings(BaseSettings):
+class Settings(StorageSettings, BundleLimits, GitSettings):
     """Read once at start from the environment, every variable with the prefix `JOBS_`."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_", frozen=True)
 
-    home: Path = Field(
-        default=Path(".jobs"),
-        description="Holds the directories of all jobs, under `jobs/`; the same as the worker's.",
-    )
     workflow_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         max_length=100,
@@ -29,7 +29,7 @@ class Settings(BaseSettings):
         default=8000, ge=0, le=65535, description="The port to listen on; 0 for a free one."
     )
     max_body_bytes: int = Field(
-        default=1 << 20, ge=1 << 10, le=1 << 26, description="The largest request body that is read."
+        default=1 << 20, ge=1 << 10, le=1 << 26, description="The largest JSON body that is read."
     )
     read_patience_seconds: float = Field(
         default=8.0, gt=0, le=60, description="How long a read waits for Prefect before it answers 503."

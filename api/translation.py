@@ -24,6 +24,7 @@ def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str) -> Job:
         group=group,
         status=job_status(flow_run.state_type),
         engine=str(flow_run.parameters.get("engine", EngineName.SNAKEMAKE)),
+        commit=_text(flow_run.labels, Label.WORKFLOW_COMMIT),
         created_at=flow_run.created,
         updated_at=_updated(flow_run),
         started_at=flow_run.start_time,

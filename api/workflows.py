@@ -1,24 +1,61 @@
-"""Refuses a job at once whose workflow is not there, where the facade can see that."""
+"""What can be told of a workflow before Prefect is asked: whether it may be used, and is there."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from api.problems import FieldProblem, WorkflowRefused
-from flows.spec import SNAKEFILE_NAMES, EngineName, ExecutionSpec
+from api.settings import Settings
+from flows.addresses import AddressRefused, check_git_address
+from flows.spec import SNAKEFILE_NAMES, EngineName, ExecutionSpec, WorkflowSource
+from flows.storage import Storage, bundle_key
 
 
-def check_workflow(spec: ExecutionSpec, roots: Sequence[Path]) -> None:
-    """Raises `WorkflowRefused` unless the workflow lies under one of `roots` and has its Snakefile.
+def check_workflow(spec: ExecutionSpec, settings: Settings, storage: Storage) -> None:
+    """Raises `WorkflowRefused`, and `flows.storage.StorageError` when a bundle can't be looked for.
+
+    No git server is asked: it might take its time, and the worker asks it anyway.
+    """
+    if spec.engine is not EngineName.SNAKEMAKE:
+        return
+    match spec.workflow:
+        case WorkflowSource(path=str(path)):
+            _check_path(path, spec.snakefile, settings.workflow_roots)
+        case WorkflowSource(bundle=str(bundle)):
+            _check_bundle(bundle, storage)
+        case WorkflowSource(git=str(address)):
+            _check_address(address, settings)
+        case _:
+            pass
+
+
+def _check_bundle(bundle: str, storage: Storage) -> None:
+    if storage.size(bundle_key(bundle)) is None:
+        raise _refused(
+            f"There is no bundle {bundle}.",
+            "Send it with PUT /bundles, and submit the job again.",
+            "#/workflow/bundle",
+        )
+
+
+def _check_address(address: str, settings: Settings) -> None:
+    try:
+        check_git_address(address, settings)
+    except AddressRefused as refusal:
+        detail = str(refusal)
+        raise _refused(
+            f"{detail[:1].upper()}{detail[1:]}.", refusal.resolution, "#/workflow/git"
+        ) from refusal
+
+
+def _check_path(path: str, snakefile: str | None, roots: Sequence[Path]) -> None:
+    """The path must lie under one of `roots` and have its Snakefile.
 
     A root that this machine does not have (the worker may be another one) is trusted as
     far as names go; the worker looks again when it stages the workflow.
 
     os.path, not pathlib: it answers False instead of raising, whatever the name is.
     """
-    if spec.engine is not EngineName.SNAKEMAKE or spec.workflow is None:
-        return
-    path = spec.workflow.path
     if not os.path.isabs(path):
         raise _refused(f"The workflow's path '{path}' is not absolute.", "Give the whole path.")
     root = _root_above(path, roots)
@@ -34,7 +71,7 @@ def check_workflow(spec: ExecutionSpec, roots: Sequence[Path]) -> None:
         raise _refused(
             f"The workflow's path '{path}' is not a directory.", "Give the directory that holds the workflow."
         )
-    _check_snakefile(path, spec.snakefile)
+    _check_snakefile(path, snakefile)
 
 
 def _root_above(path: str, roots: Sequence[Path]) -> Path | None:

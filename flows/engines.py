@@ -39,7 +39,8 @@ from flows.workspace import Workspace
 WARM_KEEPER_VARIABLE = "SNAKEMAKE_WARM_KEEPER_FD"
 """Names the socket of a keeper that was forked from a process with Snakemake already imported."""
 
-_HIDDEN_VARIABLES = ("PREFECT_", "JOBS_", WARM_KEEPER_VARIABLE)
+# AWS_: with the service's own credentials, a workflow could read and replace what others have made.
+_HIDDEN_VARIABLES = ("PREFECT_", "JOBS_", "AWS_", WARM_KEEPER_VARIABLE)
 _LATENCY_SECONDS = 1
 
 

@@ -27,7 +27,16 @@ from flows.engines import EngineVanishedError, Execution, engine_for
 from flows.events import EngineExited, ErrorRaised, encode
 from flows.mirror import Ending
 from flows.recorder import Recorder, RecordError
-from flows.spec import FLOW_NAME, EngineName, ErrorKind, ExecutionSpec, MockOptions, Options, WorkflowSource
+from flows.spec import (
+    FLOW_NAME,
+    EngineName,
+    ErrorKind,
+    ExecutionSpec,
+    Label,
+    MockOptions,
+    Options,
+    WorkflowSource,
+)
 from flows.termination import termination
 from flows.workspace import StageError, Workspace, WorkspaceSettings
 
@@ -89,7 +98,7 @@ def snakemake_job(
         Recorder(client, job_id) as recorder,
     ):
         try:
-            error = _run(spec, workspace, recorder)
+            error = _run(spec, workspace, recorder, client)
         except RecordError as failure:
             error = diagnosis.of_service(failure)
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: whatever it is, the job must say so
@@ -103,12 +112,21 @@ def snakemake_job(
         return _final_state(client, job_id, error, recorder)
 
 
-def _run(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> JobError | None:
+def _run(
+    spec: ExecutionSpec, workspace: Workspace, recorder: Recorder, client: SyncPrefectClient
+) -> JobError | None:
     """Stage, execute, publish; the error that the job failed with."""
     try:
         workspace.lock()
         recorder.log(logging.INFO, "Staging the workflow.")
-        workspace.stage(spec)
+        staged = workspace.stage(spec)
+        for note in staged.notes:
+            recorder.log(logging.WARNING, note)
+        if staged.commit is not None:
+            recorder.log(logging.INFO, f"The workflow is that of commit {staged.commit}.")
+            client.update_flow_run_labels(
+                recorder.mirror.flow_run_id, {Label.WORKFLOW_COMMIT.value: staged.commit}
+            )
     except StageError as error:
         recorder.close(Ending.FINISHED)
         return JobError(ErrorKind.WORKFLOW, str(error), error.resolution)

@@ -42,6 +42,8 @@ class Label(StrEnum):
     """Rule jobs that Prefect has recorded as completed, those already done included."""
     PROGRESS_TOTAL = "snakemake.progress.total"
     """Rule jobs in the plan, as far as it is known (a checkpoint makes it grow)."""
+    WORKFLOW_COMMIT = "snakemake.workflow.commit"
+    """The commit that a workflow from a git repository was taken from."""
     ERROR_KIND = "snakemake.error.kind"
     ERROR_RULE = "snakemake.error.rule"
     ERROR_MESSAGE = "snakemake.error.message"
@@ -76,15 +78,57 @@ def _not_an_option(value: str) -> str:
     return value
 
 
-class WorkflowSource(_Strict):
-    """Where the workflow's directory comes from."""
+def _subdirectory(value: str) -> str:
+    return value if value == "." else _relative_path(value)
 
-    path: str = Field(
-        description="Directory of the workflow, under one of the server's workflow roots.",
+
+class WorkflowSource(_Strict):
+    """Where the workflow's directory comes from: exactly one of `path`, `git` and `bundle`."""
+
+    path: str | None = Field(
+        default=None,
+        description="A directory of the server, under one of its workflow roots.",
         examples=["/srv/workflows/variants"],
         min_length=1,
         max_length=4096,
     )
+    git: str | None = Field(
+        default=None,
+        description="The address of a git repository, as for `git clone`.",
+        examples=["https://github.com/snakemake-workflows/dna-seq-varlociraptor"],
+        min_length=1,
+        max_length=2048,
+    )
+    bundle: str | None = Field(
+        default=None,
+        description="What `PUT /bundles` has answered for the packed directory.",
+        pattern=r"^sha256:[0-9a-f]{64}$",
+    )
+    ref: str | None = Field(
+        default=None,
+        description="With `git`: a branch, a tag or a whole commit id; the repository's HEAD when absent.",
+        pattern=r"^[A-Za-z0-9_][\w./+@-]*$",
+        max_length=250,
+        examples=["v1.2.0"],
+    )
+    subdir: Annotated[str, AfterValidator(_subdirectory)] | None = Field(
+        default=None,
+        description="With `git` or `bundle`: the directory in it that holds the workflow.",
+        max_length=1024,
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("path", "git", "bundle") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of path, git and bundle; given: {', '.join(given) or 'none of them'}"
+            )
+        if self.ref is not None and self.git is None:
+            raise ValueError("ref goes with git only")
+        if self.subdir is not None and self.path is not None:
+            raise ValueError("subdir goes with git or bundle only; append it to path instead")
+        return self
 
 
 class Options(_Strict):

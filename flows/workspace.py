@@ -1,4 +1,4 @@
-"""A job's directory: brings the workflow in, and writes down what came out.
+"""A job's directory: brings the workflow in, and writes down and publishes what came out.
 
 JOBS_HOME/jobs/<job id>/
   work/           a copy of the workflow's directory; Snakemake's working directory
@@ -14,17 +14,32 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-from flows.spec import SNAKEFILE_NAMES, ExecutionSpec
+from flows.bundles import BundleLimits, unpack_bundle
+from flows.git import CheckoutSettings, check_out
+from flows.spec import SNAKEFILE_NAMES, ExecutionSpec, WorkflowSource
+from flows.storage import (
+    BlobNotFound,
+    Storage,
+    StorageError,
+    StorageSettings,
+    bundle_key,
+    job_key,
+    open_storage,
+)
+from flows.trees import Refused
 
 MANIFEST_VERSION = 1
 _NOT_COPIED = frozenset({".snakemake", ".git"})
@@ -45,12 +60,21 @@ class StageError(Exception):
         self.resolution = resolution
 
 
-class WorkspaceSettings(BaseSettings):
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What came in."""
+
+    commit: str | None = None
+    """Of the git repository, if it came from one."""
+    notes: tuple[str, ...] = ()
+    """What the submitter should know about it."""
+
+
+class WorkspaceSettings(StorageSettings, BundleLimits, CheckoutSettings):
     """Where jobs live and where workflows may come from."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
-    home: Path = Field(default=Path(".jobs"), description="Holds the directories of all jobs, under `jobs/`.")
     workflow_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description="Directories under which a workflow's `path` must lie, separated by ':'."
     )
@@ -65,6 +89,8 @@ class Workspace:
     """The directory of one job."""
 
     def __init__(self, settings: WorkspaceSettings, job_id: UUID) -> None:
+        self._settings = settings
+        self._job_id = job_id
         self._roots = [root.resolve() for root in settings.workflow_roots]
         self._home = settings.home.resolve()
         self.directory = self._home / "jobs" / str(job_id)
@@ -107,18 +133,23 @@ class Workspace:
         finally:
             os.close(descriptor)
 
-    def stage(self, spec: ExecutionSpec) -> None:
+    @cached_property
+    def storage(self) -> Storage:
+        """Where bundles come from and outputs go to."""
+        return open_storage(self._settings)
+
+    def stage(self, spec: ExecutionSpec) -> Staged:
         """Make the directory and copy the workflow in, so that later changes can't reach the job.
 
-        Raises `StageError`.
+        Raises `StageError`, and `StorageError` where it is the service that can't.
         """
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
-            return
-        if not self.work.exists():
-            self._bring_in(self._source(spec.workflow.path))
+            return Staged()
+        staged = Staged() if self.work.exists() else self._bring_in(spec.workflow)
         self.config_file.write_text(json.dumps(spec.config))
         self.snakefile(spec)
+        return staged
 
     def snakefile(self, spec: ExecutionSpec) -> Path:
         """The Snakefile, relative to `work`. Raises `StageError` if there is none."""
@@ -132,15 +163,27 @@ class Workspace:
         )
 
     def publish(self, outputs: Iterable[str]) -> int:
-        """Write the manifest of those `outputs` (paths relative to `work`) that exist; their number."""
+        """Keep those `outputs` (paths relative to `work`) that exist, and the job's logs; their number.
+
+        The manifest comes last: what it lists is there. Raises `StorageError`.
+        """
         items = [
             _manifest_item(self.work, path)
             for path in sorted(set(outputs))
             if (self.work / path).is_file() and not Path(path).is_absolute()
         ]
+        logs = [log for log in (self.snakemake_log, self.event_log) if log.is_file()]
+        self.storage.publish(
+            {
+                job_key(self._job_id, "work", str(item["path"])): self.work / str(item["path"])
+                for item in items
+            }
+            | {job_key(self._job_id, log.name): log for log in logs}
+        )
         partial = self.manifest.with_suffix(".partial")
         partial.write_text(json.dumps({"version": MANIFEST_VERSION, "outputs": items}))
         partial.replace(self.manifest)  # a reader sees the whole manifest or none
+        self.storage.publish({job_key(self._job_id, self.manifest.name): self.manifest})
         return len(items)
 
     def files_of(self, outputs: Iterable[str]) -> list[str]:
@@ -158,12 +201,45 @@ class Workspace:
             ]
         return files
 
-    def _bring_in(self, source: Path) -> None:
-        """Copy the workflow; `work` is there as a whole or not at all."""
+    def _bring_in(self, workflow: WorkflowSource) -> Staged:
+        """Make `work`; it is there as a whole or not at all."""
         partial = self.work.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
+        staged = Staged()
         try:
-            shutil.copytree(source, partial, ignore=self._not_copied, symlinks=True)
+            match workflow:
+                case WorkflowSource(bundle=str(bundle)):
+                    self._unpack(bundle, workflow.subdir or ".", partial)
+                case WorkflowSource(git=str(address)):
+                    checkout = check_out(
+                        address, workflow.ref, workflow.subdir or ".", partial, self._settings, _NOT_COPIED
+                    )
+                    staged = Staged(checkout.commit, checkout.notes)
+                case _:
+                    self._copy(self._source(workflow.path or ""), partial)
+        except Refused as refusal:
+            raise StageError(str(refusal), refusal.resolution) from refusal
+        partial.replace(self.work)
+        return staged
+
+    def _unpack(self, bundle: str, subdirectory: str, directory: Path) -> None:
+        with tempfile.TemporaryFile(dir=self.directory) as archive:
+            checksum = hashlib.sha256()
+            try:
+                for chunk in self.storage.read(bundle_key(bundle)):
+                    checksum.update(chunk)
+                    archive.write(chunk)
+            except BlobNotFound:
+                raise StageError(
+                    f"there is no bundle {bundle}", "Send it with PUT /bundles and submit the job again."
+                ) from None
+            if f"sha256:{checksum.hexdigest()}" != bundle:
+                raise StorageError(f"The bundle {bundle} is damaged in the storage. Remove it there.")
+            unpack_bundle(archive, directory, self._settings, subdirectory, _NOT_COPIED)
+
+    def _copy(self, source: Path, directory: Path) -> None:
+        try:
+            shutil.copytree(source, directory, ignore=self._not_copied, symlinks=True)
         except shutil.Error as error:
             named, _, reason = error.args[0][0]
             raise StageError(
@@ -172,7 +248,6 @@ class Workspace:
             ) from error
         except OSError as error:
             raise StageError(f"the workflow can't be copied: {error.strerror}", _MAKE_READABLE) from error
-        partial.replace(self.work)
 
     def _not_copied(self, directory: str, names: list[str]) -> set[str]:
         """What is Snakemake's or Git's own, and the service's home if it lies in the workflow."""

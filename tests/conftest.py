@@ -15,10 +15,16 @@ from tests.support import WORKFLOWS, JobsClient
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The stack that `make up` starts, on free ports and a home of its own."""
+    """The stack that `make up` starts, on free ports and a home of its own.
+
+    Workflows may come from git servers of the tests, which listen on loopback.
+    """
     roots = [WORKFLOWS, tmp_path_factory.getbasetemp()]
-    with LocalStack(local_settings(tmp_path_factory.mktemp("home"), roots)) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("JOBS_GIT_ALLOW_SCHEMES", "https,http")
+        environment.setenv("JOBS_GIT_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
+        with LocalStack(local_settings(tmp_path_factory.mktemp("home"), roots)) as running:
+            yield running
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def prefect_server(home: Path) -> Iterator[str]:
 
 
 @contextmanager
-def facade_process(prefect_api_url: str, home: Path) -> Iterator[str]:
+def facade_process(prefect_api_url: str, home: Path, **variables: str) -> Iterator[str]:
     """The URL of a facade in a process of its own, started as an operator starts it."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -48,6 +48,7 @@ def facade_process(prefect_api_url: str, home: Path) -> Iterator[str]:
         "PREFECT_API_URL": prefect_api_url,
         "JOBS_HOME": str(home),
         "JOBS_API_PORT": str(port),
+        **variables,
     }
     with running_module(("api",), environment, home / "api.log", f"{url}/livez"):
         yield url

@@ -25,6 +25,7 @@ def operations(document: Any) -> dict[str, Any]:
 
 async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) -> None:
     assert set(operations(document)) == {
+        "putBundle",
         "submitJob",
         "listJobs",
         "getJob",
@@ -62,6 +63,8 @@ async def test_every_answer_has_an_example(document: Any) -> None:
         operations(document)["submitJob"]["requestBody"]["content"]["application/json"]["examples"]
     ) == {
         "snakemake",
+        "git",
+        "bundle",
         "mock",
     }
 

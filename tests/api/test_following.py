@@ -18,6 +18,7 @@ from api.following import Following
 from api.jobs import Jobs
 from api.settings import Settings
 from flows.spec import Label
+from flows.storage import open_storage
 from tests.api.support import Json, RuleJobInState, Worker, get, submit, the_problem
 
 pytestmark = pytest.mark.anyio
@@ -178,10 +179,11 @@ async def test_a_hundred_followers_cost_prefect_as_much_as_one(
             nonlocal asked
             asked += 1
 
+        settings = Settings(home=tmp_path)
         async with PrefectClient(
             prefect_api_url, httpx_settings={"event_hooks": {"request": [count]}}
         ) as client:
-            jobs = Jobs(client, Settings(home=tmp_path), "http://prefect")
+            jobs = Jobs(client, settings, open_storage(settings), "http://prefect")
             following = Following(Changes(client, 8), jobs.get, jobs.many)
 
             async def follow() -> None:

@@ -48,6 +48,7 @@ class Prefect:
             group="default",
             status=self.status,
             engine="mock",
+            commit=None,
             created_at=now,
             updated_at=now,
             started_at=now,

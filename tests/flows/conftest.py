@@ -9,6 +9,7 @@ import pytest
 
 from flows.workspace import Workspace
 from tests.flows.executions import Run, execute, new_workspace
+from tests.flows.s3 import Bucket, s3_bucket
 from tests.support import WORKFLOWS, processes_of, wait_until
 
 hypothesis.settings.register_profile("flows", database=None, deadline=None, max_examples=60)
@@ -37,6 +38,13 @@ def workspaces(tmp_path: Path) -> Iterator[NewWorkspace]:
 @pytest.fixture
 def workspace(workspaces: NewWorkspace) -> Workspace:
     return workspaces()
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    """An S3 bucket, for the tests of one file."""
+    with s3_bucket() as bucket:
+        yield bucket
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def refusal(**fields: Any) -> str:
     "fields",
     [
         {"worklfow": WORKFLOW},
-        {"workflow": WORKFLOW | {"git": "https://example.org"}},
+        {"workflow": WORKFLOW | {"url": "https://example.org"}},
         {"options": {"unlock": True}},
         {"mock": {"speed": 2}},
         {"command": "snakemake --unlock"},
@@ -120,6 +120,22 @@ def test_a_value_out_of_bounds_is_refused(fields: dict[str, Any]) -> None:
 
 def test_snakemake_needs_a_workflow() -> None:
     assert "the snakemake engine needs a workflow" in refusal(workflow=None)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "message"),
+    [
+        ({}, "given: none of them"),
+        ({"path": "/srv/x", "git": "https://example.org/x"}, "given: path, git"),
+        ({"path": "/srv/x", "ref": "main"}, "ref goes with git only"),
+        ({"path": "/srv/x", "subdir": "x"}, "append it to path"),
+        ({"git": "https://example.org/x", "subdir": "../x"}, "must be a relative path"),
+        ({"git": "https://example.org/x", "ref": "--upload-pack=x"}, "should match pattern"),
+        ({"bundle": "sha256:0"}, "should match pattern"),
+    ],
+)
+def test_a_workflow_comes_from_exactly_one_place(workflow: dict[str, Any], message: str) -> None:
+    assert message in refusal(workflow=workflow)
 
 
 def test_the_mock_engine_needs_nothing() -> None:

@@ -16,6 +16,8 @@ HIDDEN = {
     "PREFECT_API_URL": "http://prefect.example/api",
     "JOBS_HOME": "/srv/jobs",
     "JOBS_API_KEYS": "secret",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/of-the-service",
 }
 SHOWN = {"GREETING": "hello, with spaces and ü", "PREFECTURE": "Kyoto"}
 
@@ -81,7 +83,9 @@ def environment_of(run: Run) -> dict[str, str]:
 
 def test_a_rule_job_sees_no_variable_of_the_service(surrounded: Run) -> None:
     assert surrounded.exit_code == 0
-    assert [name for name in environment_of(surrounded) if name.startswith(("PREFECT_", "JOBS_"))] == []
+    assert [
+        name for name in environment_of(surrounded) if name.startswith(("PREFECT_", "JOBS_", "AWS_"))
+    ] == []
     assert not set(HIDDEN.values()) & set(environment_of(surrounded).values())
 
 

@@ -1,6 +1,7 @@
 """A job's directory: what is brought in, what is written down, and who holds it."""
 
 import hashlib
+import io
 import json
 import os
 from datetime import UTC, datetime
@@ -10,7 +11,11 @@ from uuid import uuid4
 import pytest
 
 from flows.spec import SNAKEFILE_NAMES, ExecutionSpec
-from flows.workspace import StageError, Workspace, WorkspaceSettings
+from flows.storage import StorageError, bundle_key, open_storage
+from flows.workspace import Staged, StageError, Workspace, WorkspaceSettings
+from tests.flows import archives
+from tests.flows.git_servers import Repository, serving
+from tests.flows.s3 import Bucket
 
 JOB_ID = uuid4()
 
@@ -228,3 +233,89 @@ def test_an_output_that_is_named_by_its_whole_path_is_published_under_its_relati
         (workspace.work / name).touch()
     outputs = (str(workspace.work / "a.txt"), str(workspace.work / "chunks"))
     assert set(published(workspace, *outputs)) == {"a.txt", "chunks/1.txt"}
+
+
+def test_a_bundle_is_unpacked_and_its_subdirectory_is_the_workflow(
+    workspace: Workspace, settings: WorkspaceSettings
+) -> None:
+    bundle = keep(
+        settings, {"repo/workflow/Snakefile": "rule all:\n", "repo/.git/config": "x", "README": "x"}
+    )
+    spec = spec_from(bundle=bundle, subdir="repo")
+    assert workspace.stage(spec) == Staged()
+    assert files_below(workspace.work) == {"workflow/Snakefile"}
+    assert workspace.snakefile(spec) == Path("workflow/Snakefile")
+
+
+def test_a_bundle_that_is_gone_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(StageError, match="there is no bundle") as refused:
+        workspace.stage(spec_from(bundle=f"sha256:{'0' * 64}"))
+    assert "PUT /bundles" in refused.value.resolution
+
+
+def test_a_bundle_that_was_changed_where_it_is_kept_is_not_unpacked(
+    workspace: Workspace, settings: WorkspaceSettings
+) -> None:
+    bundle = keep(settings, {"Snakefile": "rule all:\n"})
+    open_storage(settings).put(bundle_key(bundle), io.BytesIO(archives.workflow({"Snakefile": "evil"})))
+    with pytest.raises(StorageError, match="damaged"):
+        workspace.stage(spec_from(bundle=bundle))
+    assert not workspace.work.exists()
+
+
+def test_a_bundle_that_is_refused_leaves_no_workflow(
+    workspace: Workspace, settings: WorkspaceSettings
+) -> None:
+    """As one that was accepted under other limits."""
+    bundle = keep(settings, {f"f{number}": "" for number in range(20)})
+    settings.workflow_max_entries = 10
+    with pytest.raises(StageError, match="more than 10 files"):
+        workspace.stage(spec_from(bundle=bundle))
+    assert not workspace.work.exists()
+
+
+def test_a_git_repository_is_checked_out_and_its_commit_told(
+    workspace: Workspace, settings: WorkspaceSettings, tmp_path: Path
+) -> None:
+    repository = Repository(tmp_path / "repository.git")
+    commit = repository.commit({"Snakefile": b"rule all:\n"})
+    settings.git_allow_schemes, settings.git_allow_private_hosts = ("http",), ("127.0.0.1",)
+    with serving(repository) as address:
+        assert workspace.stage(spec_from(git=address)) == Staged(commit)
+    assert files_below(workspace.directory) == {"work/Snakefile", "config.json"}
+    # As after a crash: the server is gone, and need not be asked again.
+    workspace.stage(spec_from(git=address))
+
+
+def test_a_git_address_that_may_not_be_used_is_refused(workspace: Workspace) -> None:
+    with pytest.raises(StageError, match="not public") as refused:
+        workspace.stage(spec_from(git="https://127.0.0.1/x"))
+    assert "JOBS_GIT_ALLOW_PRIVATE_HOSTS" in refused.value.resolution
+    assert not workspace.work.exists()
+
+
+def test_what_a_job_has_made_goes_to_s3_as_it_lies_in_its_directory(
+    settings: WorkspaceSettings, bucket: Bucket
+) -> None:
+    settings.storage_url = f"s3://{bucket.name}/of-a-job"
+    workspace = Workspace(settings, JOB_ID)
+    (workspace.work / "results").mkdir(parents=True)
+    (workspace.work / "results" / "a.bam").write_text("reads")
+    workspace.event_log.write_text("{}\n")
+
+    published(workspace, "results/a.bam")
+
+    at = f"of-a-job/jobs/{JOB_ID}"
+    assert bucket.object_keys() == {f"{at}/outputs.json", f"{at}/events.jsonl", f"{at}/work/results/a.bam"}
+
+
+def spec_from(**workflow: str) -> ExecutionSpec:
+    return ExecutionSpec.model_validate({"workflow": workflow})
+
+
+def keep(settings: WorkspaceSettings, files: dict[str, str]) -> str:
+    """The name of a bundle of these files, as the facade keeps it."""
+    archive = archives.workflow(files)
+    bundle = f"sha256:{hashlib.sha256(archive).hexdigest()}"
+    open_storage(settings).put(bundle_key(bundle), io.BytesIO(archive))
+    return bundle

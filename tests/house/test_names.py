@@ -74,3 +74,13 @@ def test_ci_runs_what_the_readme_tells_everybody_to_run() -> None:
     assert "make test" in (PROJECT / ".ci" / "run").read_text().splitlines()
     assert "make test" in (PROJECT / "README.md").read_text()
     assert "make demo" in (PROJECT / "README.md").read_text()
+
+
+def test_the_tests_that_the_tables_of_attacks_name_are_there() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (PROJECT / "api" / "SECURITY.md").read_text())
+    assert named
+    for path, function in named:
+        assert re.search(rf"^ *(async )?def {function}\(", (PROJECT / path).read_text(), re.M), (
+            path,
+            function,
+        )

@@ -1,0 +1,292 @@
+"""A tree of files that a stranger has made: what may be in it, and how it is written here.
+
+Bundles and git repositories pass through this room, when they are checked and when they are
+written, so there is one set of rules. An entry is a claim until it is admitted:
+
+- names are relative, without `..`, backslashes and control characters, and no name stands for two
+  things;
+- links lead to places inside the tree, whatever other links they pass on their way;
+- there are only files, directories and links; their number and size are limited.
+
+Links are made last, so that nothing is ever written through one.
+"""
+
+import os
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import assert_never
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_LONGEST_PATH_BYTES = 1024
+_LONGEST_NAME_BYTES = 255
+"""As Linux has it (NAME_MAX)."""
+_DEEPEST = 64
+_LONGEST_WAY = 256
+"""Steps of a link's way, other links' ways included."""
+_SHOWN_CHARACTERS = 120
+
+_PACK_AGAIN = (
+    "Pack the workflow's directory again, with nothing in it but files, directories and links among them."
+)
+
+Parts = tuple[str, ...]
+
+
+class TreeLimits(BaseSettings):
+    """How large a workflow may be that comes as a bundle or from a git repository."""
+
+    model_config = SettingsConfigDict(env_prefix="JOBS_")
+
+    workflow_max_entries: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="The most files, directories and links in a workflow."
+    )
+    workflow_max_bytes: int = Field(
+        default=1 << 30,
+        ge=1 << 10,
+        le=1 << 40,
+        description="The most bytes of a workflow's files.",
+    )
+
+
+class Refused(Exception):
+    """What somebody has sent may not come in; `resolution` says what they can do."""
+
+    def __init__(self, message: str, resolution: str = _PACK_AGAIN) -> None:
+        super().__init__(message)
+        self.resolution = resolution
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    name: str
+    is_executable: bool
+    content: Callable[[], Iterator[bytes]]
+    """To be read before the next entry is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Symlink:
+    name: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hardlink:
+    name: str
+    target: str
+    """The name of a file that came before."""
+
+
+Entry = Directory | File | Symlink | Hardlink
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a tree holds."""
+
+    files: int
+    """Files, links included."""
+    size_bytes: int
+
+
+def check_tree(entries: Iterable[Entry], limits: TreeLimits) -> Contents:
+    """Read everything and write nothing. Raises `Refused`."""
+    inventory = _Inventory(limits)
+    for entry in entries:
+        inventory.admit(entry)
+        if isinstance(entry, File):
+            for _ in inventory.counted(entry):
+                pass
+    inventory.check_links()
+    return inventory.contents()
+
+
+def write_tree(
+    entries: Iterable[Entry], directory: Path, limits: TreeLimits, left_out: Container[str] = ()
+) -> Contents:
+    """Write the tree to `directory`, which must not exist; without what is `left_out` at any depth.
+
+    Raises `Refused`, and leaves what was written before.
+    """
+    inventory = _Inventory(limits)
+    directory.mkdir()
+    links: list[tuple[Path, Symlink | Hardlink]] = []
+    for entry in entries:
+        parts = inventory.admit(entry)
+        if any(part in left_out for part in parts):
+            continue
+        place = directory.joinpath(*parts)
+        match entry:
+            case Directory():
+                place.mkdir(parents=True, exist_ok=True)
+            case File():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                _write_file(place, inventory.counted(entry), is_executable=entry.is_executable)
+            case Symlink() | Hardlink():
+                links.append((place, entry))
+            case _:
+                assert_never(entry)
+    inventory.check_links()
+    for place, link in links:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        match link:
+            case Symlink():
+                place.symlink_to(link.target)
+            case Hardlink():
+                place.hardlink_to(directory.joinpath(*parts_of(link.target)))
+    return inventory.contents()
+
+
+def parts_of(name: str) -> Parts:
+    """The steps of a relative path; none for the tree itself. Raises `Refused`."""
+    if name.startswith("/"):
+        raise Refused(f"the name {shown(name)} is absolute")
+    if "\\" in name:
+        raise Refused(f"the name {shown(name)} holds a backslash, which other systems take for a separator")
+    if not name.isprintable():
+        raise Refused(f"the name {shown(name)} is no printable UTF-8")
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise Refused(f"the name {shown(name)} leads out of its directory by '..'")
+    longest = max((len(part.encode()) for part in parts), default=0)
+    if longest > _LONGEST_NAME_BYTES or len(name.encode()) > _LONGEST_PATH_BYTES or len(parts) > _DEEPEST:
+        raise Refused(
+            f"the name {shown(name)} is too long or too deep",
+            f"Keep names below {_LONGEST_NAME_BYTES} bytes, paths below {_LONGEST_PATH_BYTES} bytes and "
+            f"{_DEEPEST} directories.",
+        )
+    return parts
+
+
+def shown(name: str) -> str:
+    """A stranger's text, fit for a message: on one line, printable, not long."""
+    cut = name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
+    return ascii(cut) if not cut.isprintable() else repr(cut)
+
+
+class _Kind(Enum):
+    DIRECTORY = auto()
+    FILE = auto()
+    SYMLINK = auto()
+
+
+class _Inventory:
+    """What a tree holds so far; refuses what can't be a part of it."""
+
+    def __init__(self, limits: TreeLimits) -> None:
+        self._limits = limits
+        self._kinds: dict[Parts, _Kind] = {}
+        self._targets: dict[Parts, Parts] = {}
+        self._size_bytes = 0
+
+    def admit(self, entry: Entry) -> Parts:
+        """Where the entry goes."""
+        parts = parts_of(entry.name)
+        match entry:
+            case Directory():
+                self._admit_directory(parts, entry.name)
+            case File():
+                self._admit_new(parts, entry.name, _Kind.FILE)
+            case Symlink():
+                self._admit_new(parts, entry.name, _Kind.SYMLINK)
+                self._targets[parts] = _target_of(entry)
+            case Hardlink():
+                if self._kinds.get(parts_of(entry.target)) is not _Kind.FILE:
+                    raise Refused(
+                        f"the hard link {shown(entry.name)} leads to {shown(entry.target)}, "
+                        "which is no file that came before it"
+                    )
+                self._admit_new(parts, entry.name, _Kind.FILE)
+            case _:
+                assert_never(entry)
+        return parts
+
+    def counted(self, file: File) -> Iterator[bytes]:
+        """The content of the file, as long as there is room for it."""
+        for chunk in file.content():
+            self._size_bytes += len(chunk)
+            if self._size_bytes > self._limits.workflow_max_bytes:
+                raise Refused(
+                    f"the workflow's files take more than {self._limits.workflow_max_bytes:,} bytes",
+                    "Leave data out of it; the operator sets the limit with JOBS_WORKFLOW_MAX_BYTES.",
+                )
+            yield chunk
+
+    def check_links(self) -> None:
+        """To be called when all entries are known: where a link leads depends on the others."""
+        for parts in self._targets:
+            self._follow(parts)
+
+    def contents(self) -> Contents:
+        files = sum(kind is not _Kind.DIRECTORY for kind in self._kinds.values())
+        return Contents(files=files, size_bytes=self._size_bytes)
+
+    def _admit_directory(self, parts: Parts, name: str) -> None:
+        for depth in range(1, len(parts) + 1):
+            above = parts[:depth]
+            kind = self._kinds.get(above)
+            if kind is None:
+                self._add(above, _Kind.DIRECTORY)
+            elif kind is not _Kind.DIRECTORY:
+                raise Refused(
+                    f"{shown('/'.join(above))} is no directory, and {shown(name)} needs it to be one"
+                )
+
+    def _admit_new(self, parts: Parts, name: str, kind: _Kind) -> None:
+        if parts in self._kinds or not parts:
+            raise Refused(f"the name {shown(name)} stands for two things")
+        self._admit_directory(parts[:-1], name)
+        self._add(parts, kind)
+
+    def _add(self, parts: Parts, kind: _Kind) -> None:
+        self._kinds[parts] = kind
+        if len(self._kinds) > self._limits.workflow_max_entries:
+            raise Refused(
+                f"the workflow has more than {self._limits.workflow_max_entries:,} files and directories",
+                "Leave data out of it; the operator sets the limit with JOBS_WORKFLOW_MAX_ENTRIES.",
+            )
+
+    def _follow(self, link: Parts) -> None:
+        """Walk the link's way as the kernel would. Raises `Refused` where it leaves the tree."""
+        position = list(link[:-1])
+        ahead = list(reversed(self._targets[link]))
+        for _ in range(_LONGEST_WAY):
+            if not ahead:
+                return
+            step = ahead.pop()
+            if step != "..":
+                position.append(step)
+                if through := self._targets.get(tuple(position)):
+                    position.pop()
+                    ahead.extend(reversed(through))
+            elif position:
+                position.pop()
+            else:
+                raise Refused(f"the link {shown('/'.join(link))} leads out of the workflow's directory")
+        raise Refused(f"the link {shown('/'.join(link))} leads in a circle, or takes too long a way")
+
+
+def _target_of(link: Symlink) -> Parts:
+    if link.target.startswith("/") or "\\" in link.target or not link.target.isprintable():
+        raise Refused(
+            f"the link {shown(link.name)} leads to {shown(link.target)}, outside of the workflow's directory"
+        )
+    if len(link.target.encode()) > _LONGEST_PATH_BYTES or not link.target:
+        raise Refused(f"the link {shown(link.name)} leads nowhere: its target is empty or too long")
+    return tuple(part for part in link.target.split("/") if part not in ("", "."))
+
+
+def _write_file(place: Path, content: Iterator[bytes], *, is_executable: bool) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with open(os.open(place, flags, 0o777 if is_executable else 0o666), "wb") as file:
+        for chunk in content:
+            file.write(chunk)
