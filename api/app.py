@@ -1,6 +1,7 @@
 """The facade as an ASGI application: it owns the client to Prefect and makes every error a problem."""
 
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from inspect import isclass
@@ -15,12 +16,18 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from api.access import declare_tokens
+from api.gate import Gate
 from api.jobs import Jobs
+from api.opening import check_opening, token_source
 from api.outputs import Outputs
-from api.problems import MEDIA_TYPE, Problem, ProblemError
+from api.problems import MEDIA_TYPE, Problem, ProblemError, problem_response
+from api.rates import Rates
 from api.routes import router
 from api.settings import Settings
 from api.validation import problem_of
+
+_log = logging.getLogger(__name__)
 
 # For one attempt at one call to Prefect. Waiting for a free connection has no limit of its own:
 # Prefect's client would answer that with a pause of seconds before it queues again.
@@ -28,13 +35,14 @@ _ATTEMPT_TIMEOUT = httpx.Timeout(10, connect=3, pool=None)
 
 
 class Facade(FastAPI):
-    """An application whose OpenAPI document declares problems by their media type."""
+    """An application whose OpenAPI document declares tokens, and problems by their media type."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             for path in super().openapi()["paths"].values():
                 for operation in path.values():
                     _declare_problems(operation["responses"])
+            declare_tokens(super().openapi())
         return super().openapi()
 
 
@@ -53,6 +61,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.outputs = Outputs(settings.home)
+    app.state.tokens = token_source(settings)
+    rates = Rates(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
+    app.add_middleware(Gate, tokens=app.state.tokens, rates=rates)
     app.include_router(router)
     return app
 
@@ -60,6 +71,12 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
+    check_opening(settings, app.state.tokens)
+    if app.state.tokens is None:
+        _log.warning(
+            "Tokens are off: everybody on this machine may submit, see and cancel every job. "
+            "`python -m api tokens create` makes tokens."
+        )
     if not PREFECT_API_URL.value():
         # Prefect's client would start a server of its own, on SQLite.
         raise RuntimeError(
@@ -73,7 +90,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _on_problem(request: Request, error: ProblemError) -> JSONResponse:
-    return _response(error.problem(request.url.path), error.headers)
+    return problem_response(error.problem(request.url.path), error.headers)
 
 
 async def _on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -88,7 +105,7 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         instance=request.url.path,
         resolution="/docs lists the paths and methods that there are.",
     )
-    return _response(problem, error.headers or {})
+    return problem_response(problem, error.headers or {})
 
 
 async def _on_defect(request: Request, error: Exception) -> JSONResponse:
@@ -100,16 +117,7 @@ async def _on_defect(request: Request, error: Exception) -> JSONResponse:
         instance=request.url.path,
         resolution="Tell the operator: the service's log has the details.",
     )
-    return _response(problem, {})
-
-
-def _response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
-    return JSONResponse(
-        problem.model_dump(exclude_none=True),
-        status_code=problem.status,
-        headers=dict(headers),
-        media_type=MEDIA_TYPE,
-    )
+    return problem_response(problem, {})
 
 
 def _request_model(request: Request) -> type[BaseModel] | None:

@@ -7,6 +7,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Body, Depends, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
+from api.access import WithCaller
 from api.bodies import JsonBodyRoute
 from api.jobs import Jobs
 from api.outputs import Outputs
@@ -18,9 +19,9 @@ from flows.spec import JobSpec
 router = APIRouter(route_class=JsonBodyRoute)
 
 
-def _jobs(request: Request) -> Jobs:
+def _jobs(request: Request, caller: WithCaller) -> Jobs:
     jobs: Jobs = request.app.state.jobs
-    return jobs
+    return jobs.seen_by(caller)
 
 
 def _outputs(request: Request) -> Outputs:

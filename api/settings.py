@@ -3,9 +3,9 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, HttpUrl, field_validator
+from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -42,6 +42,36 @@ class Settings(BaseSettings):
         description="Where clients reach Prefect's UI; beside PREFECT_API_URL when absent.",
     )
 
+    tokens_file: Path | None = Field(
+        default=None,
+        description="Who may come in: the file that `python -m api tokens` writes. "
+        "Without it and JOBS_TOKENS, everybody on this machine may.",
+    )
+    tokens: SecretStr | None = Field(
+        default=None, description="The content of such a file instead, where secrets are variables."
+    )
+    rate_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        description="Requests per second of one token, or of one address without tokens; "
+        "no limit when absent.",
+    )
+    rate_burst: int = Field(
+        default=50, ge=1, le=100_000, description="Requests that may come at once before that limit counts."
+    )
+    max_open_jobs_per_group: int | None = Field(
+        default=None,
+        ge=1,
+        description="Jobs of one group that may be open, waiting ones included; no limit when absent.",
+    )
+
+    @model_validator(mode="after")
+    def _tokens_come_from_one_place(self) -> Self:
+        if self.tokens is not None and self.tokens_file is not None:
+            raise ValueError("JOBS_TOKENS and JOBS_TOKENS_FILE are both set; unset one of them")
+        return self
+
     @field_validator("workflow_roots", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -50,6 +80,11 @@ class Settings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [part for part in value.split(os.pathsep) if part]
+
+    @field_validator("tokens_file", mode="after")
+    @classmethod
+    def _absolute_file(cls, value: Path | None) -> Path | None:
+        return value.absolute() if value else None
 
     @field_validator("home", "workflow_roots", mode="after")
     @classmethod
