@@ -6,6 +6,7 @@ import sys
 import uvicorn
 
 from api.app import create_app
+from api.logs import configure_logs
 from api.opening import StaysClosed, check_opening, token_source
 from api.settings import Settings
 from api.token_commands import add_token_commands, run_token_command
@@ -27,7 +28,14 @@ def serve(settings: Settings) -> int:
     except StaysClosed as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    uvicorn.run(create_app(settings), host=settings.api_host, port=settings.api_port)
+    configure_logs(settings.log_format)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,  # `api.observation` writes these lines
+    )
     return 0
 
 

@@ -18,12 +18,17 @@ from starlette.exceptions import HTTPException
 
 from api.access import declare_tokens
 from api.gate import Gate
+from api.health import Health
 from api.jobs import Jobs
+from api.metrics import Metrics
+from api.observation import Observation
 from api.opening import check_opening, token_source
 from api.outputs import Outputs
+from api.overview import Overview
 from api.problems import MEDIA_TYPE, Problem, ProblemError, problem_response
 from api.rates import Rates
 from api.routes import router
+from api.service_routes import service_router
 from api.settings import Settings
 from api.validation import problem_of
 
@@ -32,6 +37,10 @@ _log = logging.getLogger(__name__)
 # For one attempt at one call to Prefect. Waiting for a free connection has no limit of its own:
 # Prefect's client would answer that with a pause of seconds before it queues again.
 _ATTEMPT_TIMEOUT = httpx.Timeout(10, connect=3, pool=None)
+
+
+_PROBE_SECONDS = 3.0
+"""Who asks whether the service is ready does not wait for long."""
 
 
 class Facade(FastAPI):
@@ -64,7 +73,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.tokens = token_source(settings)
     rates = Rates(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
     app.add_middleware(Gate, tokens=app.state.tokens, rates=rates)
+    app.add_middleware(Observation)
     app.include_router(router)
+    app.include_router(service_router)
     return app
 
 
@@ -86,6 +97,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     ui_url = str(settings.public_prefect_ui_url or PREFECT_UI_URL.value()).rstrip("/")
     async with get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT}) as client:
         app.state.jobs = Jobs(client, settings, ui_url)
+        overview = Overview(client, settings.read_patience_seconds)
+        probe = Overview(client, min(settings.read_patience_seconds, _PROBE_SECONDS))
+        app.state.health = Health(probe, settings.home, app.state.tokens)
+        app.state.metrics = Metrics(overview)
         yield
 
 
@@ -129,5 +144,6 @@ def _request_model(request: Request) -> type[BaseModel] | None:
 
 def _declare_problems(responses: dict[str, Any]) -> None:
     for status, response in responses.items():
-        if status >= "400":
+        content = response.get("content", {}).get("application/json", {})
+        if status >= "400" and content.get("schema", {}).get("$ref", "").endswith("/Problem"):
             response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}

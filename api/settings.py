@@ -2,11 +2,21 @@
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class LogFormat(StrEnum):
+    """How a line of the log is written."""
+
+    TEXT = "text"
+    """For people."""
+    JSON = "json"
+    """For programs: one object a line."""
 
 
 class Settings(BaseSettings):
@@ -64,6 +74,10 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         description="Jobs of one group that may be open, waiting ones included; no limit when absent.",
+    )
+
+    log_format: LogFormat = Field(
+        default=LogFormat.TEXT, description="How the log is written: `text` or `json`, one object a line."
     )
 
     @model_validator(mode="after")

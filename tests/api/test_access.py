@@ -34,6 +34,7 @@ READS = {
     "listLogs": ("GET", "/jobs/{job_id}/logs"),
     "listOutputs": ("GET", "/jobs/{job_id}/outputs"),
     "downloadOutput": ("GET", "/jobs/{job_id}/outputs/result.txt"),
+    "readMetrics": ("GET", "/metrics"),
 }
 CHANGES = {
     "submitJob": ("POST", "/jobs"),
@@ -171,7 +172,7 @@ async def test_what_is_not_known_to_be_open_is_closed(guarded: httpx.AsyncClient
     the_problem(await guarded.get(f"http://jobs.example.org{path}"), 401)
 
 
-@pytest.mark.parametrize("path", ["/livez", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs", "/openapi.json"])
 async def test_health_and_documentation_are_open(guarded: httpx.AsyncClient, path: str) -> None:
     assert (await guarded.get(path)).status_code == 200
 
