@@ -1,5 +1,7 @@
 """The facade as an ASGI application: it owns the client to Prefect and makes every error a problem."""
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +19,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from api.access import declare_tokens
+from api.deliveries import Deliveries
 from api.gate import Gate
 from api.health import Health
 from api.jobs import Jobs
@@ -30,6 +33,7 @@ from api.rates import Rates
 from api.routes import router
 from api.service_routes import service_router
 from api.settings import Settings
+from api.signing import signing_key
 from api.validation import problem_of
 
 _log = logging.getLogger(__name__)
@@ -100,8 +104,35 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         overview = Overview(client, settings.read_patience_seconds)
         probe = Overview(client, min(settings.read_patience_seconds, _PROBE_SECONDS))
         app.state.health = Health(probe, settings.home, app.state.tokens)
-        app.state.metrics = Metrics(overview)
+        metrics = app.state.metrics = Metrics(overview)
+        async with _delivering(settings, overview, ui_url, metrics):
+            yield
+
+
+@asynccontextmanager
+async def _delivering(
+    settings: Settings, overview: Overview, prefect_ui_url: str, metrics: Metrics
+) -> AsyncIterator[None]:
+    """Delivers webhooks meanwhile, if they can be signed."""
+    if settings.webhook_secret is None:
         yield
+        return
+    deliveries = Deliveries(
+        overview,
+        signing_key(settings.webhook_secret.get_secret_value()),
+        retry_seconds=settings.webhook_retry_seconds,
+        poll_seconds=settings.webhook_poll_seconds,
+        private_hosts=settings.webhook_allowed_private_hosts,
+        prefect_ui_url=prefect_ui_url,
+        count=metrics.count_webhook,
+    )
+    running = asyncio.create_task(deliveries.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
 
 
 async def _on_problem(request: Request, error: ProblemError) -> JSONResponse:

@@ -37,6 +37,7 @@ from api.settings import Settings
 from api.statuses import OPEN_STATUSES, JobStatus
 from api.task_pages import Mark, next_task_runs
 from api.translation import job_from, log_line_from, rule_job_from
+from api.webhooks import check_webhook
 from api.workflows import check_workflow
 from flows.spec import FLOW_NAME, JobSpec, Label
 
@@ -75,9 +76,15 @@ class Jobs:
     async def submit(self, spec: JobSpec) -> Job:
         """Makes one job of `spec`, or none.
 
-        Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge`, `TooManyOpenJobs` and `RefusedByPrefect`.
+        Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge`, `TooManyOpenJobs`, `WebhookRefused`
+        and `RefusedByPrefect`.
         """
         await anyio.to_thread.run_sync(check_workflow, spec, self._settings.workflow_roots)
+        check_webhook(
+            spec.webhook,
+            can_sign=self._settings.webhook_secret is not None,
+            private_hosts=self._settings.webhook_allowed_private_hosts,
+        )
         _check_size(spec)
         # Prefect's client sends a request again without knowing what became of the first one.
         idempotency_key = str(uuid4())
@@ -214,7 +221,7 @@ class Jobs:
             "name": spec.name,
             "tags": spec.prefect_tags(),
             "idempotency_key": idempotency_key,
-            "labels": {Label.SPEC_SHA256.value: _fingerprint(spec)},
+            "labels": _labels(spec),
             "state": {"type": StateType.SCHEDULED},
         }
         response = await self._client.request(
@@ -275,6 +282,11 @@ def _check_size(spec: JobSpec) -> None:
             f"The job spec takes {size:,} bytes where Prefect keeps at most {largest:,}.",
             "Put what is large into files of the workflow and name those in `config`.",
         )
+
+
+def _labels(spec: JobSpec) -> dict[str, str]:
+    labels = {Label.SPEC_SHA256.value: _fingerprint(spec)}
+    return labels | ({Label.WEBHOOK_URL.value: str(spec.webhook.url)} if spec.webhook else {})
 
 
 def _fingerprint(spec: JobSpec) -> str:

@@ -76,7 +76,7 @@ class Metrics:
         self._rule_jobs = Gauge(
             "jobs_rule_jobs", "Rule jobs of the jobs that are open.", ("status",), registry=self._registry
         )
-        self.webhooks = Counter(
+        self._webhooks = Counter(
             "jobs_webhooks", "Tries to deliver a webhook.", ("outcome",), registry=self._registry
         )
 
@@ -85,6 +85,9 @@ class Metrics:
         method = method if method in _METHODS else "OTHER"
         self._requests.labels(method, route, str(status)).inc()
         self._request_seconds.labels(method, route).observe(seconds)
+
+    def count_webhook(self, outcome: str) -> None:
+        self._webhooks.labels(outcome).inc()
 
     async def exposition(self) -> bytes:
         """Everything in the text format of Prometheus; without Prefect, what the facade itself knows."""

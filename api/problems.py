@@ -12,6 +12,7 @@
     ├── InvalidRequest      422  the fields listed under `errors` are wrong
     │   ├── UnknownGroup         no deployment of that name
     │   ├── WorkflowRefused      the workflow is not where the spec says, or may not be used
+    │   ├── WebhookRefused       nobody may be told there, or nobody at all
     │   └── RefusedByPrefect     Prefect does not accept what we made of the request
     ├── NotFound            404  no such job, rule job or output
     ├── JobAlreadyFinished  409  there is nothing left to cancel
@@ -179,6 +180,13 @@ class WorkflowRefused(InvalidRequest):
 
     slug = "workflow-refused"
     title = "Workflow refused"
+
+
+class WebhookRefused(InvalidRequest):
+    """Nobody may be told there, or nobody at all."""
+
+    slug = "webhook-refused"
+    title = "Webhook refused"
 
 
 class RefusedByPrefect(InvalidRequest):

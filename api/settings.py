@@ -9,6 +9,8 @@ from typing import Annotated, Self
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from api.signing import signing_key
+
 
 class LogFormat(StrEnum):
     """How a line of the log is written."""
@@ -22,7 +24,11 @@ class LogFormat(StrEnum):
 class Settings(BaseSettings):
     """Read once at start from the environment, every variable with the prefix `JOBS_`."""
 
-    model_config = SettingsConfigDict(env_prefix="JOBS_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="JOBS_",
+        frozen=True,
+        hide_input_in_errors=True,  # a secret with a mistake in it is still one
+    )
 
     home: Path = Field(
         default=Path(".jobs"),
@@ -79,6 +85,40 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(
         default=LogFormat.TEXT, description="How the log is written: `text` or `json`, one object a line."
     )
+
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Signs webhooks: `whsec_` and 24 to 64 random bytes in base64. No webhooks when absent.",
+    )
+    webhook_allowed_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        max_length=100,
+        description="Names or addresses to which webhooks may lead although they are private, "
+        "also without https; separated by commas.",
+    )
+    webhook_retry_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+        default=(5, 30, 120, 300, 900, 1800, 3600),
+        max_length=50,
+        description="When a webhook that failed is tried again, in seconds from the end of the job; "
+        "separated by commas.",
+    )
+    webhook_poll_seconds: float = Field(
+        default=2.0, gt=0, le=60, description="How often Prefect is asked which jobs have ended."
+    )
+
+    @field_validator("webhook_allowed_private_hosts", "webhook_retry_seconds", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [part.strip().strip("[]").lower() for part in value.split(",") if part.strip()]
+
+    @field_validator("webhook_secret", mode="after")
+    @classmethod
+    def _can_sign(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            signing_key(value.get_secret_value())
+        return value
 
     @model_validator(mode="after")
     def _tokens_come_from_one_place(self) -> Self:
