@@ -25,12 +25,13 @@ def main() -> int:
 def serve(settings: Settings) -> int:
     try:
         check_opening(settings, token_source(settings))
+        app = create_app(settings)
     except StaysClosed as error:
         sys.stderr.write(f"{error}\n")
         return 1
     configure_logs(settings.log_format)
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from inspect import isclass
 from typing import Any, get_type_hints
 
+import anyio.to_thread
 import httpx
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -34,6 +35,7 @@ from api.routes import router
 from api.service_routes import service_router
 from api.settings import Settings
 from api.signing import signing_key
+from api.telemetry import is_wanted, trace
 from api.validation import problem_of
 
 _log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     rates = Rates(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
     app.add_middleware(Gate, tokens=app.state.tokens, rates=rates)
     app.add_middleware(Observation)
+    app.state.end_traces = trace(app) if is_wanted(settings.otel) else None
     app.include_router(router)
     app.include_router(service_router)
     return app
@@ -99,14 +102,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             "for example http://127.0.0.1:4200/api."
         )
     ui_url = str(settings.public_prefect_ui_url or PREFECT_UI_URL.value()).rstrip("/")
-    async with get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT}) as client:
+    async with AsyncExitStack() as stack:
+        if app.state.end_traces is not None:
+            stack.push_async_callback(anyio.to_thread.run_sync, app.state.end_traces)
+        client = await stack.enter_async_context(get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT}))
         app.state.jobs = Jobs(client, settings, ui_url)
         overview = Overview(client, settings.read_patience_seconds)
         probe = Overview(client, min(settings.read_patience_seconds, _PROBE_SECONDS))
         app.state.health = Health(probe, settings.home, app.state.tokens)
         metrics = app.state.metrics = Metrics(overview)
-        async with _delivering(settings, overview, ui_url, metrics):
-            yield
+        await stack.enter_async_context(_delivering(settings, overview, ui_url, metrics))
+        yield
 
 
 @asynccontextmanager

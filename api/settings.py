@@ -86,6 +86,10 @@ class Settings(BaseSettings):
         default=LogFormat.TEXT, description="How the log is written: `text` or `json`, one object a line."
     )
 
+    otel: bool | None = Field(
+        default=None,
+        description="Whether requests are traced; when absent, if OTEL_EXPORTER_OTLP_ENDPOINT is set.",
+    )
     webhook_secret: SecretStr | None = Field(
         default=None,
         description="Signs webhooks: `whsec_` and 24 to 64 random bytes in base64. No webhooks when absent.",
