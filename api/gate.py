@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -54,13 +55,13 @@ class Gate:
             )
             await answer(scope, receive, send)
         else:
-            scope.setdefault("state", {})["caller"] = caller
             await self._app(scope, receive, send)
 
     def _caller(self, scope: Scope) -> Caller:
         """Raises `_Refused`."""
         if self._tokens is None:
             _check_is_local(scope)
+            scope.setdefault("state", {})["caller"] = ANYONE
             self._check_rate(f"address {_address(scope)}")
             return ANYONE
         secret = _bearer_token(scope)
@@ -77,6 +78,7 @@ class Gate:
                 )
             ) from error
         if isinstance(found, Caller):
+            scope.setdefault("state", {})["caller"] = found  # who is refused is logged as well
             self._check_rate(f"token {found.name}")
             return found
         self._check_rate(f"address {_address(scope)}")
@@ -128,15 +130,20 @@ def _check_is_local(scope: Scope) -> None:
       the server was told to listen elsewhere than `JOBS_API_HOST` says.
     - So must be the name that was asked for. A web page whose own name leads to loopback
       (DNS rebinding) has a browser send that name.
+    - And the page that asks, if it is one: a form needs nobody's leave to be sent elsewhere.
     """
+    headers = Headers(scope=scope)
     server = scope.get("server")
-    host = Headers(scope=scope).get("host", "").rpartition("@")[2]
+    host = headers.get("host", "").rpartition("@")[2]
     name = host.rpartition(":")[0] if _has_port(host) else host
+    origin = headers.get("origin")
     arrived_here = server is None or not _is_address(server[0]) or is_loopback(server[0])
-    if not arrived_here or not is_loopback(name):
+    sent_from_here = origin is None or is_loopback(urlsplit(origin).hostname or "")
+    if not (arrived_here and is_loopback(name) and sent_from_here):
         raise _Refused(
             NotAllowed(
-                "Without tokens this service answers on loopback only, and by that name.",
+                "Without tokens this service answers on loopback only, by that name, and to no page of "
+                "elsewhere.",
                 "Ask http://127.0.0.1 or http://localhost on its machine; or tell the operator to make "
                 "tokens: `python -m api tokens create`.",
             )

@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import TextIO
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 from api.observation import job_id_of_request
@@ -32,6 +33,7 @@ def _formatter(log_format: LogFormat) -> logging.Formatter:
                 "{levelname}{name}{message}{job_id}",
                 style="{",
                 timestamp="timestamp",
+                reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's message once more
                 rename_fields={"levelname": "level", "name": "logger"},
             )
 

@@ -1,7 +1,7 @@
 """How fast somebody may ask: a bucket of tries for each, which fills again as time goes by.
 
-In memory, so every replica allows this rate. The well-kept libraries count within windows
-(`limits`), which lets twice the rate through where two of them meet.
+In memory, so every replica allows this rate. `limits`, which is well kept, has windows and no
+bucket: two that meet let twice the rate through, and the one that moves keeps every request.
 """
 
 import time

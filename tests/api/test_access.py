@@ -292,6 +292,19 @@ class TestWithoutTokens:
 
         assert "loopback only" in problem["detail"]
 
+    @pytest.mark.parametrize("origin", ["https://example.org", "http://127.0.0.1.example.org", "null"])
+    async def test_a_page_of_elsewhere_is_not(self, api: httpx.AsyncClient, origin: str) -> None:
+        """A browser asks nobody before it sends a form, and cancelling takes no body."""
+        response = await api.post(f"/jobs/{uuid4()}/cancel", headers={"Origin": origin})
+
+        the_problem(response, 403)
+
+    @pytest.mark.parametrize(
+        "origin", ["http://127.0.0.1:8000", "http://localhost:3000", "http://[::1]:8000"]
+    )
+    async def test_a_page_of_this_machine_is(self, api: httpx.AsyncClient, origin: str) -> None:
+        assert (await api.get("/jobs?limit=1", headers={"Origin": origin})).status_code == 200
+
     async def test_a_request_that_came_in_by_another_address_is_not(self, home: Path) -> None:
         """As it does when a server was told to listen elsewhere than the settings say."""
         app = create_app(Settings(home=home))

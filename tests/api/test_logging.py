@@ -100,9 +100,13 @@ async def test_a_token_is_named_and_never_shown(
         await client.get("/jobs?limit=1", headers={"Authorization": f"Bearer {secret}"})
         await client.get("/jobs", headers={"Authorization": "Bearer jobs_guessed"})
 
-    known, guessed = access_lines(log)
+        reading = TokenFile(path).create("reader", ["*"], TokenScope.READ)
+        await client.post("/jobs", headers={"Authorization": f"Bearer {reading}"})
+
+    known, guessed, refused = access_lines(log)
     assert (known["caller"], known["status"]) == ("ci", 200)
     assert (guessed["caller"], guessed["status"]) == (None, 401)
+    assert (refused["caller"], refused["status"]) == ("reader", 403)
     assert secret not in log.getvalue()
     assert "jobs_guessed" not in log.getvalue()
 
