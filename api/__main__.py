@@ -1,15 +1,44 @@
-"""Starts the facade: `python -m api`."""
+"""Starts the facade, `python -m api`; and makes its tokens, `python -m api tokens`."""
+
+import argparse
+import sys
 
 import uvicorn
 
 from api.app import create_app
+from api.logs import configure_logs
+from api.opening import StaysClosed, check_opening, token_source
 from api.settings import Settings
+from api.token_commands import add_token_commands, run_token_command
 
 
-def main() -> None:
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
+    add_token_commands(parser.add_subparsers(metavar="COMMAND"))
+    arguments = parser.parse_args()
     settings = Settings()
-    uvicorn.run(create_app(settings), host=settings.api_host, port=settings.api_port)
+    if "command" in arguments:
+        return run_token_command(arguments, settings.tokens_file)
+    return serve(settings)
+
+
+def serve(settings: Settings) -> int:
+    try:
+        check_opening(settings, token_source(settings))
+        app = create_app(settings)
+    except StaysClosed as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    configure_logs(settings.log_format)
+    uvicorn.run(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,  # `api.observation` writes these lines
+    )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,15 @@
 """The facade as an ASGI application: it owns the client to Prefect and makes every error a problem."""
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from inspect import isclass
 from typing import Any, get_type_hints
 
+import anyio.to_thread
 import httpx
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,32 +21,49 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from api import streams
+from api.access import declare_tokens
 from api.bundles import Bundles
 from api.changes import Changes
+from api.deliveries import Deliveries
 from api.following import Following
+from api.gate import Gate
+from api.health import Health
 from api.jobs import Jobs
+from api.metrics import Metrics
+from api.observation import Observation
+from api.opening import check_opening, token_source
 from api.outputs import Outputs
-from api.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable
+from api.overview import Overview
+from api.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable, problem_response
+from api.rates import Rates
 from api.routes import router
+from api.service_routes import service_router
 from api.settings import Settings
+from api.signing import signing_key
+from api.telemetry import is_wanted, trace
 from api.validation import problem_of
 from flows.storage import StorageError, open_storage
+
+_log = logging.getLogger(__name__)
 
 # For one attempt at one call to Prefect. Waiting for a free connection has no limit of its own:
 # Prefect's client would answer that with a pause of seconds before it queues again.
 _ATTEMPT_TIMEOUT = httpx.Timeout(10, connect=3, pool=None)
 
-logger = logging.getLogger("api")
+
+_PROBE_SECONDS = 3.0
+"""Who asks whether the service is ready does not wait for long."""
 
 
 class Facade(FastAPI):
-    """An application whose OpenAPI document declares problems by their media type."""
+    """An application whose OpenAPI document declares tokens, and problems by their media type."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             for path in super().openapi()["paths"].values():
                 for operation in path.values():
                     _declare_problems(operation["responses"])
+            declare_tokens(super().openapi())
         return super().openapi()
 
 
@@ -66,14 +86,26 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.storage = open_storage(settings)
     app.state.outputs = Outputs(app.state.storage)
     app.state.bundles = Bundles(app.state.storage, settings, settings.home / "bundles")
+    app.state.tokens = token_source(settings)
+    rates = Rates(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
+    app.add_middleware(Gate, tokens=app.state.tokens, rates=rates)
+    app.add_middleware(Observation)
+    app.state.end_traces = trace(app) if is_wanted(settings.otel) else None
     app.include_router(streams.router)  # before /jobs/{job_id}, which would take "events" for an id
     app.include_router(router)
+    app.include_router(service_router)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
+    check_opening(settings, app.state.tokens)
+    if app.state.tokens is None:
+        _log.warning(
+            "Tokens are off: everybody on this machine may submit, see and cancel every job. "
+            "`python -m api tokens create` makes tokens."
+        )
     if not PREFECT_API_URL.value():
         # Prefect's client would start a server of its own, on SQLite.
         raise RuntimeError(
@@ -81,14 +113,49 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             "for example http://127.0.0.1:4200/api."
         )
     ui_url = str(settings.public_prefect_ui_url or PREFECT_UI_URL.value()).rstrip("/")
-    async with get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT}) as client:
+    async with AsyncExitStack() as stack:
+        if app.state.end_traces is not None:
+            stack.push_async_callback(anyio.to_thread.run_sync, app.state.end_traces)
+        client = await stack.enter_async_context(get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT}))
         jobs = app.state.jobs = Jobs(client, settings, app.state.storage, ui_url)
-        app.state.following = Following(Changes(client, settings.read_patience_seconds), jobs.get, jobs.many)
+        changes = Changes(client, settings.read_patience_seconds)
+        app.state.following = Following(changes, jobs.get, jobs.many)
+        overview = Overview(client, settings.read_patience_seconds)
+        probe = Overview(client, min(settings.read_patience_seconds, _PROBE_SECONDS))
+        app.state.health = Health(probe, settings.home, app.state.tokens)
+        metrics = app.state.metrics = Metrics(overview)
+        await stack.enter_async_context(_delivering(settings, overview, ui_url, metrics))
         yield
 
 
+@asynccontextmanager
+async def _delivering(
+    settings: Settings, overview: Overview, prefect_ui_url: str, metrics: Metrics
+) -> AsyncIterator[None]:
+    """Delivers webhooks meanwhile, if they can be signed."""
+    if settings.webhook_secret is None:
+        yield
+        return
+    deliveries = Deliveries(
+        overview,
+        signing_key(settings.webhook_secret.get_secret_value()),
+        retry_seconds=settings.webhook_retry_seconds,
+        poll_seconds=settings.webhook_poll_seconds,
+        private_hosts=settings.webhook_allowed_private_hosts,
+        prefect_ui_url=prefect_ui_url,
+        count=metrics.count_webhook,
+    )
+    running = asyncio.create_task(deliveries.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
 async def _on_problem(request: Request, error: ProblemError) -> JSONResponse:
-    return _response(error.problem(request.url.path), error.headers)
+    return problem_response(error.problem(request.url.path), error.headers)
 
 
 async def _on_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -103,12 +170,12 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         instance=request.url.path,
         resolution="/docs lists the paths and methods that there are.",
     )
-    return _response(problem, error.headers or {})
+    return problem_response(problem, error.headers or {})
 
 
 async def _on_storage_error(request: Request, error: StorageError) -> JSONResponse:
     """Where things are kept is the operator's business: the log says it, the answer does not."""
-    logger.error("%s %s: %s", request.method, request.url.path, error)
+    _log.error("%s %s: %s", request.method, request.url.path, error)
     problem = StorageUnavailable(
         "The storage of bundles and outputs can't do its work.",
         "Try again later; if it goes on, tell the operator: the service's log has the details.",
@@ -130,16 +197,7 @@ async def _on_defect(request: Request, error: Exception) -> JSONResponse:
         instance=request.url.path,
         resolution="Tell the operator: the service's log has the details.",
     )
-    return _response(problem, {})
-
-
-def _response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
-    return JSONResponse(
-        problem.model_dump(exclude_none=True),
-        status_code=problem.status,
-        headers=dict(headers),
-        media_type=MEDIA_TYPE,
-    )
+    return problem_response(problem, {})
 
 
 def _request_model(request: Request) -> type[BaseModel] | None:
@@ -154,3 +212,6 @@ def _declare_problems(responses: dict[str, Any]) -> None:
         if status >= "400":
             (schema,) = response["content"].values()  # under the media type of a success
             response["content"] = {MEDIA_TYPE: schema}
+        content = response.get("content", {}).get("application/json", {})
+        if status >= "400" and content.get("schema", {}).get("$ref", "").endswith("/Problem"):
+            response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}

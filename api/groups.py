@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
 from uuid import UUID
 
+from api.access import Caller
 from api.problems import FieldProblem, UnknownGroup
 
 LIFETIME_SECONDS = 5.0
@@ -20,13 +21,17 @@ class Groups:
         self._names: Mapping[UUID, str] = {}
         self._expires = 0.0
 
-    async def deployment_of(self, group: str, pointer: str = "#/group") -> UUID:
-        """The deployment that is `group`; `pointer` says where the client named it. Raises `UnknownGroup`."""
+    async def deployment_of(self, group: str, caller: Caller, pointer: str = "#/group") -> UUID:
+        """The deployment that is `group`; `pointer` says where the client named it.
+
+        Raises `UnknownGroup` for a group of others as for one that is not: both are none of
+        the caller's, and which there are is not told.
+        """
         known = _by_name(await self._known())
         if group not in known:
             known = _by_name(await self._refreshed())
-        if group not in known:
-            raise unknown_group(group, sorted(known), pointer)
+        if group not in known or not caller.may_see(group):
+            raise unknown_group(group, sorted(filter(caller.may_see, known)), pointer)
         return known[group]
 
     async def name_of(self, deployment_id: UUID | None) -> str | None:
@@ -36,9 +41,10 @@ class Groups:
         known = await self._known()
         return known.get(deployment_id) or (await self._refreshed()).get(deployment_id)
 
-    async def names(self) -> Mapping[UUID, str]:
-        """Every group by the id of its deployment."""
-        return await self._known()
+    async def names(self, caller: Caller) -> Mapping[UUID, str]:
+        """Every group of the caller's by the id of its deployment."""
+        known = await self._known()
+        return {deployment_id: name for deployment_id, name in known.items() if caller.may_see(name)}
 
     def forget(self) -> None:
         """Read them again at the next question."""

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
+from copy import copy
 from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
-from typing import cast
+from typing import Self, cast
 from uuid import UUID, uuid4
 
 import anyio
@@ -21,20 +22,28 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.states import Cancelling
 
+from api.access import ANYONE, Caller
 from api.cursors import JobPosition, LogPosition, RuleJobPosition
 from api.filters import flow_run_filter, log_filter, task_run_filter
 from api.groups import Groups
 from api.live import LiveJobs
 from api.log_pages import LogKey, next_logs
 from api.patience import patience
-from api.problems import BodyTooLarge, IdempotencyKeyReused, JobAlreadyFinished, NotFound
+from api.problems import (
+    BodyTooLarge,
+    IdempotencyKeyReused,
+    JobAlreadyFinished,
+    NotFound,
+    TooManyOpenJobs,
+)
 from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.rows import FLOW_RUN_ROWS, FlowRunRow
 from api.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
 from api.settings import Settings
-from api.statuses import JobStatus
+from api.statuses import OPEN_STATUSES, JobStatus
 from api.task_pages import Mark, next_task_runs
 from api.translation import job_from, log_line_from, rule_job_from
+from api.webhooks import check_webhook
 from api.workflows import check_workflow
 from flows.spec import FLOW_NAME, JobSpec, Label
 from flows.storage import Storage
@@ -48,7 +57,10 @@ _ENDED = (JobStatus.COMPLETED, JobStatus.FAILED)
 
 
 class Jobs:
-    """Submits, finds and cancels jobs, and looks into them.
+    """Submits, finds and cancels jobs, and looks into them: those that the caller may see.
+
+    The jobs of other groups are as if they were not, whatever is asked. That is decided in
+    `get`, which all that looks into one job begins with, and in `Groups`.
 
     Every method may raise `PrefectUnavailable`; those that name a job, `NotFound`.
     """
@@ -60,22 +72,36 @@ class Jobs:
         self._settings = settings
         self._storage = storage
         self._prefect_ui_url = prefect_ui_url
+        self._caller = ANYONE
         self._groups = Groups(self._read_groups)
         self._live = LiveJobs(self._read_jobs, MAX_LIMIT)
         self._submissions = anyio.CapacityLimiter(_SUBMISSIONS_AT_ONCE)
 
+    def seen_by(self, caller: Caller) -> Self:
+        """These jobs, as far as they are the caller's; what was read for others is shared."""
+        view = copy(self)
+        view._caller = caller
+        return view
+
     async def submit(self, spec: JobSpec, key: str | None = None) -> Job:
         """Makes one job of `spec`, or none; with a `key` that was used before, it gives that job.
 
-        Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge`, `IdempotencyKeyReused` and
-        `RefusedByPrefect`, and `flows.storage.StorageError` when a bundle can't be looked for.
+        Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge`, `TooManyOpenJobs`,
+        `WebhookRefused`, `IdempotencyKeyReused` and `RefusedByPrefect`, and
+        `flows.storage.StorageError` when a bundle can't be looked for.
         """
         await anyio.to_thread.run_sync(check_workflow, spec, self._settings, self._storage)
+        check_webhook(
+            spec.webhook,
+            can_sign=self._settings.webhook_secret is not None,
+            private_hosts=self._settings.webhook_allowed_private_hosts,
+        )
         _check_size(spec)
         # Also without a key of the client's: Prefect's client sends a request again without knowing
         # what became of the first one.
-        idempotency_key = str(uuid4()) if key is None else f"client:{key}"
+        idempotency_key = str(uuid4()) if key is None else f"client:{self._caller.name}:{key}"
         async with patience(self._settings.submit_patience_seconds), self._submissions:
+            await self._check_open_jobs(spec.group)
             try:
                 flow_run = await self._create_flow_run(spec, idempotency_key)
             except httpx.HTTPStatusError as error:
@@ -93,7 +119,7 @@ class Jobs:
     async def get(self, job_id: UUID) -> Job:
         """The job as it was at most `api.live.FRESH_SECONDS` ago."""
         job = await self._live.get(job_id)
-        if job is None:
+        if job is None or not self._caller.may_see(job.group):
             raise _no_job(job_id)
         return job
 
@@ -111,9 +137,12 @@ class Jobs:
         after = JobPosition.decode(query.cursor, listing)
         asked = min(query.limit + 1, MAX_LIMIT)  # one more tells whether another page follows
         async with self._reading():
-            groups = await self._groups.names()
+            groups = await self._groups.names(self._caller)
             if query.group is not None:
-                groups = {await self._groups.deployment_of(query.group, "?group"): query.group}
+                deployment_id = await self._groups.deployment_of(query.group, self._caller, "?group")
+                groups = {deployment_id: query.group}
+            if not groups:
+                return JobPage(items=[], next_cursor=None)
             flow_runs = await self._read_flow_runs(flow_run_filter(query, groups.keys(), after), asked)
         page = flow_runs[: query.limit]
         # Flow runs of a deployment have both an id of one and a time at which they were to start.
@@ -193,19 +222,37 @@ class Jobs:
             next_cursor=LogPosition(listing=listing, **asdict(end)).encode() if end else None,
         )
 
+    async def _check_open_jobs(self, group: str) -> None:
+        """Raises `TooManyOpenJobs`. Submissions at the same time don't see each other: as many as
+        there are at once may be let through above the limit.
+        """
+        most = self._settings.max_open_jobs_per_group
+        if most is None:
+            return
+        deployment_id = await self._groups.deployment_of(group, self._caller)
+        flow_runs = flow_run_filter(JobQuery(status=OPEN_STATUSES), [deployment_id], None)
+        body = {"flow_runs": flow_runs.model_dump(mode="json", exclude_unset=True)}
+        response = await self._client.request("POST", "/flow_runs/count", json=body)
+        count = int(response.content)
+        if count >= most:
+            raise TooManyOpenJobs(
+                f"The group '{group}' has {count} open jobs, and may have {most}.",
+                "Submit again when one of them has ended, or cancel one.",
+            )
+
     async def _create_flow_run(self, spec: JobSpec, idempotency_key: str) -> FlowRunRow:
         body = {
             "parameters": spec.parameters(),
             "name": spec.name,
             "tags": spec.prefect_tags(),
             "idempotency_key": idempotency_key,
-            "labels": {Label.SPEC_SHA256.value: _fingerprint(spec)},
+            "labels": _labels(spec),
             "state": {"type": StateType.SCHEDULED},
         }
         response = await self._client.request(
             "POST",
             "/deployments/{id}/create_flow_run",
-            path_params={"id": await self._groups.deployment_of(spec.group)},
+            path_params={"id": await self._groups.deployment_of(spec.group, self._caller)},
             json={name: value for name, value in body.items() if value is not None},
         )
         return FlowRunRow.model_validate_json(response.content)
@@ -260,6 +307,11 @@ def _check_size(spec: JobSpec) -> None:
             f"The job spec takes {size:,} bytes where Prefect keeps at most {largest:,}.",
             "Put what is large into files of the workflow and name those in `config`.",
         )
+
+
+def _labels(spec: JobSpec) -> dict[str, str]:
+    labels = {Label.SPEC_SHA256.value: _fingerprint(spec)}
+    return labels | ({Label.WEBHOOK_URL.value: str(spec.webhook.url)} if spec.webhook else {})
 
 
 def _fingerprint(spec: JobSpec) -> str:

@@ -1,6 +1,11 @@
 """What can go wrong for a client, and how it is told: RFC 9457 problem details.
 
     ProblemError
+    ├── NotLetIn            401  no token, or none that is known
+    ├── NotAllowed          403  the token's scope is too small, or the service may be used here only
+    ├── TooManyRequests     429  sent faster than the service allows
+    ├── TooManyOpenJobs     429  the group has all the jobs that it may have at once
+    ├── TokensDamaged       503  nobody can be let in: the operator has to act
     ├── BadCursor           400  the cursor is not one of ours, or belongs to another listing
     ├── NotJson             415  the body is not declared as JSON
     ├── NotAnArchive        415  the body is no archive that can be read
@@ -9,6 +14,7 @@
     │   ├── UnknownGroup         no deployment of that name
     │   ├── WorkflowRefused      the workflow is not where the spec says, or may not be used
     │   ├── BundleRefused        something in the archive may not come in
+    │   ├── WebhookRefused       nobody may be told there, or nobody at all
     │   └── RefusedByPrefect     Prefect does not accept what we made of the request
     ├── NotFound            404  no such job, rule job or output
     ├── JobAlreadyFinished  409  there is nothing left to cancel
@@ -23,6 +29,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -89,6 +96,47 @@ class ProblemError(Exception):
             resolution=self.resolution,
             errors=list(self.errors) or None,
         )
+
+
+class NotLetIn(ProblemError):
+    """No token, or none that is known."""
+
+    status = 401
+    slug = "not-let-in"
+    title = "Not let in"
+
+
+class NotAllowed(ProblemError):
+    """The token's scope is too small, or the service may be used here only."""
+
+    status = 403
+    slug = "not-allowed"
+    title = "Not allowed"
+
+
+class TooManyRequests(ProblemError):
+    """Sent faster than the service allows."""
+
+    status = 429
+    slug = "too-many-requests"
+    title = "Too many requests"
+
+
+class TooManyOpenJobs(ProblemError):
+    """The group has all the jobs that it may have at once."""
+
+    status = 429
+    slug = "too-many-open-jobs"
+    title = "Too many open jobs"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "30"}
+
+
+class TokensDamaged(ProblemError):
+    """Nobody can be let in: the operator has to act."""
+
+    status = 503
+    slug = "tokens-damaged"
+    title = "Tokens damaged"
 
 
 class BadCursor(ProblemError):
@@ -159,6 +207,13 @@ class BundleRefused(InvalidRequest):
     title = "Bundle refused"
 
 
+class WebhookRefused(InvalidRequest):
+    """Nobody may be told there, or nobody at all."""
+
+    slug = "webhook-refused"
+    title = "Webhook refused"
+
+
 class RefusedByPrefect(InvalidRequest):
     """Prefect does not accept what we made of the request."""
 
@@ -214,5 +269,15 @@ def json_pointer(path: Iterable[str | int]) -> str:
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that an operation may answer, for its OpenAPI document; 503 always is one."""
-    return {status: {"model": Problem} for status in (*statuses, PrefectUnavailable.status)}
+    """The problems that an operation may answer, for its OpenAPI document; some every one may."""
+    always = (NotLetIn, NotAllowed, TooManyRequests, PrefectUnavailable)
+    return {status: {"model": Problem} for status in (*statuses, *(problem.status for problem in always))}
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=problem.status,
+        headers=dict(headers),
+        media_type=MEDIA_TYPE,
+    )

@@ -7,6 +7,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
+from api.access import WithCaller
 from api.bodies import JsonBodyRoute
 from api.bundles import Bundles
 from api.jobs import Jobs
@@ -20,9 +21,9 @@ from flows.storage import Method
 router = APIRouter(route_class=JsonBodyRoute)
 
 
-def _jobs(request: Request) -> Jobs:
+def _jobs(request: Request, caller: WithCaller) -> Jobs:
     jobs: Jobs = request.app.state.jobs
-    return jobs
+    return jobs.seen_by(caller)
 
 
 def _outputs(request: Request) -> Outputs:

@@ -2,21 +2,36 @@
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, HttpUrl, field_validator
+from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from api.signing import signing_key
 from flows.addresses import GitSettings
 from flows.bundles import BundleLimits
 from flows.storage import StorageSettings
 
 
+class LogFormat(StrEnum):
+    """How a line of the log is written."""
+
+    TEXT = "text"
+    """For people."""
+    JSON = "json"
+    """For programs: one object a line."""
+
+
 class Settings(StorageSettings, BundleLimits, GitSettings):
     """Read once at start from the environment, every variable with the prefix `JOBS_`."""
 
-    model_config = SettingsConfigDict(env_prefix="JOBS_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="JOBS_",
+        frozen=True,
+        hide_input_in_errors=True,  # a secret with a mistake in it is still one
+    )
 
     workflow_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
@@ -42,6 +57,78 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
         description="Where clients reach Prefect's UI; beside PREFECT_API_URL when absent.",
     )
 
+    tokens_file: Path | None = Field(
+        default=None,
+        description="Who may come in: the file that `python -m api tokens` writes. "
+        "Without it and JOBS_TOKENS, everybody on this machine may.",
+    )
+    tokens: SecretStr | None = Field(
+        default=None, description="The content of such a file instead, where secrets are variables."
+    )
+    rate_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        description="Requests per second of one token, or of one address without tokens; "
+        "no limit when absent.",
+    )
+    rate_burst: int = Field(
+        default=50, ge=1, le=100_000, description="Requests that may come at once before that limit counts."
+    )
+    max_open_jobs_per_group: int | None = Field(
+        default=None,
+        ge=1,
+        description="Jobs of one group that may be open, waiting ones included; no limit when absent.",
+    )
+
+    log_format: LogFormat = Field(
+        default=LogFormat.TEXT, description="How the log is written: `text` or `json`, one object a line."
+    )
+
+    otel: bool | None = Field(
+        default=None,
+        description="Whether requests are traced; when absent, if OTEL_EXPORTER_OTLP_ENDPOINT is set.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Signs webhooks: `whsec_` and 24 to 64 random bytes in base64. No webhooks when absent.",
+    )
+    webhook_allowed_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        max_length=100,
+        description="Names or addresses to which webhooks may lead although they are private, "
+        "also without https; separated by commas.",
+    )
+    webhook_retry_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+        default=(5, 30, 120, 300, 900, 1800, 3600),
+        max_length=50,
+        description="When a webhook that failed is tried again, in seconds from the end of the job; "
+        "separated by commas.",
+    )
+    webhook_poll_seconds: float = Field(
+        default=2.0, gt=0, le=60, description="How often Prefect is asked which jobs have ended."
+    )
+
+    @field_validator("webhook_allowed_private_hosts", "webhook_retry_seconds", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [part.strip().strip("[]").lower() for part in value.split(",") if part.strip()]
+
+    @field_validator("webhook_secret", mode="after")
+    @classmethod
+    def _can_sign(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            signing_key(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _tokens_come_from_one_place(self) -> Self:
+        if self.tokens is not None and self.tokens_file is not None:
+            raise ValueError("JOBS_TOKENS and JOBS_TOKENS_FILE are both set; unset one of them")
+        return self
+
     @field_validator("workflow_roots", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -50,6 +137,11 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [part for part in value.split(os.pathsep) if part]
+
+    @field_validator("tokens_file", mode="after")
+    @classmethod
+    def _absolute_file(cls, value: Path | None) -> Path | None:
+        return value.absolute() if value else None
 
     @field_validator("home", "workflow_roots", mode="after")
     @classmethod

@@ -58,6 +58,8 @@ JOB_STATUS: Mapping[StateType, JobStatus] = {
 
 FINAL_STATUSES = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 
+OPEN_STATUSES = tuple(status for status in JobStatus if status not in FINAL_STATUSES)
+
 RULE_JOB_STATUS: Mapping[StateType, RuleJobStatus] = {
     StateType.SCHEDULED: RuleJobStatus.PENDING,
     StateType.PENDING: RuleJobStatus.PENDING,

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
+from api.access import WithCaller
 from api.feed import Change, Moment, Told
 from api.following import Following
 from api.problems import BadCursor, FieldProblem, refusals
@@ -68,13 +69,13 @@ Since = Annotated[Moment | None, Depends(_since)]
     response_class=EventStream,
     responses=refusals(400, 422),
 )
-async def follow_jobs(following: WithFollowing, since: Since) -> Response:
+async def follow_jobs(caller: WithCaller, following: WithFollowing, since: Since) -> Response:
     """An event `job` with the job whenever its status or progress changes, from now on.
 
     `Last-Event-ID` brings what was missed. Connect first and list the jobs then, and nothing
     falls between. A change may come more than once.
     """
-    return _streamed(following.jobs(None, since))
+    return _streamed(following.jobs(caller.groups, since))
 
 
 @router.get(

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, JsonValue, model_validator
 
 FLOW_NAME = "snakemake-job"
 DEFAULT_GROUP = "default"
@@ -48,6 +48,12 @@ class Label(StrEnum):
     ERROR_RULE = "snakemake.error.rule"
     ERROR_MESSAGE = "snakemake.error.message"
     ERROR_RESOLUTION = "snakemake.error.resolution"
+    WEBHOOK_URL = "snakemake.webhook.url"
+    """Who is told when the job ends."""
+    WEBHOOK_DELIVERED = "snakemake.webhook.delivered"
+    """Id of the message that the receiver has taken."""
+    WEBHOOK_REFUSED = "snakemake.webhook.refused"
+    """Id of the message that it never will."""
     RULE_JOB = "snakemake.rule-job"
     """On a task run: its `RuleJobRecord` as JSON (labels hold scalars only)."""
 
@@ -222,6 +228,16 @@ Tags = dict[
 ]
 
 
+class Webhook(_Strict):
+    """Who is told when the job has reached a final status."""
+
+    url: HttpUrl = Field(
+        description="An https address in the internet. It gets a signed POST, at least once for each end "
+        "of the job; `webhook-id` tells repetitions.",
+        examples=["https://example.org/hooks/jobs"],
+    )
+
+
 class JobSpec(ExecutionSpec):
     """The body of `POST /jobs`: an execution, and how the job is called and found again."""
 
@@ -235,10 +251,11 @@ class JobSpec(ExecutionSpec):
         description="The Prefect deployment that takes the job.",
     )
     tags: Tags = Field(default_factory=dict, max_length=50, description="Free key-value pairs.")
+    webhook: Webhook | None = Field(default=None, description="Who is told when the job ends.")
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters, as JSON: only what was set, so that defaults stay the flow's."""
-        return self.model_dump(mode="json", exclude={"name", "group", "tags"}, exclude_unset=True)
+        return self.model_dump(mode="json", exclude={"name", "group", "tags", "webhook"}, exclude_unset=True)
 
     def prefect_tags(self) -> list[str]:
         return [f"{key}{TAG_SEPARATOR}{value}" for key, value in sorted(self.tags.items())]

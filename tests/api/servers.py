@@ -75,9 +75,10 @@ def running_module(
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
+async def serving(app: Any, ssl_certfile: str | None = None) -> AsyncIterator[str]:
     """The URL of an ASGI application that is served on a real socket."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", ssl_certfile=ssl_certfile)
+    server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

@@ -28,13 +28,15 @@ Json = dict[str, Any]
 
 
 @asynccontextmanager
-async def facade(prefect_api_url: str, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+async def facade(
+    prefect_api_url: str, settings: Settings, base_url: str = "http://127.0.0.1"
+) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a facade in this process."""
     app = create_app(settings)
     with temporary_settings({PREFECT_API_URL: prefect_api_url}):
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://facade", timeout=60) as client:
+            async with httpx.AsyncClient(transport=transport, base_url=base_url, timeout=60) as client:
                 yield client
 
 

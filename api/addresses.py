@@ -1,0 +1,55 @@
+"""Where a webhook may lead: out into the internet, and nowhere near this machine unless a setting says so."""
+
+import asyncio
+import socket
+from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+
+class AddressRefused(Exception):
+    """A webhook may not lead there; the message says why."""
+
+
+def check_url(url: str, private_hosts: Collection[str]) -> None:
+    """Refuses at once what is wrong with the URL itself. Raises `AddressRefused`.
+
+    Names are not looked up: whoever asked would learn which there are in our network, and
+    a name may lead elsewhere by the time that it is used.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.username is not None or parts.password is not None:
+        raise AddressRefused("The URL of a webhook must not hold a user or a password.")
+    if host in private_hosts:
+        return
+    if parts.scheme != "https":
+        raise AddressRefused("A webhook must be https.")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return
+    if not is_public(address):
+        raise AddressRefused("A webhook must not lead to a private address.")
+
+
+async def public_addresses(host: str, port: int, private_hosts: Collection[str]) -> Sequence[str]:
+    """The addresses of the host, to connect to and look up no more: the next answer may be another.
+
+    Raises `AddressRefused` if one of them is private, and `OSError` if there is none.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    if host not in private_hosts and not all(is_public(ip_address(address)) for address in addresses):
+        raise AddressRefused("The webhook's host leads to a private address.")
+    return addresses
+
+
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """Whether the address is one of the internet; of one that holds another (mapped, 6to4), both."""
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not address.is_multicast

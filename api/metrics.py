@@ -1,0 +1,138 @@
+"""What Prometheus is told: how the facade answers, and how Prefect's jobs are doing.
+
+What is said of jobs is read from Prefect, so every replica says the same: take the largest
+over the replicas, not the sum. Counters begin at 0 when a replica starts.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import anyio
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from api.overview import Group, Overview
+from api.problems import ProblemError
+from api.rows import FlowRunRow
+from api.statuses import FINAL_STATUSES, job_status
+
+FRESH_SECONDS = 5.0
+"""However many ask, Prefect is read once in this time."""
+
+UNKNOWN_ROUTE = "(none)"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_QUEUE_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400)
+
+
+class Metrics:
+    """Counts requests as they are answered, and reads the jobs when somebody asks."""
+
+    def __init__(self, overview: Overview) -> None:
+        # One for each application: the library's own registry is shared by all of a process.
+        self._registry = CollectorRegistry()
+        self._overview = overview
+        now = datetime.now(UTC)
+        self._started = overview.started(now)
+        self._ended = overview.ended(now)
+        self._lock = anyio.Lock()
+        self._expires = 0.0
+        self._requests = Counter(
+            "jobs_http_requests",
+            "Requests that were answered.",
+            ("method", "route", "status"),
+            registry=self._registry,
+        )
+        self._request_seconds = Histogram(
+            "jobs_http_request_seconds",
+            "Seconds until an answer began.",
+            ("method", "route"),
+            registry=self._registry,
+        )
+        self._prefect_reachable = Gauge(
+            "jobs_prefect_reachable",
+            "1 if Prefect answered the last time that it was asked.",
+            registry=self._registry,
+        )
+        self._group_has_worker = Gauge(
+            "jobs_group_has_worker",
+            "1 if a worker is online for the group.",
+            ("group",),
+            registry=self._registry,
+        )
+        self._open = Gauge(
+            "jobs_open", "Jobs that have not ended.", ("group", "status"), registry=self._registry
+        )
+        self._finished = Counter(
+            "jobs_finished", "Jobs that have ended.", ("group", "status"), registry=self._registry
+        )
+        self._queue_seconds = Histogram(
+            "jobs_queue_seconds",
+            "Seconds from when a job was to start until it did.",
+            ("group",),
+            buckets=_QUEUE_SECONDS,
+            registry=self._registry,
+        )
+        self._rule_jobs = Gauge(
+            "jobs_rule_jobs", "Rule jobs of the jobs that are open.", ("status",), registry=self._registry
+        )
+        self._webhooks = Counter(
+            "jobs_webhooks", "Tries to deliver a webhook.", ("outcome",), registry=self._registry
+        )
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """`route` is a template: a path would make a new series for each job."""
+        method = method if method in _METHODS else "OTHER"
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_seconds.labels(method, route).observe(seconds)
+
+    def count_webhook(self, outcome: str) -> None:
+        self._webhooks.labels(outcome).inc()
+
+    async def exposition(self) -> bytes:
+        """Everything in the text format of Prometheus; without Prefect, what the facade itself knows."""
+        async with self._lock:
+            if time.monotonic() >= self._expires:
+                await self._read()
+                self._expires = time.monotonic() + FRESH_SECONDS
+            return generate_latest(self._registry)
+
+    async def _read(self) -> None:
+        for gauge in (self._group_has_worker, self._open, self._rule_jobs):
+            gauge.clear()  # neither a group that is gone nor a number of before
+        try:
+            groups = await self._overview.groups()
+            await self._read_gauges(groups)
+            names = {group.deployment_id: group.name for group in groups}
+            for row in await self._started.next():
+                self._observe_start(row, names)
+            for row in await self._ended.next():
+                self._observe_end(row, names)
+        except ProblemError:
+            self._prefect_reachable.set(0)
+        else:
+            self._prefect_reachable.set(1)
+
+    async def _read_gauges(self, groups: Sequence[Group]) -> None:
+        pools = await self._overview.pools_with_workers(groups)
+        for group in groups:
+            self._group_has_worker.labels(group.name).set(group.work_pool in pools)
+            for status, count in (await self._overview.open_jobs(group)).items():
+                self._open.labels(group.name, status).set(count)
+            for status in FINAL_STATUSES:
+                self._finished.labels(group.name, status)  # 0 until there is one: a rate needs a beginning
+        for rule_job_status, count in (await self._overview.rule_jobs_of_open_jobs(groups)).items():
+            self._rule_jobs.labels(rule_job_status).set(count)
+
+    def _observe_start(self, row: FlowRunRow, names: Mapping[UUID, str]) -> None:
+        group = names.get(row.deployment_id) if row.deployment_id else None
+        # Prefect gives a job that was cancelled before its start the time of its end as one.
+        never_ran = row.start_time == row.end_time
+        if group and row.start_time and row.expected_start_time and not never_ran:
+            waited = (row.start_time - row.expected_start_time).total_seconds()
+            self._queue_seconds.labels(group).observe(max(0.0, waited))
+
+    def _observe_end(self, row: FlowRunRow, names: Mapping[UUID, str]) -> None:
+        group = names.get(row.deployment_id) if row.deployment_id else None
+        if group:
+            self._finished.labels(group, job_status(row.state_type)).inc()
