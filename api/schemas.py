@@ -147,6 +147,8 @@ class RuleJob(BaseModel):
                     "inputs": ["mapped/B.bam"],
                     "outputs": ["calls/B.vcf"],
                     "error": "exit code 1",
+                    "cpu_seconds": 31.4,
+                    "peak_memory_bytes": 412_090_368,
                 }
             ]
         }
@@ -167,6 +169,14 @@ class RuleJob(BaseModel):
     inputs: list[str]
     outputs: list[str]
     error: str | None
+    cpu_seconds: float | None = Field(
+        description="CPU time of its last attempt: of its commands and the processes that they waited for. "
+        "Null while it runs, and where no command ran."
+    )
+    peak_memory_bytes: int | None = Field(
+        description="The most memory that the largest single process of its last attempt has held. "
+        "Null as `cpu_seconds`, and for commands that were too small and too short to be seen."
+    )
 
 
 class LogLine(BaseModel):
