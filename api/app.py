@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from api import streams
+from api import insight_routes, streams
 from api.access import declare_tokens
 from api.bundles import Bundles
 from api.changes import Changes
@@ -93,6 +93,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.end_traces = trace(app) if is_wanted(settings.otel) else None
     app.include_router(streams.router)  # before /jobs/{job_id}, which would take "events" for an id
     app.include_router(router)
+    app.include_router(insight_routes.router)
     app.include_router(service_router)
     return app
 

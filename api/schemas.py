@@ -40,6 +40,7 @@ class JobLinks(BaseModel):
     tasks: str
     logs: str
     outputs: str
+    graph: str = Field(description="An SVG of its rules, with how far each is.")
     events: str = Field(description="Server-sent events until the job has ended.")
     prefect: str = Field(description="The flow run in Prefect's UI.")
 
@@ -51,6 +52,7 @@ class JobLinks(BaseModel):
             tasks=f"{job}/tasks",
             logs=f"{job}/logs",
             outputs=f"{job}/outputs",
+            graph=f"{job}/graph.svg",
             events=f"{job}/events",
             prefect=f"{prefect_ui_url}/runs/flow-run/{job_id}",
         )

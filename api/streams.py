@@ -130,7 +130,7 @@ async def get_job(
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait
     job = await jobs.get(job_id)
-    known = _tags(if_none_match) if if_none_match else {_etag(job)}
+    known = named_tags(if_none_match) if if_none_match else {_etag(job)}
     while _etag(job) in known and job.status not in FINAL_STATUSES and clock() < deadline:
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         job = await jobs.get(job_id)
@@ -144,7 +144,8 @@ def _etag(job: Job) -> str:
     return f'"{sha256(job.model_dump_json().encode()).hexdigest()[:20]}"'
 
 
-def _tags(if_none_match: str) -> set[str]:
+def named_tags(if_none_match: str) -> set[str]:
+    """What a client knows already, by an `If-None-Match`."""
     return {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
 
 
