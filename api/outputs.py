@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import Response, status
 from fastapi.responses import FileResponse, RedirectResponse
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from api.cursors import OutputPosition
 from api.problems import ManifestDamaged, NotFound
@@ -23,6 +23,13 @@ class _Item(BaseModel):
     size: NonNegativeInt
     sha256: str
     modified_at: datetime
+    file: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
+    """In the job's directory, if it is not the workflow's own `path`."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where it is, below the job's key."""
+        return ("work", self.path) if self.file is None else (self.file,)
 
 
 class _Manifest(BaseModel):
@@ -68,9 +75,10 @@ class Outputs:
 
         Raises `NotFound` for all that the manifest does not list.
         """
-        if all(item.path != path for item in self._manifest(job_id).outputs):
+        item = next((item for item in self._manifest(job_id).outputs if item.path == path), None)
+        if item is None:
             raise _no_output(job_id, path)
-        place = self._storage.locate(job_key(job_id, "work", path), method)
+        place = self._storage.locate(job_key(job_id, *item.place), method)
         if isinstance(place, Path):
             return self._file(job_id, path, place)
         # Its signature is good for this method only, and 307 keeps it; Range goes along.

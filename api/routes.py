@@ -62,7 +62,7 @@ _SPECS = {
             "targets": ["all"],
             "config": {"samples": ["A", "B"]},
             "cores": 2,
-            "options": {"retries": 1},
+            "options": {"retries": 1, "report": True},
         },
     },
     "git": {

@@ -42,6 +42,11 @@ WARM_KEEPER_VARIABLE = "SNAKEMAKE_WARM_KEEPER_FD"
 # AWS_: with the service's own credentials, a workflow could read and replace what others have made.
 _HIDDEN_VARIABLES = ("PREFECT_", "JOBS_", "AWS_", WARM_KEEPER_VARIABLE)
 _LATENCY_SECONDS = 1
+_REPORT_SECONDS = 300
+"""A report that takes longer is not made: the job would wait for it."""
+
+_OUTPUT_CACHE_VARIABLE = "SNAKEMAKE_OUTPUT_CACHE"
+"""Where Snakemake's between-workflow cache is (`snakemake.caching`)."""
 
 
 class EngineError(Exception):
@@ -87,11 +92,14 @@ class SnakemakeEngine:
 
     def start(self, spec: ExecutionSpec, workspace: Workspace) -> "SnakemakeExecution":
         control = _warm_keeper() or _cold_keeper()
+        workspace.report.unlink(missing_ok=True)  # of an earlier execution in this directory
         start = Start(
             argv=tuple(snakemake_arguments(spec, workspace)),
             directory=str(workspace.work),
             log_path=str(workspace.snakemake_log),
-            environment=_environment(),
+            environment=_environment() | _cache_variable(spec, workspace),
+            report_argv=tuple(report_arguments(spec, workspace)) if spec.options.report else (),
+            report_seconds=_REPORT_SECONDS,
         )
         control.sendall(start.to_line())
         return SnakemakeExecution(control)
@@ -102,24 +110,44 @@ def snakemake_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
     arguments = [
         "--executor=prefect",
         "--logger=prefect",
-        f"--cores={spec.cores}",
-        f"--snakefile={workspace.snakefile(spec)}",
+        *_common_arguments(spec, workspace),
         f"--retries={spec.options.retries}",
         f"--latency-wait={_LATENCY_SECONDS}",
         "--scheduler=greedy",  # its choices; `flows.inside.scheduling` makes them in linear time
         "--rerun-incomplete",
-        "--nocolor",
-        "--nolock",  # the job's directory is locked already, by a lock that a crash does not leave behind
     ]
     if spec.options.keep_going:
         arguments.append("--keep-going")
     if spec.options.force_all:
         arguments.append("--forceall")
-    if spec.config:
-        arguments += ["--configfile", str(workspace.config_file)]
+    if spec.options.cache:
+        arguments.append("--cache")
     if spec.resources:
         arguments += ["--resources", *(f"{name}={limit}" for name, limit in spec.resources.items())]
     return [*arguments, "--", *spec.targets]
+
+
+def report_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
+    """The command line of `snakemake` that makes the report of what `spec` has executed."""
+    return [f"--report={workspace.report}", *_common_arguments(spec, workspace), "--", *spec.targets]
+
+
+def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
+    arguments = [
+        f"--cores={spec.cores}",
+        f"--snakefile={workspace.snakefile(spec)}",
+        "--nocolor",
+        "--nolock",  # the job's directory is locked already, by a lock that a crash does not leave behind
+    ]
+    return [*arguments, "--configfile", str(workspace.config_file)] if spec.config else arguments
+
+
+def _cache_variable(spec: ExecutionSpec, workspace: Workspace) -> dict[str, str]:
+    if not spec.options.cache:
+        return {}
+    cache = Path(os.environ.get(_OUTPUT_CACHE_VARIABLE, workspace.output_cache))
+    cache.mkdir(parents=True, exist_ok=True)
+    return {_OUTPUT_CACHE_VARIABLE: str(cache)}
 
 
 class SnakemakeExecution:

@@ -147,6 +147,15 @@ class Options(_Strict):
     force_all: bool = Field(
         default=False, description="Run every rule job, even if its outputs are up to date."
     )
+    report: bool = Field(
+        default=False,
+        description="Make Snakemake's HTML report when the workflow has ended; it is an output of the job.",
+    )
+    cache: bool = Field(
+        default=False,
+        description="Take outputs of rules that say `cache: True` from what earlier jobs have made, and "
+        "keep them for later ones.",
+    )
 
 
 class MockOptions(_Strict):

@@ -4,7 +4,7 @@ Both keep the same things under the same keys:
 
     bundles/sha256/<hex>                  a bundle, by the checksum of its bytes
     jobs/<job id>/outputs.json            the manifest
-    jobs/<job id>/snakemake.log, events.jsonl
+    jobs/<job id>/snakemake.log, events.jsonl, report.html
     jobs/<job id>/work/<path>             an output
 
 Below JOBS_HOME these are the files that jobs work on, so there is nothing to publish.

@@ -4,9 +4,11 @@ JOBS_HOME/jobs/<job id>/
   work/           a copy of the workflow's directory; Snakemake's working directory
   config.json     what the job spec overrides of the workflow's configuration
   snakemake.log   stdout and stderr of Snakemake
+  report.html     Snakemake's report, if the job asks for one
   events.jsonl    every workflow event, one JSON line each
   flow.pid        locked by the job's flow process as long as it lives
   outputs.json    the manifest: path, size and checksum of every output
+JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 """
 
 import fcntl
@@ -16,10 +18,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -97,6 +100,8 @@ class Workspace:
         self.work = self.directory / "work"
         self.config_file = self.directory / "config.json"
         self.snakemake_log = self.directory / "snakemake.log"
+        self.report = self.directory / "report.html"
+        self.output_cache = self._home / "cache"
         self.event_log = self.directory / "events.jsonl"
         self.manifest = self.directory / "outputs.json"
         self._lock_file = self.directory / "flow.pid"
@@ -167,18 +172,17 @@ class Workspace:
 
         The manifest comes last: what it lists is there. Raises `StorageError`.
         """
-        items = [
-            _manifest_item(self.work, path)
+        places = {
+            path: f"work/{path}"
             for path in sorted(set(outputs))
             if (self.work / path).is_file() and not Path(path).is_absolute()
-        ]
-        logs = [log for log in (self.snakemake_log, self.event_log) if log.is_file()]
+        }
+        if self.report.is_file():
+            places[_free_path(self.report.name, places)] = self.report.name
+        items = [_manifest_item(self.directory, path, place) for path, place in places.items()]
+        logs = [log.name for log in (self.snakemake_log, self.event_log) if log.is_file()]
         self.storage.publish(
-            {
-                job_key(self._job_id, "work", str(item["path"])): self.work / str(item["path"])
-                for item in items
-            }
-            | {job_key(self._job_id, log.name): log for log in logs}
+            {job_key(self._job_id, place): self.directory / place for place in [*places.values(), *logs]}
         )
         partial = self.manifest.with_suffix(".partial")
         partial.write_text(json.dumps({"version": MANIFEST_VERSION, "outputs": items}))
@@ -278,16 +282,24 @@ def _flock(descriptor: int) -> bool:
     return True
 
 
-def _manifest_item(work: Path, path: str) -> dict[str, str | int]:
-    file = work / path
+def _free_path(name: str, taken: Collection[str]) -> str:
+    """`name`, or one like it that no output of the workflow has."""
+    others = (f"snakemake-{number}-{name}" for number in count(2))
+    return next(path for path in chain((name, f"snakemake-{name}"), others) if path not in taken)
+
+
+def _manifest_item(directory: Path, path: str, place: str) -> dict[str, str | int]:
+    """What is told of an output called `path`, which is the file `place` in the job's directory."""
+    file = directory / place
     checksum = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             checksum.update(chunk)
     status = file.stat()
-    return {
+    item: dict[str, str | int] = {
         "path": path,
         "size": status.st_size,
         "sha256": checksum.hexdigest(),
         "modified_at": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
     }
+    return item if place == f"work/{path}" else item | {"file": place}

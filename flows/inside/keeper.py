@@ -10,7 +10,8 @@ The keeper stands between the flow's process and Snakemake's:
 - When the flow asks, or when the flow's process is gone (end of file on the socket), it ends
   them all: SIGTERM to the driver's process group, so that Snakemake removes the outputs of
   running rule jobs, then SIGKILL to whatever is left.
-- When the driver has ended, it ends what the driver left behind and says `EngineExited`.
+- When the driver has ended, it ends what the driver left behind, has a second driver make the
+  report if the flow wants one, and says `EngineExited`.
 
 The socket takes one JSON line (`Start`), then the word `terminate` at most; the other way go
 event lines, written by the driver. Run as a program (`python -m flows.inside.keeper FD`) the
@@ -26,13 +27,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import psutil
 
-from flows.events import EngineExited, encode
+from flows.events import EngineExited, Message, encode
 
 GRACE_SECONDS = 4.0
 """Between SIGTERM and SIGKILL for rule jobs."""
@@ -42,6 +43,9 @@ CLEAN_UP_SECONDS = 3.0
 
 TERMINATE = b"terminate\n"
 _TERMINATE_SECONDS = (0.0, 0.5, 1.5)
+
+_Step = tuple[float, Callable[[int], None]]
+"""When, on the monotonic clock, and what is done to the driver."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -58,6 +62,10 @@ class Start:
     log_path: str
     """Takes stdout and stderr of Snakemake."""
     environment: Mapping[str, str]
+    report_argv: tuple[str, ...] = ()
+    """Arguments of the `snakemake` that makes the report afterwards; none for no report."""
+    report_seconds: float = 0.0
+    """How long that may take."""
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -73,15 +81,32 @@ def keep(control: socket.socket) -> NoReturn:
     line = _read_line(control)
     if not line:
         os._exit(0)  # the flow had no use for us
-    driver = _start_driver(Start.from_line(line), control)
-    exit_code = _wait(driver, control)
+    start = Start.from_line(line)
+    driver = _start_driver(start, start.argv, control.makefile("wb"))
+    exit_code, was_ended = _wait(driver, control)
     _end_all(driver)
+    if start.report_argv and exit_code >= 0 and not was_ended:
+        _make_report(start, control)
     with contextlib.suppress(OSError):
         control.sendall(encode(EngineExited(time=time.time(), exit_code=exit_code)))
     os._exit(0)
 
 
-def _start_driver(start: Start, control: socket.socket) -> int:
+def _make_report(start: Start, control: socket.socket) -> None:
+    """Have a second driver make the report; the workflow has ended already, whatever becomes of it."""
+    # Its events are none of the workflow's.
+    with open(os.devnull, "wb") as nobody:
+        driver = _start_driver(start, start.report_argv, nobody)
+    exit_code, was_ended = _wait(driver, control, start.report_seconds)
+    _end_all(driver)
+    if exit_code or was_ended:
+        limit = f"it was ended, at the latest after {start.report_seconds:g} seconds"
+        text = f"The report could not be made: {limit if was_ended else 'snakemake.log says why'}."
+        with contextlib.suppress(OSError):
+            control.sendall(encode(Message(time=time.time(), level="WARNING", text=text)))
+
+
+def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
     # The keeper ignores SIGTERM. Until the driver does not, one that comes must wait, not be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     pid = os.fork()
@@ -100,22 +125,27 @@ def _start_driver(start: Start, control: socket.socket) -> int:
     os.environ.update(start.environment)
     from flows.inside import driver  # noqa: PLC0415 - leads to Snakemake; only the child needs it
 
-    driver.drive(list(start.argv), control.makefile("wb"))
+    driver.drive(list(argv), events)
 
 
-def _wait(driver: int, control: socket.socket) -> int:
-    """The driver's exit code, negative for a signal; ends the driver if the flow wants or is gone."""
+def _wait(driver: int, control: socket.socket, seconds: float | None = None) -> tuple[int, bool]:
+    """The driver's exit code, negative for a signal, and whether it was ended early.
+
+    That happens if the flow wants it, if the flow is gone, and after so many `seconds`.
+    """
     alarm = alarm_on_child_exit()
     poll = select.poll()
     poll.register(alarm, select.POLLIN)
     poll.register(control, select.POLLIN)
-    endings: list[tuple[float, Callable[[int], None]]] = []
+    steps: list[_Step] = [] if seconds is None else _ending(time.monotonic() + seconds)
+    begun = False  # whether it is being ended
     while True:
         if (exit_code := _reap(driver)) is not None:
-            return exit_code
-        while endings and time.monotonic() >= endings[0][0]:
-            endings.pop(0)[1](driver)
-        timeout = max(0.0, endings[0][0] - time.monotonic()) * 1000 + 1 if endings else None
+            return exit_code, begun
+        while steps and time.monotonic() >= steps[0][0]:
+            begun = True
+            steps.pop(0)[1](driver)
+        timeout = max(0.0, steps[0][0] - time.monotonic()) * 1000 + 1 if steps else None
         ready = {fd for fd, _ in poll.poll(timeout)}
         if alarm in ready:
             os.read(alarm, 4096)
@@ -124,13 +154,18 @@ def _wait(driver: int, control: socket.socket) -> int:
             with contextlib.suppress(ConnectionError):
                 control.recv(len(TERMINATE))
             poll.unregister(control)
-            now = time.monotonic()
-            endings = [
-                # Between a fork and its exec a signal is lost: hence more than once.
-                *((now + seconds, _terminate_group) for seconds in _TERMINATE_SECONDS),
-                (now + GRACE_SECONDS, _kill_below),
-                (now + GRACE_SECONDS + CLEAN_UP_SECONDS, _kill),
-            ]
+            begun = True
+            steps = _ending(time.monotonic())
+
+
+def _ending(begin: float) -> list[_Step]:
+    """How a driver and all below it are ended, from a moment on."""
+    return [
+        # Between a fork and its exec a signal is lost: hence more than once.
+        *((begin + seconds, _terminate_group) for seconds in _TERMINATE_SECONDS),
+        (begin + GRACE_SECONDS, _kill_below),
+        (begin + GRACE_SECONDS + CLEAN_UP_SECONDS, _kill),
+    ]
 
 
 def alarm_on_child_exit() -> int:

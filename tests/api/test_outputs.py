@@ -68,6 +68,25 @@ async def test_every_output_is_listed_and_can_be_downloaded(api: httpx.AsyncClie
         assert output["modified_at"] == "2025-10-09T08:53:20Z"
 
 
+@pytest.mark.parametrize(("file", "status"), [("report.html", 200), ("../report.html", 500), ("a/b", 500)])
+async def test_what_the_service_has_made_lies_beside_the_workflows_own_files(
+    api: httpx.AsyncClient, home: Path, file: str, status: int
+) -> None:
+    job_id = await submit(api)
+    publish(home, job_id, {"report.html": b"<p>A report.</p>"})
+    directory = work_of(home, job_id).parent
+    (directory / "report.html").write_bytes(b"<p>A report.</p>")
+    manifest = json.loads((directory / "outputs.json").read_text())
+    manifest["outputs"][0]["file"] = file
+    (directory / "outputs.json").write_text(json.dumps(manifest))
+
+    response = await api.get(f"/jobs/{job_id}/outputs/report.html")
+
+    assert response.status_code == status
+    assert status != 200 or response.content == b"<p>A report.</p>"
+    assert status != 200 or "attachment" in response.headers["content-disposition"]
+
+
 async def test_a_job_that_has_published_nothing_has_no_outputs(api: httpx.AsyncClient) -> None:
     assert await get(api, f"/jobs/{await submit(api)}/outputs") == {"items": [], "next_cursor": None}
 

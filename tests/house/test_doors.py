@@ -10,6 +10,8 @@ PROJECT = Path(__file__).parents[2]
 ROOMS = ("api", "deployments", "flows", "infra", "tests")
 NOT_OURS = ("flows/examples", "tests/workflows")
 OPEN_TO_THE_FACADE = {"spec", "storage", "bundles", "trees", "addresses"}
+MEASURE_PROCESSES = ("flows/inside/capture.py", "flows/inside/usage.py")
+"""They stand in for what Snakemake starts; they decide nothing."""
 STARTS_PROCESSES = ("flows/engines.py", "flows/worker.py", "deployments/")
 
 
@@ -73,8 +75,7 @@ def test_processes_are_started_in_few_places() -> None:
     starters = {
         path
         for path in importers("subprocess", "api", "deployments", "flows", "infra")
-        # These replace and measure what Snakemake starts; they decide nothing.
-        if path not in ("flows/inside/capture.py", "flows/inside/usage.py") and not path.endswith("executor_plugin_prefect/__init__.py")
+        if path not in MEASURE_PROCESSES and not path.endswith("executor_plugin_prefect/__init__.py")
     }
     assert all(path.startswith(STARTS_PROCESSES) for path in starters), starters
     assert starters

@@ -30,6 +30,7 @@ from flows.events import (
     RuleJobPlanned,
 )
 from flows.inside import capture
+from flows.inside.caching import part_from_cache
 from flows.inside.emitter import emitter
 from flows.inside.usage import Usage
 
@@ -97,6 +98,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         try:
             with capture.captured(log_path) as attempt.usage:
                 super().cached_or_run(job, run_func, *args)
+                part_from_cache(job.output)
         except BaseException as error:
             attempt.exit_code, attempt.message = _exit_code(error), str(error)
             raise

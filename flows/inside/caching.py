@@ -1,0 +1,40 @@
+"""Gives a rule job outputs of its own where Snakemake's between-workflow cache left links.
+
+Snakemake moves an output into the cache and leaves a link to it, or links to what is there
+(`snakemake.caching.local`). A link can't be published: it leads out of the job's directory. And
+who writes through one changes the output of every other job. A copy costs disk, and neither.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from snakemake.caching import LOCATION_ENVVAR
+
+
+def part_from_cache(outputs: Iterable[str]) -> None:
+    """Replace links into the cache by copies of what they lead to."""
+    cache = os.environ.get(LOCATION_ENVVAR)
+    if cache is None:
+        return
+    for link in _links(outputs):
+        if Path(os.readlink(link)).is_relative_to(cache):
+            partial = link.with_name(f".{link.name}.partial")
+            if link.is_dir():
+                shutil.copytree(link, partial, symlinks=True)
+                link.unlink()
+                partial.rename(link)
+            else:
+                # Its times are those of now, as those of the link were.
+                shutil.copyfile(link, partial)
+                partial.replace(link)
+
+
+def _links(outputs: Iterable[str]) -> Iterator[Path]:
+    """Outputs that are links, and links in outputs that are directories."""
+    for output in map(Path, outputs):
+        if output.is_symlink():
+            yield output
+        elif output.is_dir():
+            yield from (entry for entry in list(output.iterdir()) if entry.is_symlink())
