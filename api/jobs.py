@@ -34,6 +34,7 @@ from api.problems import (
     IdempotencyKeyReused,
     JobAlreadyFinished,
     NotFound,
+    NotResumable,
     TooManyOpenJobs,
 )
 from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
@@ -45,7 +46,7 @@ from api.task_pages import Mark, next_task_runs
 from api.translation import job_from, log_line_from, rule_job_from
 from api.webhooks import check_webhook
 from api.workflows import check_workflow
-from flows.spec import FLOW_NAME, JobSpec, Label
+from flows.spec import FLOW_NAME, EngineName, JobSpec, Label
 from flows.storage import Storage
 
 # Half of the connections that Prefect's client opens, so that reads never queue behind a flood of
@@ -100,15 +101,16 @@ class Jobs:
         # Also without a key of the client's: Prefect's client sends a request again without knowing
         # what became of the first one.
         idempotency_key = str(uuid4()) if key is None else f"client:{self._caller.name}:{key}"
-        async with patience(self._settings.submit_patience_seconds), self._submissions:
-            await self._check_open_jobs(spec.group)
-            try:
-                flow_run = await self._create_flow_run(spec, idempotency_key)
-            except httpx.HTTPStatusError as error:
-                if error.response.status_code != HTTPStatus.NOT_FOUND:
-                    raise
-                self._groups.forget()  # the deployment was deleted, or made anew with another id
-                flow_run = await self._create_flow_run(spec, idempotency_key)
+        flow_run = await self._make(
+            spec.group,
+            {
+                "parameters": spec.parameters(),
+                "name": spec.name,
+                "tags": spec.prefect_tags(),
+                "labels": _labels(spec),
+                "idempotency_key": idempotency_key,
+            },
+        )
         if flow_run.labels.get(Label.SPEC_SHA256) != _fingerprint(spec):
             raise IdempotencyKeyReused(
                 f"The Idempotency-Key '{key}' was used for the job {flow_run.id}, with another body.",
@@ -167,6 +169,34 @@ class Jobs:
                 f"The job {job_id} is {job.status} already.", "Nothing is left to do: nothing of it runs."
             )
         return job
+
+    async def resume(self, job_id: UUID) -> Job:
+        """A new job that goes on with this one in its directory; asking once more gives the same.
+
+        So a directory has one line of jobs, and no two of them run at once. Raises `NotResumable`
+        and `TooManyOpenJobs`.
+        """
+        job = await self.get(job_id)
+        _check_resumable(job)
+        async with self._reading():
+            with _told_as(_no_job(job_id)):
+                before = await self._client.read_flow_run(job_id)
+        kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL)
+        labels = {label.value: before.labels[label] for label in kept if label in before.labels}
+        flow_run = await self._make(
+            job.group,
+            {
+                "parameters": before.parameters,
+                "name": before.name,
+                "tags": before.tags,
+                "labels": {**labels, Label.RESUMES.value: str(job_id)},
+                "idempotency_key": f"resume:{job_id}",
+            },
+        )
+        async with self._reading():
+            await self._client.update_flow_run_labels(job_id, {Label.RESUMED_BY.value: str(flow_run.id)})
+        self._live.forget(job_id)
+        return job_from(flow_run, job.group, self._prefect_ui_url)
 
     async def tasks(self, job_id: UUID, query: RuleJobQuery) -> RuleJobPage:
         """A page of the job's rule jobs. Raises `BadCursor`."""
@@ -240,20 +270,25 @@ class Jobs:
                 "Submit again when one of them has ended, or cancel one.",
             )
 
-    async def _create_flow_run(self, spec: JobSpec, idempotency_key: str) -> FlowRunRow:
-        body = {
-            "parameters": spec.parameters(),
-            "name": spec.name,
-            "tags": spec.prefect_tags(),
-            "idempotency_key": idempotency_key,
-            "labels": _labels(spec),
-            "state": {"type": StateType.SCHEDULED},
-        }
+    async def _make(self, group: str, body: Mapping[str, object]) -> FlowRunRow:
+        """A flow run of the group's deployment. Raises `UnknownGroup` and `TooManyOpenJobs`."""
+        async with patience(self._settings.submit_patience_seconds), self._submissions:
+            await self._check_open_jobs(group)
+            try:
+                return await self._create_flow_run(group, body)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != HTTPStatus.NOT_FOUND:
+                    raise
+                self._groups.forget()  # the deployment was deleted, or made anew with another id
+                return await self._create_flow_run(group, body)
+
+    async def _create_flow_run(self, group: str, body: Mapping[str, object]) -> FlowRunRow:
         response = await self._client.request(
             "POST",
             "/deployments/{id}/create_flow_run",
-            path_params={"id": await self._groups.deployment_of(spec.group, self._caller)},
-            json={name: value for name, value in body.items() if value is not None},
+            path_params={"id": await self._groups.deployment_of(group, self._caller)},
+            json={name: value for name, value in body.items() if value is not None}
+            | {"state": {"type": StateType.SCHEDULED}},
         )
         return FlowRunRow.model_validate_json(response.content)
 
@@ -294,6 +329,19 @@ class Jobs:
 
     def _reading(self) -> AbstractAsyncContextManager[None]:
         return patience(self._settings.read_patience_seconds)
+
+
+def _check_resumable(job: Job) -> None:
+    """Raises `NotResumable`."""
+    if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+        raise NotResumable(
+            f"The job {job.id} is {job.status}.",
+            "Nothing is left to do." if job.status in _ENDED else "Wait until it has ended, or cancel it.",
+        )
+    if job.engine == EngineName.MOCK:
+        raise NotResumable(
+            f"The job {job.id} is a mock, which keeps nothing to go on with.", "Submit a new one."
+        )
 
 
 def _check_size(spec: JobSpec) -> None:

@@ -79,7 +79,7 @@ class Outputs:
         )
 
     def _file(self, job_id: UUID, path: str, place: Path) -> FileResponse:
-        directory = os.path.realpath(str(self._storage.locate(job_key(job_id))))
+        directory = os.path.realpath(str(self._storage.locate(job_key(job_id, "work"))))
         file = Path(os.path.realpath(place))
         # A rule may have made its output a link to anything that the worker can read.
         if not file.is_relative_to(directory):

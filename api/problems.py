@@ -18,6 +18,7 @@
     │   └── RefusedByPrefect     Prefect does not accept what we made of the request
     ├── NotFound            404  no such job, rule job or output
     ├── JobAlreadyFinished  409  there is nothing left to cancel
+    ├── NotResumable        409  the job has not ended, or there is nothing left to do
     ├── ManifestDamaged     500  a job's list of outputs can't be read
     ├── PrefectUnavailable  503  Prefect can't be reached, is too slow or fails
     └── StorageUnavailable  503  what keeps bundles and outputs can't do its work
@@ -235,6 +236,14 @@ class JobAlreadyFinished(ProblemError):
     status = 409
     slug = "job-already-finished"
     title = "Job already finished"
+
+
+class NotResumable(ProblemError):
+    """The job has not ended, or there is nothing left of it to do."""
+
+    status = 409
+    slug = "not-resumable"
+    title = "Not resumable"
 
 
 class ManifestDamaged(ProblemError):

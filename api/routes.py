@@ -165,6 +165,27 @@ async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
     return await jobs.cancel(job_id)
 
 
+@router.post(
+    "/jobs/{job_id}/resume",
+    operation_id="resumeJob",
+    summary="Go on with a job that failed or was cancelled",
+    tags=["jobs"],
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        201: {"headers": {"Location": {"description": "The new job.", "schema": {"type": "string"}}}},
+        **refusals(404, 409, 422),
+    },
+)
+async def resume_job(job_id: UUID, jobs: WithJobs, response: Response) -> Job:
+    """Makes a new job that works in the same directory and does only what is incomplete there.
+
+    Asking once more gives the same new job; that one can be resumed in its turn.
+    """
+    job = await jobs.resume(job_id)
+    response.headers["Location"] = job.links.self
+    return job
+
+
 @router.get(
     "/jobs/{job_id}/tasks",
     operation_id="listTasks",

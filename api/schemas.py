@@ -102,6 +102,8 @@ class Job(BaseModel):
     progress: Progress
     error: JobError | None = Field(description="Only when `status` is `failed`.")
     tags: dict[str, str]
+    resumes: UUID | None = Field(default=None, description="The job that this one goes on with.")
+    resumed_by: UUID | None = Field(default=None, description="The job that goes on with this one.")
     links: JobLinks
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from uuid import UUID
 
 from prefect.client.schemas.objects import Log, StateType, TaskRun
 from pydantic import ValidationError
@@ -35,6 +36,8 @@ def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str) -> Job:
         ),
         error=job_error(flow_run),
         tags=tags_from(flow_run.tags),
+        resumes=_job_id(flow_run.labels, Label.RESUMES),
+        resumed_by=_job_id(flow_run.labels, Label.RESUMED_BY),
         links=JobLinks.of(flow_run.id, prefect_ui_url),
     )
 
@@ -117,6 +120,11 @@ def _record(task_run: TaskRun) -> RuleJobRecord:
 def _text(labels: Mapping[str, object], label: Label) -> str | None:
     value = labels.get(label)
     return None if value is None else str(value)
+
+
+def _job_id(labels: Mapping[str, object], label: Label) -> UUID | None:
+    text = _text(labels, label)
+    return UUID(text) if text else None
 
 
 def _count(labels: Mapping[str, object], label: Label) -> int:

@@ -32,6 +32,7 @@ async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) ->
         "followJob",
         "followJobs",
         "cancelJob",
+        "resumeJob",
         "listTasks",
         "getTask",
         "listTaskLogs",
