@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from http import HTTPStatus
 from inspect import isclass
 from typing import Any, get_type_hints
@@ -36,6 +37,7 @@ from api.outputs import Outputs
 from api.overview import Overview
 from api.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable, problem_response
 from api.rates import Rates
+from api.retention import Retention
 from api.routes import router
 from api.service_routes import service_router
 from api.settings import Settings
@@ -125,6 +127,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health = Health(probe, settings.home, app.state.tokens)
         metrics = app.state.metrics = Metrics(overview)
         await stack.enter_async_context(_delivering(settings, overview, ui_url, metrics))
+        if settings.retention_days is not None:
+            age, look_every = (
+                timedelta(days=settings.retention_days),
+                timedelta(seconds=settings.retention_look_seconds),
+            )
+            await stack.enter_async_context(_running(Retention(overview, jobs, age, look_every).run()))
         yield
 
 
@@ -145,7 +153,14 @@ async def _delivering(
         prefect_ui_url=prefect_ui_url,
         count=metrics.count_webhook,
     )
-    running = asyncio.create_task(deliveries.run())
+    async with _running(deliveries.run()):
+        yield
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Meanwhile."""
+    running = asyncio.create_task(work)
     try:
         yield
     finally:

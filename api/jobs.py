@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Self, cast
+from typing import Any, Self, cast
 from uuid import UUID, uuid4
 
 import anyio
@@ -24,6 +24,7 @@ from prefect.states import Cancelling
 
 from api.access import ANYONE, Caller
 from api.cursors import JobPosition, LogPosition, RuleJobPosition
+from api.disposal import Disposal
 from api.filters import flow_run_filter, log_filter, task_run_filter
 from api.groups import Groups
 from api.live import LiveJobs
@@ -33,6 +34,7 @@ from api.problems import (
     BodyTooLarge,
     IdempotencyKeyReused,
     JobAlreadyFinished,
+    JobNotFinished,
     NotFound,
     NotResumable,
     TooManyOpenJobs,
@@ -72,6 +74,7 @@ class Jobs:
         self._client = client
         self._settings = settings
         self._storage = storage
+        self._disposal = Disposal(storage, settings.home)
         self._prefect_ui_url = prefect_ui_url
         self._caller = ANYONE
         self._groups = Groups(self._read_groups)
@@ -101,6 +104,8 @@ class Jobs:
         # Also without a key of the client's: Prefect's client sends a request again without knowing
         # what became of the first one.
         idempotency_key = str(uuid4()) if key is None else f"client:{self._caller.name}:{key}"
+        if spec.workflow is not None and spec.workflow.bundle is not None:
+            await anyio.to_thread.run_sync(self._disposal.note_use, spec.workflow.bundle, idempotency_key)
         flow_run = await self._make(
             spec.group,
             {
@@ -183,6 +188,10 @@ class Jobs:
                 before = await self._client.read_flow_run(job_id)
         kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL)
         labels = {label.value: before.labels[label] for label in kept if label in before.labels}
+        key = f"resume:{job_id}"
+        bundle = _bundle_of(before.parameters)
+        if bundle is not None:
+            await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)
         flow_run = await self._make(
             job.group,
             {
@@ -190,13 +199,34 @@ class Jobs:
                 "name": before.name,
                 "tags": before.tags,
                 "labels": {**labels, Label.RESUMES.value: str(job_id)},
-                "idempotency_key": f"resume:{job_id}",
+                "idempotency_key": key,
             },
         )
         async with self._reading():
             await self._client.update_flow_run_labels(job_id, {Label.RESUMED_BY.value: str(flow_run.id)})
         self._live.forget(job_id)
         return job_from(flow_run, job.group, self._prefect_ui_url)
+
+    async def delete(self, job_id: UUID) -> None:
+        """Remove a job that has ended: its run, its files, and its bundle if no other job needs it.
+
+        The run goes last, so that what fails half-way can be asked for again. Raises
+        `JobNotFinished` and `flows.storage.StorageError`.
+        """
+        job = await self.get(job_id)
+        if job.status in OPEN_STATUSES:
+            raise JobNotFinished(f"The job {job_id} is {job.status}.", "Cancel it first.")
+        async with self._reading():
+            with _told_as(_no_job(job_id)):
+                flow_run = await self._client.read_flow_run(job_id)
+        await anyio.to_thread.run_sync(self._disposal.remove_job, job_id)
+        bundle = _bundle_of(flow_run.parameters)
+        if bundle is not None and flow_run.idempotency_key is not None:
+            await anyio.to_thread.run_sync(self._disposal.end_use, bundle, flow_run.idempotency_key)
+        async with self._reading():
+            with _told_as(_no_job(job_id)):
+                await self._client.delete_flow_run(job_id)
+        self._live.forget(job_id)
 
     async def tasks(self, job_id: UUID, query: RuleJobQuery) -> RuleJobPage:
         """A page of the job's rule jobs. Raises `BadCursor`."""
@@ -329,6 +359,11 @@ class Jobs:
 
     def _reading(self) -> AbstractAsyncContextManager[None]:
         return patience(self._settings.read_patience_seconds)
+
+
+def _bundle_of(parameters: Mapping[str, Any]) -> str | None:
+    workflow = parameters.get("workflow")
+    return workflow.get("bundle") if isinstance(workflow, dict) else None
 
 
 def _check_resumable(job: Job) -> None:

@@ -7,12 +7,12 @@ import anyio.to_thread
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
-from api.access import WithCaller
+from api.access import Scope, WithCaller
 from api.bodies import JsonBodyRoute
 from api.bundles import Bundles
 from api.jobs import Jobs
 from api.outputs import Outputs
-from api.problems import refusals
+from api.problems import NotAllowed, refusals
 from api.queries import JobQuery, PageQuery, RuleJobQuery
 from api.schemas import Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
 from flows.spec import JobSpec
@@ -150,6 +150,28 @@ async def submit_job(
 async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobPage:
     """Filters are exact. Walking on with `cursor` gives no job twice and misses none."""
     return await jobs.list(query)
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    operation_id="deleteJob",
+    summary="Remove a job that has ended",
+    tags=["jobs"],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=refusals(404, 409, 422),
+)
+async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs) -> None:
+    """Removes its run, its files, and its bundle if no other job needs it. For the scope `admin`.
+
+    The directory in which another job went on with this one stays until that one is removed.
+    """
+    await jobs.get(job_id)
+    if caller.scope is not Scope.ADMIN:
+        raise NotAllowed(
+            f"The token '{caller.name}' may not remove jobs.",
+            "Ask the operator for one with the scope admin.",
+        )
+    await jobs.delete(job_id)
 
 
 @router.post(

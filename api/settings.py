@@ -52,6 +52,15 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
     submit_patience_seconds: float = Field(
         default=20.0, gt=0, le=120, description="How long a submission is tried again before it answers 503."
     )
+    retention_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=36_500,
+        description="Jobs that ended longer ago are removed; kept until somebody removes them when absent.",
+    )
+    retention_look_seconds: float = Field(
+        default=3600.0, gt=0, le=86_400, description="How often old jobs are looked for."
+    )
     public_prefect_ui_url: HttpUrl | None = Field(
         default=None,
         description="Where clients reach Prefect's UI; beside PREFECT_API_URL when absent.",

@@ -41,6 +41,7 @@ READS = {
 CHANGES = {
     "submitJob": ("POST", "/jobs"),
     "putBundle": ("PUT", "/bundles"),
+    "deleteJob": ("DELETE", "/jobs/{job_id}"),
     "resumeJob": ("POST", "/jobs/{job_id}/resume"),
     "cancelJob": ("POST", "/jobs/{job_id}/cancel"),
 }

@@ -33,6 +33,7 @@ async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) ->
         "followJobs",
         "cancelJob",
         "resumeJob",
+        "deleteJob",
         "listTasks",
         "getTask",
         "listTaskLogs",
