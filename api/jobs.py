@@ -46,6 +46,7 @@ from api.settings import Settings
 from api.statuses import OPEN_STATUSES, JobStatus
 from api.task_pages import Mark, next_task_runs
 from api.translation import job_from, log_line_from, rule_job_from
+from api.waiting import Waiting
 from api.webhooks import check_webhook
 from api.workflows import check_workflow
 from flows.spec import FLOW_NAME, EngineName, JobSpec, Label
@@ -78,6 +79,7 @@ class Jobs:
         self._prefect_ui_url = prefect_ui_url
         self._caller = ANYONE
         self._groups = Groups(self._read_groups)
+        self._waiting = Waiting(client)
         self._live = LiveJobs(self._read_jobs, MAX_LIMIT)
         self._submissions = anyio.CapacityLimiter(_SUBMISSIONS_AT_ONCE)
 
@@ -151,13 +153,13 @@ class Jobs:
             if not groups:
                 return JobPage(items=[], next_cursor=None)
             flow_runs = await self._read_flow_runs(flow_run_filter(query, groups.keys(), after), asked)
-        page = flow_runs[: query.limit]
-        # Flow runs of a deployment have both an id of one and a time at which they were to start.
-        jobs = [job_from(run, groups[cast(UUID, run.deployment_id)], self._prefect_ui_url) for run in page]
+            page = flow_runs[: query.limit]
+            jobs = await self._jobs_from(page, groups)
         if len(flow_runs) < asked:
-            return JobPage(items=jobs, next_cursor=None)
+            return JobPage(items=[*jobs], next_cursor=None)
+        # Flow runs of a deployment have a time at which they were to start.
         times = [(cast(datetime, run.expected_start_time), run.id) for run in page]
-        return JobPage(items=jobs, next_cursor=JobPosition.at_end_of(times, after, listing).encode())
+        return JobPage(items=[*jobs], next_cursor=JobPosition.at_end_of(times, after, listing).encode())
 
     async def cancel(self, job_id: UUID) -> Job:
         """Asks a job to stop; asking once more changes nothing. Raises `JobAlreadyFinished`."""
@@ -337,12 +339,18 @@ class Jobs:
             flow_runs = await self._read_flow_runs(
                 FlowRunFilter(id=FlowRunFilterId(any_=list(job_ids))), MAX_LIMIT
             )
-            groups = {run.id: await self._groups.name_of(run.deployment_id) for run in flow_runs}
-        return {
-            run.id: job_from(run, group, self._prefect_ui_url)
-            for run in flow_runs
-            if (group := groups[run.id]) is not None
-        }
+            deployment_ids = {run.deployment_id for run in flow_runs if run.deployment_id is not None}
+            names = {each: await self._groups.name_of(each) for each in deployment_ids}
+            groups = {each: name for each, name in names.items() if name is not None}
+            known = [run for run in flow_runs if run.deployment_id in groups]
+            return {job.id: job for job in await self._jobs_from(known, groups)}
+
+    async def _jobs_from(self, flow_runs: Sequence[FlowRunRow], groups: Mapping[UUID, str]) -> Sequence[Job]:
+        reasons = await self._waiting.reasons(flow_runs, groups)
+        deployments = [(run, cast(UUID, run.deployment_id)) for run in flow_runs]
+        return [
+            job_from(run, groups[each], self._prefect_ui_url, reasons.get(each)) for run, each in deployments
+        ]
 
     async def _read_groups(self) -> Mapping[UUID, str]:
         names: dict[UUID, str] = {}

@@ -91,6 +91,9 @@ class Job(BaseModel):
     name: str
     group: str = Field(description="The Prefect deployment that took the job.")
     status: JobStatus
+    waiting: str | None = Field(
+        default=None, description="Why a pending job waits, where its group makes it: it is full, or held."
+    )
     engine: str = Field(description="What executes the job: `snakemake` or `mock`.")
     commit: str | None = Field(
         description="The commit that a workflow from a git repository was taken from, once it was."

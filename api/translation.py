@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from api.rows import FlowRunRow
 from api.schemas import Job, JobError, JobLinks, LogLine, Progress, RuleJob
-from api.statuses import job_status, rule_job_status
+from api.statuses import JobStatus, job_status, rule_job_status
 from flows.spec import TAG_SEPARATOR, EngineName, ErrorKind, Label, RuleJobRecord
 
 _NO_MESSAGE = "Prefect holds no message about it."
@@ -18,12 +18,15 @@ _MEND_IT = "Read the job's logs, mend the workflow or its configuration, and sub
 _SUBMIT_AGAIN = "Submit the job again; if this happens once more, look at the worker's log."
 
 
-def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str) -> Job:
+def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str | None = None) -> Job:
+    """`waiting` is why the group's jobs wait, if they do."""
+    status = job_status(flow_run.state_type)
     return Job(
         id=flow_run.id,
         name=flow_run.name,
         group=group,
-        status=job_status(flow_run.state_type),
+        status=status,
+        waiting=waiting if status is JobStatus.PENDING else None,
         engine=str(flow_run.parameters.get("engine", EngineName.SNAKEMAKE)),
         commit=_text(flow_run.labels, Label.WORKFLOW_COMMIT),
         created_at=flow_run.created,

@@ -40,6 +40,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
@@ -65,6 +66,7 @@ _CANCELLING = "prefect.flow-run.Cancelling"
 _ENDED = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")]
 _FREES_OR_WANTS_A_SLOT = ["prefect.flow-run.Scheduled", *_ENDED]
 _LISTEN_AGAIN_SECONDS = 2.0
+_CLAIM_SECONDS = 10.0
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 logger = logging.getLogger("prefect.workers.snakemake")
@@ -92,6 +94,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._cancelled_early: set[UUID] = set()
         self._poll = asyncio.Lock()
         self._poll_is_due = False
+        self._claims: dict[UUID, asyncio.Event] = {}
         self._listener: asyncio.Task[None] | None = None
         await self._zygote.start()
         await super().setup()
@@ -140,7 +143,28 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._poll_is_due = True
         async with self._poll:  # the polling loop and the listener both come here
             self._poll_is_due = False
-            return await super().get_and_submit_flow_runs()
+            self._claims = {}
+            taken = await super().get_and_submit_flow_runs()
+            # Prefect gives out rows that nobody is changing, and a queue's limit counts what is Pending:
+            # asked again before these are, it would give others in their place, over the limit.
+            claims = [self._claims[run.id].wait() for run in taken if run.id in self._claims]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLAIM_SECONDS):
+                    await asyncio.gather(*claims)
+            return taken
+
+    async def _submit_scheduled_flow_runs(
+        self, flow_run_response: list[WorkerFlowRunResponse]
+    ) -> list[FlowRun]:
+        self._claims = {entry.flow_run.id: asyncio.Event() for entry in flow_run_response}
+        return await super()._submit_scheduled_flow_runs(flow_run_response)
+
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        try:
+            return await super()._propose_pending_state(flow_run)
+        finally:
+            if claim := self._claims.get(flow_run.id):
+                claim.set()
 
     async def _submit_run_and_capture_errors(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
