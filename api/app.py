@@ -225,8 +225,6 @@ def _request_model(request: Request) -> type[BaseModel] | None:
 def _declare_problems(responses: dict[str, Any]) -> None:
     for status, response in responses.items():
         if status >= "400":
-            (schema,) = response["content"].values()  # under the media type of a success
-            response["content"] = {MEDIA_TYPE: schema}
-        content = response.get("content", {}).get("application/json", {})
-        if status >= "400" and content.get("schema", {}).get("$ref", "").endswith("/Problem"):
-            response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
+            (content,) = response["content"].values()  # under the media type of a success
+            if content["schema"].get("$ref", "").endswith("/Problem"):
+                response["content"] = {MEDIA_TYPE: content}

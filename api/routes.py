@@ -14,7 +14,7 @@ from api.jobs import Jobs
 from api.outputs import Outputs
 from api.problems import NotAllowed, refusals
 from api.queries import JobQuery, PageQuery, RuleJobQuery
-from api.schemas import Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
+from api.schemas import Alive, Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
 from flows.spec import JobSpec
 from flows.storage import Method
 
@@ -85,10 +85,8 @@ _SPECS = {
 }
 
 
-_ARCHIVES = {
-    media_type: {"schema": {"type": "string", "format": "binary"}}
-    for media_type in ("application/x-tar", "application/gzip", "application/zip")
-}
+# What it is packed as is seen by its content.
+_ARCHIVE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.put(
@@ -101,7 +99,7 @@ _ARCHIVES = {
         201: {"description": "It is there now.", "model": Bundle},
         **refusals(413, 415, 422),
     },
-    openapi_extra={"requestBody": {"required": True, "content": _ARCHIVES}},
+    openapi_extra={"requestBody": {"required": True, "content": _ARCHIVE}},
 )
 async def put_bundle(
     request: Request,
@@ -278,7 +276,15 @@ async def list_outputs(
     tags=["outputs"],
     response_class=FileResponse,
     responses={
-        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
+        200: {
+            "description": "The file.",
+            "content": {
+                "application/octet-stream": {
+                    "schema": {"type": "string", "format": "binary"},
+                    "example": "##fileformat=VCFv4.3\n",
+                }
+            },
+        },
         206: {"description": "The ranges of it that `Range` asked for."},
         307: {"description": "It is at `Location`, for a few minutes: outputs are kept in S3."},
         **refusals(404, 422, 500),
@@ -294,6 +300,6 @@ async def download_output(
 
 
 @router.get("/livez", operation_id="isAlive", summary="See that the service runs", tags=["service"])
-async def is_alive() -> dict[str, str]:
+async def is_alive() -> Alive:
     """Asks nobody else: a service that can't reach Prefect is alive, and restarting it would not help."""
-    return {"status": "alive"}
+    return Alive()

@@ -1,7 +1,7 @@
 """What clients read: jobs, rule jobs, logs and outputs, a page at a time."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 from urllib.parse import quote
 from uuid import UUID
 
@@ -224,8 +224,18 @@ class Output(BaseModel):
         return f"/jobs/{job_id}/outputs/{quote(path)}"
 
 
+def _with_example(schema: dict[str, Any], page: type[BaseModel]) -> None:
+    """A page's example holds the example of its items."""
+    (item,) = get_args(page.model_fields["items"].annotation)
+    extra = getattr(item, "model_config", {}).get("json_schema_extra")
+    if isinstance(extra, dict):
+        schema["examples"] = [{"items": extra["examples"], "next_cursor": None}]
+
+
 class Page(BaseModel, Generic[Item]):
     """Some items, and how to get the next ones."""
+
+    model_config = ConfigDict(json_schema_extra=_with_example)
 
     items: list[Item]
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
@@ -245,3 +255,11 @@ class LogPage(Page[LogLine]):
 
 class OutputPage(Page[Output]):
     """Outputs, by path."""
+
+
+class Alive(BaseModel):
+    """The service runs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "alive"}]})
+
+    status: Literal["alive"] = "alive"

@@ -57,6 +57,16 @@ def _since(
         ) from error
 
 
+_STREAM = {
+    "description": "Events until the client leaves, or the job has ended.",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": 'event: job\ndata: {"id": "0199c2f4-…", …}\n\nid: 1759829472000\n\n',
+        }
+    },
+}
+
 WithFollowing = Annotated[Following, Depends(_following)]
 Since = Annotated[Moment | None, Depends(_since)]
 
@@ -67,7 +77,7 @@ Since = Annotated[Moment | None, Depends(_since)]
     summary="Follow all jobs",
     tags=["jobs"],
     response_class=EventStream,
-    responses=refusals(400, 422),
+    responses={200: _STREAM, **refusals(400, 422)},
 )
 async def follow_jobs(caller: WithCaller, following: WithFollowing, since: Since) -> Response:
     """An event `job` with the job whenever its status or progress changes, from now on.
@@ -85,6 +95,7 @@ async def follow_jobs(caller: WithCaller, following: WithFollowing, since: Since
     tags=["jobs"],
     response_class=EventStream,
     responses={
+        200: _STREAM,
         204: {"description": "The job has ended, and the client knows all of it."},
         **refusals(400, 404, 422),
     },
