@@ -15,7 +15,7 @@ from flows.spec import TAG_SEPARATOR, EngineName, ErrorKind, Label, RuleJobRecor
 
 _NO_MESSAGE = "Prefect holds no message about it."
 _MEND_IT = "Read the job's logs, mend the workflow or its configuration, and submit the job again."
-_SUBMIT_AGAIN = "Submit the job again; if this happens once more, look at the worker's log."
+_SUBMIT_AGAIN = "Resume the job; if this happens once more, look at the worker's log."
 
 
 def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str | None = None) -> Job:

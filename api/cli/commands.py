@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
+console = Console() if sys.stdout.isatty() else Console(width=200)
 
 JOB_FAILED = 2
 """Exit code of a command that watched a job which did not complete; 1 is a refusal."""

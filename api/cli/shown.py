@@ -106,7 +106,7 @@ class Watch:
 def rules_table(tasks: Iterable[Json]) -> Table:
     """Rule jobs by rule: how many, and in which status."""
     statuses: dict[str, Counter[str]] = {}
-    for task in tasks:
+    for task in sorted(tasks, key=lambda task: task["started_at"] or "~"):
         statuses.setdefault(task["rule"], Counter())[task["status"]] += 1
     table = Table(box=None, pad_edge=False)
     for column in ("rule", "done", "of", "status"):
