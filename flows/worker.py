@@ -47,6 +47,8 @@ from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNam
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from websockets.exceptions import ConnectionClosed
 
 from flows.aftermath import close_task_runs
@@ -70,6 +72,19 @@ _CLAIM_SECONDS = 10.0
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 logger = logging.getLogger("prefect.workers.snakemake")
+
+
+class WorkerSettings(BaseSettings):
+    """What an operator can set of the worker."""
+
+    model_config = SettingsConfigDict(env_prefix="JOBS_")
+
+    drain_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=604_800,
+        description="How long a worker that is asked to stop lets its jobs go on; it takes no new ones.",
+    )
 
 
 class SnakemakeWorkerResult(BaseWorkerResult):
@@ -264,6 +279,12 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def _end_flow_processes(self) -> None:
         """Let the running jobs write down that they were interrupted: nobody would look after them."""
         processes = list(self._flow_processes.values())
+        drain_seconds = WorkerSettings().drain_seconds
+        if processes and drain_seconds:
+            logger.info("Stopping when %d jobs have ended, or in %g s.", len(processes), drain_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain_seconds):
+                    await asyncio.gather(*(process.wait() for process in processes))
         for process in processes:
             process.send(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):

@@ -62,6 +62,24 @@ def test_a_worker_that_is_stopped_ends_its_jobs_and_they_say_so(jobs: JobsClient
     stack.restart_worker()
 
 
+def test_a_worker_that_drains_lets_its_jobs_end_and_takes_no_others(
+    jobs: JobsClient, stack: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOBS_DRAIN_SECONDS", "60")
+    stack.restart_worker()
+    running = jobs.submit_workflow("sleeper", cores=4, config={"seconds": 3})
+    jobs.wait_for_running_rule_job(running)
+
+    psutil.Process(stack.worker.pid).send_signal(signal.SIGTERM)
+    later = jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1})
+
+    assert jobs.wait(running, seconds=30)["status"] == "completed"
+    assert jobs.get(later)["status"] == "pending"
+    monkeypatch.delenv("JOBS_DRAIN_SECONDS")
+    stack.restart_worker()
+    assert jobs.wait(later)["status"] == "completed"
+
+
 def _events(
     jobs: JobsClient, job_id: str, last_event_id: str, *, to_the_end: bool = False
 ) -> tuple[list[str], str]:
