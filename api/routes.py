@@ -21,17 +21,17 @@ from flows.storage import Method
 router = APIRouter(route_class=JsonBodyRoute)
 
 
-def _jobs(request: Request, caller: WithCaller) -> Jobs:
+async def _jobs(request: Request, caller: WithCaller) -> Jobs:
     jobs: Jobs = request.app.state.jobs
     return jobs.seen_by(caller)
 
 
-def _outputs(request: Request) -> Outputs:
+async def _outputs(request: Request) -> Outputs:
     outputs: Outputs = request.app.state.outputs
     return outputs
 
 
-def _bundles(request: Request) -> Bundles:
+async def _bundles(request: Request) -> Bundles:
     bundles: Bundles = request.app.state.bundles
     return bundles
 

@@ -1,6 +1,8 @@
 """What clients read: jobs, rule jobs, logs and outputs, a page at a time."""
 
 from datetime import UTC, datetime
+from functools import cached_property
+from hashlib import sha256
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 from urllib.parse import quote
 from uuid import UUID
@@ -108,6 +110,16 @@ class Job(BaseModel):
     resumes: UUID | None = Field(default=None, description="The job that this one goes on with.")
     resumed_by: UUID | None = Field(default=None, description="The job that goes on with this one.")
     links: JobLinks
+
+    @cached_property
+    def json_text(self) -> str:
+        """As it is sent; one answer of Prefect's is sent to many."""
+        return self.model_dump_json()
+
+    @cached_property
+    def etag(self) -> str:
+        """Another one for whatever is sent differently (RFC 9110, 8.8.3)."""
+        return f'"{sha256(self.json_text.encode()).hexdigest()[:20]}"'
 
 
 class Bundle(BaseModel):

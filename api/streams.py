@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from hashlib import sha256
 from typing import Annotated
 from uuid import UUID
 
@@ -34,12 +33,12 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
-def _following(request: Request) -> Following:
+async def _following(request: Request) -> Following:
     following: Following = request.app.state.following
     return following
 
 
-def _since(
+async def _since(
     last_event_id: Annotated[
         str | None,
         Header(alias="Last-Event-ID", description="The id of the last event that was received."),
@@ -141,18 +140,14 @@ async def get_job(
     clock = asyncio.get_running_loop().time
     deadline = clock() + wait
     job = await jobs.get(job_id)
-    known = _tags(if_none_match) if if_none_match else {_etag(job)}
-    while _etag(job) in known and job.status not in FINAL_STATUSES and clock() < deadline:
+    known = _tags(if_none_match) if if_none_match else {job.etag}
+    while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         job = await jobs.get(job_id)
-    headers = {"ETag": _etag(job), "Cache-Control": "no-cache"}
-    if if_none_match and ("*" in known or _etag(job) in known):
+    headers = {"ETag": job.etag, "Cache-Control": "no-cache"}
+    if if_none_match and ("*" in known or job.etag in known):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    return Response(job.model_dump_json(), media_type="application/json", headers=headers)
-
-
-def _etag(job: Job) -> str:
-    return f'"{sha256(job.model_dump_json().encode()).hexdigest()[:20]}"'
+    return Response(job.json_text, media_type="application/json", headers=headers)
 
 
 def _tags(if_none_match: str) -> set[str]:
