@@ -44,6 +44,7 @@ from api.settings import Settings
 from api.signing import signing_key
 from api.telemetry import is_wanted, trace
 from api.validation import problem_of
+from api.wes.routes import wes_router
 from flows.storage import StorageError, open_storage
 
 _log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(streams.router)  # before /jobs/{job_id}, which would take "events" for an id
     app.include_router(router)
     app.include_router(service_router)
+    app.include_router(wes_router)
     return app
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Self, cast
 from uuid import UUID, uuid4
 
@@ -89,7 +90,9 @@ class Jobs:
         view._caller = caller
         return view
 
-    async def submit(self, spec: JobSpec, key: str | None = None) -> Job:
+    async def submit(
+        self, spec: JobSpec, key: str | None = None, labels: Mapping[Label, str] = MappingProxyType({})
+    ) -> Job:
         """Makes one job of `spec`, or none; with a `key` that was used before, it gives that job.
 
         Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge`, `TooManyOpenJobs`,
@@ -114,7 +117,7 @@ class Jobs:
                 "parameters": spec.parameters(),
                 "name": spec.name,
                 "tags": spec.prefect_tags(),
-                "labels": _labels(spec),
+                "labels": _labels(spec) | {str(label): text for label, text in labels.items()},
                 "idempotency_key": idempotency_key,
             },
         )
@@ -160,6 +163,20 @@ class Jobs:
         # Flow runs of a deployment have a time at which they were to start.
         times = [(cast(datetime, run.expected_start_time), run.id) for run in page]
         return JobPage(items=[*jobs], next_cursor=JobPosition.at_end_of(times, after, listing).encode())
+
+    async def count(self) -> Mapping[StateType, int]:
+        """How many jobs of the caller are in each type of state, exactly."""
+        async with self._reading():
+            deployment_ids = list(await self._groups.names(self._caller))
+            return {kind: await self._count(deployment_ids, kind) for kind in StateType}
+
+    async def submission(self, job_id: UUID) -> tuple[Mapping[str, Any], str | None]:
+        """The parameters of a job, and what it was submitted to WES with, if it was."""
+        await self.get(job_id)
+        async with self._reading():
+            (row,) = await self._read_flow_runs(FlowRunFilter(id=FlowRunFilterId(any_=[job_id])), 1)
+        kept = row.labels.get(Label.WES_REQUEST)
+        return row.parameters, None if kept is None else str(kept)
 
     async def cancel(self, job_id: UUID) -> Job:
         """Asks a job to stop; asking once more changes nothing. Raises `JobAlreadyFinished`."""
@@ -323,6 +340,16 @@ class Jobs:
             | {"state": {"type": StateType.SCHEDULED}},
         )
         return FlowRunRow.model_validate_json(response.content)
+
+    async def _count(self, deployment_ids: Sequence[UUID], kind: StateType) -> int:
+        if not deployment_ids:
+            return 0
+        flow_runs = {
+            "deployment_id": {"any_": [str(each) for each in deployment_ids]},
+            "state": {"type": {"any_": [kind.value]}},
+        }
+        response = await self._client.request("POST", "/flow_runs/count", json={"flow_runs": flow_runs})
+        return int(response.json())
 
     async def _read_flow_runs(self, flow_runs: FlowRunFilter, limit: int) -> Sequence[FlowRunRow]:
         """Newest first."""

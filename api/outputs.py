@@ -63,6 +63,10 @@ class Outputs:
             next_cursor=end.encode() if end else None,
         )
 
+    def paths(self, job_id: UUID) -> dict[str, str]:
+        """Where each output can be downloaded, by path."""
+        return {item.path: Output.url_of(job_id, item.path) for item in self._manifest(job_id).outputs}
+
     def download(self, job_id: UUID, path: str, method: Method) -> Response:
         """The file itself, in ranges if asked, or the way to it.
 

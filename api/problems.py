@@ -292,7 +292,18 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in (*statuses, *(problem.status for problem in always))}
 
 
+WES_PREFIX = "/ga4gh/wes/v1"
+_WES_STATUSES = (400, 401, 403, 404, 405, 429, 500)
+
+
 def problem_response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
+    """A problem as it is answered; below WES's paths, as its document has errors."""
+    if problem.instance.startswith(WES_PREFIX):
+        status = problem.status
+        if status not in _WES_STATUSES:
+            status = 400 if status < 500 else 500
+        message = f"{problem.detail} {problem.resolution}"
+        return JSONResponse({"msg": message, "status_code": status}, status, dict(headers))
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=problem.status,

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from prefect.client.schemas.objects import StateType
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
-from api.statuses import JobStatus, RuleJobStatus
+from api.statuses import FINAL_STATUSES, JobStatus, RuleJobStatus
 from flows.spec import ErrorKind
 
 Item = TypeVar("Item")
@@ -110,6 +111,22 @@ class Job(BaseModel):
     resumes: UUID | None = Field(default=None, description="The job that this one goes on with.")
     resumed_by: UUID | None = Field(default=None, description="The job that goes on with this one.")
     links: JobLinks
+
+    _state_type: StateType = PrivateAttr(default=StateType.SCHEDULED)
+
+    @property
+    def state_type(self) -> StateType:
+        """What Prefect says, where it tells more than `status`."""
+        return self._state_type
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in FINAL_STATUSES
+
+    def in_state(self, state_type: StateType | None) -> Self:
+        """The same job, which Prefect says is in this type of state."""
+        self._state_type = state_type or StateType.SCHEDULED
+        return self
 
     @cached_property
     def json_text(self) -> str:

@@ -61,6 +61,18 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
     retention_look_seconds: float = Field(
         default=3600.0, gt=0, le=86_400, description="How often old jobs are looked for."
     )
+    service_id: str = Field(
+        default="org.prefect-snakemake", min_length=1, description="In WES: the id of this service."
+    )
+    service_name: str = Field(
+        default="prefect-snakemake", min_length=1, description="In WES: what this service is called."
+    )
+    organization_name: str = Field(
+        default="unnamed", min_length=1, description="In WES: who offers this service."
+    )
+    organization_url: HttpUrl = Field(
+        default=HttpUrl("http://localhost/"), description="In WES: the address of who offers this service."
+    )
     public_prefect_ui_url: HttpUrl | None = Field(
         default=None,
         description="Where clients reach Prefect's UI; beside PREFECT_API_URL when absent.",

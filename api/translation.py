@@ -42,7 +42,7 @@ def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str
         resumes=_job_id(flow_run.labels, Label.RESUMES),
         resumed_by=_job_id(flow_run.labels, Label.RESUMED_BY),
         links=JobLinks.of(flow_run.id, prefect_ui_url),
-    )
+    ).in_state(flow_run.state_type)
 
 
 def job_error(flow_run: FlowRunRow) -> JobError | None:
