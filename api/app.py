@@ -15,11 +15,13 @@ import httpx
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from api import streams
 from api.access import declare_tokens
@@ -58,6 +60,10 @@ _PROBE_SECONDS = 3.0
 """Who asks whether the service is ready does not wait for long."""
 
 
+# The streams come before /jobs/{job_id}, which would take "events" for an id.
+_ROUTERS = (streams.router, router, service_router, wes_router)
+
+
 class Facade(FastAPI):
     """An application whose OpenAPI document declares tokens, and problems by their media type."""
 
@@ -94,10 +100,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Gate, tokens=app.state.tokens, rates=rates)
     app.add_middleware(Observation)
     app.state.end_traces = trace(app) if is_wanted(settings.otel) else None
-    app.include_router(streams.router)  # before /jobs/{job_id}, which would take "events" for an id
-    app.include_router(router)
-    app.include_router(service_router)
-    app.include_router(wes_router)
+    for each in _ROUTERS:
+        app.include_router(each)
     return app
 
 
@@ -187,7 +191,17 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         instance=request.url.path,
         resolution="/docs lists the paths and methods that there are.",
     )
-    return problem_response(problem, error.headers or {})
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_at(request))  # Starlette names those of one route only
+    return problem_response(problem, headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What may be sent to the path of this request."""
+    routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    found = (route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted(set[str]().union(*found))
 
 
 async def _on_storage_error(request: Request, error: StorageError) -> JSONResponse:

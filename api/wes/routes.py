@@ -198,7 +198,7 @@ def _paging(request: Request) -> tuple[int, str | None]:
     if size is None:
         return _DEFAULT_PAGE_SIZE, request.query_params.get("page_token") or None
     digits = size.removeprefix("+")
-    if not (digits.isascii() and digits.isdigit() and int(digits) > 0):
+    if not (digits.isascii() and digits.isdigit() and 0 < int(digits[:20]) < 2**63):
         raise InvalidRequest("page_size must be a positive number.", "Leave it out for pages of 50.")
     return min(int(digits), MAX_LIMIT), request.query_params.get("page_token") or None
 
