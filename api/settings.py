@@ -49,6 +49,9 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
     read_patience_seconds: float = Field(
         default=8.0, gt=0, le=60, description="How long a read waits for Prefect before it answers 503."
     )
+    longest_wait_seconds: float = Field(
+        default=60.0, gt=0, le=600, description="How long `?wait=` holds an answer back at most."
+    )
     submit_patience_seconds: float = Field(
         default=20.0, gt=0, le=120, description="How long a submission is tried again before it answers 503."
     )

@@ -15,6 +15,7 @@ from api.following import Following
 from api.problems import BadCursor, FieldProblem, refusals
 from api.routes import WithJobs
 from api.schemas import Job
+from api.settings import Settings
 from api.statuses import FINAL_STATUSES
 
 router = APIRouter()
@@ -124,6 +125,7 @@ async def follow_job(job_id: UUID, jobs: WithJobs, following: WithFollowing, sin
     },
 )
 async def get_job(
+    request: Request,
     job_id: UUID,
     jobs: WithJobs,
     wait: Annotated[
@@ -138,7 +140,8 @@ async def get_job(
     A job that has ended is answered at once.
     """
     clock = asyncio.get_running_loop().time
-    deadline = clock() + wait
+    settings: Settings = request.app.state.settings
+    deadline = clock() + min(wait, settings.longest_wait_seconds)
     job = await jobs.get(job_id)
     known = _tags(if_none_match) if if_none_match else {job.etag}
     while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
