@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from api import streams
+from api import insight_routes, streams
 from api.access import declare_tokens
 from api.bundles import Bundles
 from api.changes import Changes
@@ -61,7 +61,7 @@ _PROBE_SECONDS = 3.0
 
 
 # The streams come before /jobs/{job_id}, which would take "events" for an id.
-_ROUTERS = (streams.router, router, service_router, wes_router)
+_ROUTERS = (streams.router, router, insight_routes.router, service_router, wes_router)
 
 
 class Facade(FastAPI):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from copy import copy
 from dataclasses import asdict
 from datetime import datetime
@@ -27,10 +27,13 @@ from api.access import ANYONE, Caller
 from api.cursors import JobPosition, LogPosition, RuleJobPosition
 from api.disposal import Disposal
 from api.filters import flow_run_filter, log_filter, task_run_filter
+from api.graphs import GraphOf
 from api.groups import Groups
 from api.live import LiveJobs
 from api.log_pages import LogKey, next_logs
 from api.patience import patience
+from api.pictures import MOST_BOXES, Drawing, drawing_of
+from api.plans import Shared, rule_job_rows
 from api.problems import (
     BodyTooLarge,
     IdempotencyKeyReused,
@@ -41,7 +44,7 @@ from api.problems import (
     TooManyOpenJobs,
 )
 from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
-from api.rows import FLOW_RUN_ROWS, FlowRunRow
+from api.rows import FLOW_RUN_ROWS, FlowRunRow, RuleJobRow
 from api.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
 from api.settings import Settings
 from api.statuses import OPEN_STATUSES, JobStatus
@@ -82,6 +85,7 @@ class Jobs:
         self._groups = Groups(self._read_groups)
         self._waiting = Waiting(client)
         self._live = LiveJobs(self._read_jobs, MAX_LIMIT)
+        self._drawings: Shared[Drawing] = Shared(lambda drawing: drawing.is_final)
         self._submissions = anyio.CapacityLimiter(_SUBMISSIONS_AT_ONCE)
 
     def seen_by(self, caller: Caller) -> Self:
@@ -279,6 +283,14 @@ class Jobs:
             raise _no_task(job_id, task_id)
         return rule_job_from(task_run)
 
+    async def drawing(self, job_id: UUID, kind: GraphOf) -> bytes:
+        """What of the job waits for what, as an SVG, with states of a second ago. Raises `GraphTooLarge`."""
+        job = await self.get(job_id)
+        # A job that runs again after its end is another one here.
+        key = (job_id, kind, job.status, job.started_at)
+        drawing = await self._drawings.get(key, lambda: self._draw(job, kind))
+        return drawing.svg
+
     async def logs(self, job_id: UUID, query: PageQuery, task_id: UUID | None = None) -> LogPage:
         """A page of the log of the job, or of one of its rule jobs. Raises `BadCursor`."""
         listing = query.fingerprint(job_id, task_id)
@@ -300,6 +312,16 @@ class Jobs:
             items=[log_line_from(log) for log in page],
             next_cursor=LogPosition(listing=listing, **asdict(end)).encode() if end else None,
         )
+
+    async def _draw(self, job: Job, kind: GraphOf) -> Drawing:
+        rows: list[RuleJobRow] = []
+        found = rule_job_rows(self._client, job.id, self._settings.read_patience_seconds)
+        async with aclosing(found):
+            async for row in found:
+                rows.append(row)
+                if kind is GraphOf.JOBS and len(rows) > MOST_BOXES:
+                    break  # the drawing will be refused
+        return await anyio.to_thread.run_sync(drawing_of, job, kind, rows)
 
     async def _check_open_jobs(self, group: str) -> None:
         """Raises `TooManyOpenJobs`. Submissions at the same time don't see each other: as many as

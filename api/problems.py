@@ -14,6 +14,7 @@
     │   ├── UnknownGroup         no deployment of that name
     │   ├── WorkflowRefused      the workflow is not where the spec says, or may not be used
     │   ├── BundleRefused        something in the archive may not come in
+    │   ├── GraphTooLarge        nobody could read the drawing
     │   ├── WebhookRefused       nobody may be told there, or nobody at all
     │   └── RefusedByPrefect     Prefect does not accept what we made of the request
     ├── NotFound            404  no such job, rule job or output
@@ -207,6 +208,13 @@ class BundleRefused(InvalidRequest):
 
     slug = "bundle-refused"
     title = "Bundle refused"
+
+
+class GraphTooLarge(InvalidRequest):
+    """Nobody could read the drawing."""
+
+    slug = "graph-too-large"
+    title = "Graph too large"
 
 
 class WebhookRefused(InvalidRequest):

@@ -39,3 +39,48 @@ class FlowRunRow(BaseModel):
 
 
 FLOW_RUN_ROWS = TypeAdapter(list[FlowRunRow])
+
+
+class TaskInputRow(BaseModel):
+    """What a task run has waited for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    input_type: str
+    id: UUID | None = None
+
+
+class RuleJobRow(BaseModel):
+    """A task run, as `POST /task_runs/filter` gives it, without what only its own page shows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    name: str
+    task_key: str = ""
+    run_count: int = 0
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    state_type: StateType | None = None
+    state_name: str | None = None
+    state: StateRow | None = None
+    task_inputs: dict[str, tuple[TaskInputRow, ...]] = {}
+
+    @property
+    def upstream(self) -> list[UUID]:
+        """The task runs that it depends on."""
+        return [item.id for items in self.task_inputs.values() for item in items if item.id is not None]
+
+    @property
+    def message(self) -> str:
+        return (self.state.message if self.state else None) or ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Of its last attempt; None before it has ended, and if it never ran."""
+        if self.start_time is None or self.end_time is None or not self.run_count:
+            return None
+        return (self.end_time - self.start_time).total_seconds()
+
+
+RULE_JOB_ROWS = TypeAdapter(list[RuleJobRow])

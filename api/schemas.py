@@ -43,6 +43,7 @@ class JobLinks(BaseModel):
     tasks: str
     logs: str
     outputs: str
+    graph: str = Field(description="An SVG of its rules, with how far each is.")
     events: str = Field(description="Server-sent events until the job has ended.")
     prefect: str = Field(description="The flow run in Prefect's UI.")
 
@@ -54,6 +55,7 @@ class JobLinks(BaseModel):
             tasks=f"{job}/tasks",
             logs=f"{job}/logs",
             outputs=f"{job}/outputs",
+            graph=f"{job}/graph.svg",
             events=f"{job}/events",
             prefect=f"{prefect_ui_url}/runs/flow-run/{job_id}",
         )
@@ -181,6 +183,8 @@ class RuleJob(BaseModel):
                     "inputs": ["mapped/B.bam"],
                     "outputs": ["calls/B.vcf"],
                     "error": "exit code 1",
+                    "cpu_seconds": 31.4,
+                    "peak_memory_bytes": 412_090_368,
                 }
             ]
         }
@@ -201,6 +205,14 @@ class RuleJob(BaseModel):
     inputs: list[str]
     outputs: list[str]
     error: str | None
+    cpu_seconds: float | None = Field(
+        description="CPU time of its last attempt: of its commands and the processes that they waited for. "
+        "Null while it runs, and where no command ran."
+    )
+    peak_memory_bytes: int | None = Field(
+        description="The most memory that the largest single process of its last attempt has held. "
+        "Null as `cpu_seconds`, and for commands that were too small and too short to be seen."
+    )
 
 
 class LogLine(BaseModel):

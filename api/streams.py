@@ -143,7 +143,7 @@ async def get_job(
     settings: Settings = request.app.state.settings
     deadline = clock() + min(wait, settings.longest_wait_seconds)
     job = await jobs.get(job_id)
-    known = _tags(if_none_match) if if_none_match else {job.etag}
+    known = named_tags(if_none_match) if if_none_match else {job.etag}
     while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         job = await jobs.get(job_id)
@@ -153,7 +153,8 @@ async def get_job(
     return Response(job.json_text, media_type="application/json", headers=headers)
 
 
-def _tags(if_none_match: str) -> set[str]:
+def named_tags(if_none_match: str) -> set[str]:
+    """What a client knows already, by an `If-None-Match`."""
     return {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
 
 

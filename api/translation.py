@@ -87,6 +87,8 @@ def rule_job_from(task_run: TaskRun) -> RuleJob:
         inputs=list(record.inputs),
         outputs=list(record.outputs),
         error=record.error,
+        cpu_seconds=record.cpu_seconds,
+        peak_memory_bytes=record.peak_memory_bytes,
     )
 
 

@@ -97,6 +97,10 @@ class AttemptFinished:
     exit_code: int | None = None
     message: str = ""
     """What Snakemake says of a failure."""
+    cpu_seconds: float | None = None
+    """Of its commands and what they waited for; None where there was no command."""
+    peak_memory_bytes: int | None = None
+    """Of its largest process; None where there is no figure (`flows.inside.usage` says when)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -314,7 +314,9 @@ class Mirror:
 
 
 def _record(job: RuleJob) -> RuleJobRecord:
-    planned, started = job.planned, job.started
+    planned, started, finished = job.planned, job.started, job.finished
+    if finished is not None and finished.attempt != job.attempts:
+        finished = None  # of the attempt before
     return RuleJobRecord(
         rule=planned.rule,
         wildcards=dict(planned.wildcards),
@@ -325,6 +327,8 @@ def _record(job: RuleJob) -> RuleJobRecord:
         inputs=planned.inputs[:_LISTED_PATHS],
         outputs=planned.outputs[:_LISTED_PATHS],
         error=job.state.message if job.state.type in (StateType.FAILED, StateType.CRASHED) else None,
+        cpu_seconds=finished.cpu_seconds if finished else None,
+        peak_memory_bytes=finished.peak_memory_bytes if finished else None,
     )
 
 

@@ -279,6 +279,8 @@ class RuleJobRecord(_Strict):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     error: str | None = None
+    cpu_seconds: float | None = None
+    peak_memory_bytes: int | None = None
 
 
 class RuleJobState(StrEnum):

@@ -1,4 +1,4 @@
-"""Gives every attempt at a rule job a log file of its own.
+"""Gives every attempt at a rule job a log file of its own, and measures what its commands take.
 
 Snakemake lets all rule jobs write to its own stdout and stderr. Rule jobs run one per
 thread, so what the current thread starts or prints can be led to the attempt's file.
@@ -16,17 +16,22 @@ from typing import Any, TextIO
 import snakemake.executors.local
 import snakemake.shell
 
+from flows.inside.usage import MeasuredPopen, Usage
+
 _attempt = threading.local()
 
 
 @contextmanager
-def captured(log_path: Path) -> Iterator[None]:
-    """Until it is left, this thread's child processes and prints write to `log_path`."""
+def captured(log_path: Path) -> Iterator[Usage]:
+    """Until it is left, this thread's child processes and prints write to `log_path`.
+
+    Gives what the child processes have taken of the machine, which grows as they end.
+    """
     log_path.unlink(missing_ok=True)  # of an earlier execution in this directory
     with log_path.open("a", buffering=1, encoding="utf-8", errors="replace") as log:
-        _attempt.log = log
+        _attempt.log, _attempt.usage = log, Usage()
         try:
-            yield
+            yield _attempt.usage
         finally:
             _attempt.log = None
 
@@ -51,11 +56,12 @@ def _subprocess_that_captures() -> SimpleNamespace:
 
 def _popen(*args: Any, **kwargs: Any) -> "subprocess.Popen[Any]":
     log: TextIO | None = getattr(_attempt, "log", None)
-    if log is not None:
-        if kwargs.get("stdout") is not subprocess.PIPE:
-            kwargs["stdout"] = log
-        kwargs.setdefault("stderr", log)
-    return subprocess.Popen(*args, **kwargs)
+    if log is None:
+        return subprocess.Popen(*args, **kwargs)
+    if kwargs.get("stdout") is not subprocess.PIPE:
+        kwargs["stdout"] = log
+    kwargs.setdefault("stderr", log)
+    return MeasuredPopen(_attempt.usage, *args, **kwargs)
 
 
 def _check_call(*args: Any, **kwargs: Any) -> int:

@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from api.app import create_app
 from api.settings import Settings
 from flows.spec import Label, RuleJobRecord
-from flows.task_runs import StateChange, isoformat, log_entry, state_change_event, task_run_id_of
+from flows.task_runs import StateChange, isoformat, log_entry, state_change_event, task_inputs, task_run_id_of
 
 GROUPS = ("default", "large")
 PROBLEM = "application/problem+json"
@@ -90,6 +90,8 @@ class RuleJobInState:
     attempts: int = 1
     timestamp: float = 1_760_000_000.0
     record: RuleJobRecord | None = None
+    name: str | None = None
+    depends_on: tuple[int, ...] = ()
 
     def task_id(self, job_id: UUID) -> UUID:
         return task_run_id_of(job_id, self.number)
@@ -98,11 +100,12 @@ class RuleJobInState:
         record = self.record or RuleJobRecord(rule=self.rule)
         moment = isoformat(self.timestamp)
         columns: Json = {
-            "name": f"{record.rule}[n={self.number}]",
+            "name": self.name or f"{record.rule}[n={self.number}]",
             "task_key": f"rule.{record.rule}",
             "dynamic_key": str(self.number),
             "run_count": self.attempts,
             "tags": [record.rule],
+            "task_inputs": task_inputs(task_run_id_of(job_id, number) for number in self.depends_on),
             # All of a plan at the same instant, as the worker sends it.
             "expected_start_time": moment,
             "start_time": moment,

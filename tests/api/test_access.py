@@ -36,6 +36,7 @@ READS = {
     "listLogs": ("GET", "/jobs/{job_id}/logs"),
     "listOutputs": ("GET", "/jobs/{job_id}/outputs"),
     "downloadOutput": ("GET", "/jobs/{job_id}/outputs/result.txt"),
+    "drawJob": ("GET", "/jobs/{job_id}/graph.svg"),
     "readMetrics": ("GET", "/metrics"),
 }
 CHANGES = {

@@ -46,6 +46,7 @@ async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) ->
         "listLogs",
         "listOutputs",
         "downloadOutput",
+        "drawJob",
         "isAlive",
         "isReady",
         "readMetrics",

@@ -23,6 +23,8 @@ CALL = RuleJobRecord(
     inputs=("mapped/B.bam",),
     outputs=("calls/B.vcf",),
     error="exit code 1",
+    cpu_seconds=12.5,
+    peak_memory_bytes=100 << 20,
 )
 
 
@@ -56,6 +58,8 @@ async def test_a_rule_job_tells_all_that_the_worker_knows_of_it(
         "inputs": ["mapped/B.bam"],
         "outputs": ["calls/B.vcf"],
         "error": "exit code 1",
+        "cpu_seconds": 12.5,
+        "peak_memory_bytes": 104857600,
     }
 
 

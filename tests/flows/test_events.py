@@ -31,6 +31,7 @@ VALUES: dict[object, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     float: NUMBERS,
     int: st.integers(),
+    float | None: st.none() | NUMBERS,
     int | None: st.none() | st.integers(),
     str: TEXTS,
     str | None: st.none() | TEXTS,

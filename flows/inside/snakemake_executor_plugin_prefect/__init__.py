@@ -31,6 +31,7 @@ from flows.events import (
 )
 from flows.inside import capture
 from flows.inside.emitter import emitter
+from flows.inside.usage import Usage
 
 LOG_DIRECTORY = Path(".snakemake") / "attempts"
 _HIDDEN_RESOURCES = frozenset({"_cores", "_nodes"})
@@ -45,6 +46,7 @@ class _Attempt:
     finished_at: float | None = None
     exit_code: int | None = None
     message: str = ""
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass
@@ -93,7 +95,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         log_path = LOG_DIRECTORY / f"{job.jobid}.{job.attempt}.log"
         emitter.emit(_attempt_started(job, attempt.started_at, str(log_path.absolute())))
         try:
-            with capture.captured(log_path):
+            with capture.captured(log_path) as attempt.usage:
                 super().cached_or_run(job, run_func, *args)
         except BaseException as error:
             attempt.exit_code, attempt.message = _exit_code(error), str(error)
@@ -136,6 +138,8 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 will_retry=will_retry,
                 exit_code=attempt.exit_code,
                 message=attempt.message,
+                cpu_seconds=attempt.usage.cpu_seconds,
+                peak_memory_bytes=attempt.usage.peak_memory_bytes,
             )
         )
 

@@ -1,0 +1,62 @@
+"""What people want to see of a job, over HTTP: its graph as a picture."""
+
+from hashlib import sha256
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response, status
+
+from api.problems import refusals
+from api.queries import GraphQuery
+from api.routes import WithJobs
+from api.streams import named_tags
+
+router = APIRouter()
+
+_SVG = "image/svg+xml"
+_AS_A_PICTURE_ONLY = {
+    # Names in it come from workflows. Should one ever become more than text, no browser acts on it.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+@router.get(
+    "/jobs/{job_id}/graph.svg",
+    operation_id="drawJob",
+    summary="See a job's graph",
+    tags=["jobs"],
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The drawing.",
+            "content": {
+                _SVG: {
+                    "schema": {"type": "string"},
+                    "example": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 480">…</svg>',
+                }
+            },
+        },
+        304: {"description": "The drawing is as `If-None-Match` says."},
+        **refusals(404, 422),
+    },
+)
+async def draw_job(
+    job_id: UUID,
+    query: Annotated[GraphQuery, Query()],
+    jobs: WithJobs,
+    if_none_match: Annotated[
+        str | None, Header(alias="If-None-Match", description="The `ETag` of an earlier answer.")
+    ] = None,
+) -> Response:
+    """What waits for what, and how far each part is: of a second ago while the job runs.
+
+    Asked for again, it is the picture of that moment. A graph of more than 500 rule jobs is
+    drawn with `of=rules` only.
+    """
+    svg = await jobs.drawing(job_id, query.of)
+    headers = {"ETag": f'"{sha256(svg).hexdigest()[:20]}"', **_AS_A_PICTURE_ONLY}
+    if if_none_match and {"*", headers["ETag"]} & named_tags(if_none_match):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    return Response(svg, media_type=_SVG, headers=headers)
