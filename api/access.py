@@ -81,11 +81,12 @@ def declare_tokens(document: dict[str, Any]) -> None:
             operation["security"] = [] if path in OPEN_PATHS else [{"token": []}]
 
 
-def caller_of(request: Request) -> Caller:
+async def caller_of(request: Request) -> Caller:
     """Whom `api.gate` has let in. Without it nobody is, rather than anyone."""
     state: Mapping[str, Any] = request.scope.get("state", {})
     caller: Caller = state["caller"]
     return caller
 
 
+# A dependency that is no coroutine would cost each request a thread.
 WithCaller = Annotated[Caller, Depends(caller_of)]

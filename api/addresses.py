@@ -3,8 +3,10 @@
 import asyncio
 import socket
 from collections.abc import Collection, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import ip_address
 from urllib.parse import urlsplit
+
+from flows.addresses import is_public, literal_address
 
 
 class AddressRefused(Exception):
@@ -25,11 +27,8 @@ def check_url(url: str, private_hosts: Collection[str]) -> None:
         return
     if parts.scheme != "https":
         raise AddressRefused("A webhook must be https.")
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return
-    if not is_public(address):
+    address = literal_address(host)
+    if address is not None and not is_public(address):
         raise AddressRefused("A webhook must not lead to a private address.")
 
 
@@ -44,12 +43,3 @@ async def public_addresses(host: str, port: int, private_hosts: Collection[str])
     if host not in private_hosts and not all(is_public(ip_address(address)) for address in addresses):
         raise AddressRefused("The webhook's host leads to a private address.")
     return addresses
-
-
-def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether the address is one of the internet; of one that holds another (mapped, 6to4), both."""
-    if isinstance(address, IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is not None:
-            return is_public(inner)
-    return address.is_global and not address.is_multicast

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from http import HTTPStatus
 from inspect import isclass
 from typing import Any, get_type_hints
@@ -14,11 +15,13 @@ import httpx
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from api import insight_routes, streams
 from api.access import declare_tokens
@@ -36,12 +39,14 @@ from api.outputs import Outputs
 from api.overview import Overview
 from api.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable, problem_response
 from api.rates import Rates
+from api.retention import Retention
 from api.routes import router
 from api.service_routes import service_router
 from api.settings import Settings
 from api.signing import signing_key
 from api.telemetry import is_wanted, trace
 from api.validation import problem_of
+from api.wes.routes import wes_router
 from flows.storage import StorageError, open_storage
 
 _log = logging.getLogger(__name__)
@@ -53,6 +58,10 @@ _ATTEMPT_TIMEOUT = httpx.Timeout(10, connect=3, pool=None)
 
 _PROBE_SECONDS = 3.0
 """Who asks whether the service is ready does not wait for long."""
+
+
+# The streams come before /jobs/{job_id}, which would take "events" for an id.
+_ROUTERS = (streams.router, router, insight_routes.router, service_router, wes_router)
 
 
 class Facade(FastAPI):
@@ -91,10 +100,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Gate, tokens=app.state.tokens, rates=rates)
     app.add_middleware(Observation)
     app.state.end_traces = trace(app) if is_wanted(settings.otel) else None
-    app.include_router(streams.router)  # before /jobs/{job_id}, which would take "events" for an id
-    app.include_router(router)
-    app.include_router(insight_routes.router)
-    app.include_router(service_router)
+    for each in _ROUTERS:
+        app.include_router(each)
     return app
 
 
@@ -126,6 +133,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.health = Health(probe, settings.home, app.state.tokens)
         metrics = app.state.metrics = Metrics(overview)
         await stack.enter_async_context(_delivering(settings, overview, ui_url, metrics))
+        if settings.retention_days is not None:
+            age, look_every = (
+                timedelta(days=settings.retention_days),
+                timedelta(seconds=settings.retention_look_seconds),
+            )
+            await stack.enter_async_context(_running(Retention(overview, jobs, age, look_every).run()))
         yield
 
 
@@ -146,7 +159,14 @@ async def _delivering(
         prefect_ui_url=prefect_ui_url,
         count=metrics.count_webhook,
     )
-    running = asyncio.create_task(deliveries.run())
+    async with _running(deliveries.run()):
+        yield
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Meanwhile."""
+    running = asyncio.create_task(work)
     try:
         yield
     finally:
@@ -171,7 +191,17 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         instance=request.url.path,
         resolution="/docs lists the paths and methods that there are.",
     )
-    return problem_response(problem, error.headers or {})
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_at(request))  # Starlette names those of one route only
+    return problem_response(problem, headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """What may be sent to the path of this request."""
+    routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    found = (route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted(set[str]().union(*found))
 
 
 async def _on_storage_error(request: Request, error: StorageError) -> JSONResponse:
@@ -211,8 +241,6 @@ def _request_model(request: Request) -> type[BaseModel] | None:
 def _declare_problems(responses: dict[str, Any]) -> None:
     for status, response in responses.items():
         if status >= "400":
-            (schema,) = response["content"].values()  # under the media type of a success
-            response["content"] = {MEDIA_TYPE: schema}
-        content = response.get("content", {}).get("application/json", {})
-        if status >= "400" and content.get("schema", {}).get("$ref", "").endswith("/Problem"):
-            response["content"] = {MEDIA_TYPE: response["content"]["application/json"]}
+            (content,) = response["content"].values()  # under the media type of a success
+            if content["schema"].get("$ref", "").endswith("/Problem"):
+                response["content"] = {MEDIA_TYPE: content}

@@ -231,7 +231,7 @@ def _shared(followed: dict[Key, Kind], key: Key, make: Callable[[], Kind]) -> It
 
 
 def _change_of(job: Job) -> Change:
-    return Change("job", job.model_dump_json(), job.updated_at or datetime.now(UTC), job.group)
+    return Change("job", job.json_text, job.updated_at or datetime.now(UTC), job.group)
 
 
 def _changed_at(task_run: TaskRun) -> datetime:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.overview import Overview
 from api.problems import ProblemError
@@ -49,6 +49,17 @@ class Part(BaseModel):
 
 class Readiness(BaseModel):
     """Whether the service can do its work."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "ready",
+                    "parts": [{"name": "prefect", "ready": True, "detail": "Prefect answers."}],
+                }
+            ]
+        }
+    )
 
     status: ReadinessStatus
     parts: list[Part]

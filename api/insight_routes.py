@@ -29,7 +29,15 @@ _AS_A_PICTURE_ONLY = {
     tags=["jobs"],
     response_class=Response,
     responses={
-        200: {"description": "The drawing.", "content": {_SVG: {}}},
+        200: {
+            "description": "The drawing.",
+            "content": {
+                _SVG: {
+                    "schema": {"type": "string"},
+                    "example": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 480">…</svg>',
+                }
+            },
+        },
         304: {"description": "The drawing is as `If-None-Match` says."},
         **refusals(404, 422),
     },

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Self, cast
+from types import MappingProxyType
+from typing import Any, Self, cast
 from uuid import UUID, uuid4
 
 import anyio
@@ -24,6 +25,7 @@ from prefect.states import Cancelling
 
 from api.access import ANYONE, Caller
 from api.cursors import JobPosition, LogPosition, RuleJobPosition
+from api.disposal import Disposal
 from api.filters import flow_run_filter, log_filter, task_run_filter
 from api.graphs import GraphOf
 from api.groups import Groups
@@ -36,7 +38,9 @@ from api.problems import (
     BodyTooLarge,
     IdempotencyKeyReused,
     JobAlreadyFinished,
+    JobNotFinished,
     NotFound,
+    NotResumable,
     TooManyOpenJobs,
 )
 from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
@@ -46,9 +50,10 @@ from api.settings import Settings
 from api.statuses import OPEN_STATUSES, JobStatus
 from api.task_pages import Mark, next_task_runs
 from api.translation import job_from, log_line_from, rule_job_from
+from api.waiting import Waiting
 from api.webhooks import check_webhook
 from api.workflows import check_workflow
-from flows.spec import FLOW_NAME, JobSpec, Label
+from flows.spec import FLOW_NAME, EngineName, JobSpec, Label
 from flows.storage import Storage
 
 # Half of the connections that Prefect's client opens, so that reads never queue behind a flood of
@@ -74,9 +79,11 @@ class Jobs:
         self._client = client
         self._settings = settings
         self._storage = storage
+        self._disposal = Disposal(storage, settings.home)
         self._prefect_ui_url = prefect_ui_url
         self._caller = ANYONE
         self._groups = Groups(self._read_groups)
+        self._waiting = Waiting(client)
         self._live = LiveJobs(self._read_jobs, MAX_LIMIT)
         self._drawings: Shared[Drawing] = Shared(lambda drawing: drawing.is_final)
         self._submissions = anyio.CapacityLimiter(_SUBMISSIONS_AT_ONCE)
@@ -87,7 +94,9 @@ class Jobs:
         view._caller = caller
         return view
 
-    async def submit(self, spec: JobSpec, key: str | None = None) -> Job:
+    async def submit(
+        self, spec: JobSpec, key: str | None = None, labels: Mapping[Label, str] = MappingProxyType({})
+    ) -> Job:
         """Makes one job of `spec`, or none; with a `key` that was used before, it gives that job.
 
         Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge`, `TooManyOpenJobs`,
@@ -104,15 +113,18 @@ class Jobs:
         # Also without a key of the client's: Prefect's client sends a request again without knowing
         # what became of the first one.
         idempotency_key = str(uuid4()) if key is None else f"client:{self._caller.name}:{key}"
-        async with patience(self._settings.submit_patience_seconds), self._submissions:
-            await self._check_open_jobs(spec.group)
-            try:
-                flow_run = await self._create_flow_run(spec, idempotency_key)
-            except httpx.HTTPStatusError as error:
-                if error.response.status_code != HTTPStatus.NOT_FOUND:
-                    raise
-                self._groups.forget()  # the deployment was deleted, or made anew with another id
-                flow_run = await self._create_flow_run(spec, idempotency_key)
+        if spec.workflow is not None and spec.workflow.bundle is not None:
+            await anyio.to_thread.run_sync(self._disposal.note_use, spec.workflow.bundle, idempotency_key)
+        flow_run = await self._make(
+            spec.group,
+            {
+                "parameters": spec.parameters(),
+                "name": spec.name,
+                "tags": spec.prefect_tags(),
+                "labels": _labels(spec) | {str(label): text for label, text in labels.items()},
+                "idempotency_key": idempotency_key,
+            },
+        )
         if flow_run.labels.get(Label.SPEC_SHA256) != _fingerprint(spec):
             raise IdempotencyKeyReused(
                 f"The Idempotency-Key '{key}' was used for the job {flow_run.id}, with another body.",
@@ -148,13 +160,27 @@ class Jobs:
             if not groups:
                 return JobPage(items=[], next_cursor=None)
             flow_runs = await self._read_flow_runs(flow_run_filter(query, groups.keys(), after), asked)
-        page = flow_runs[: query.limit]
-        # Flow runs of a deployment have both an id of one and a time at which they were to start.
-        jobs = [job_from(run, groups[cast(UUID, run.deployment_id)], self._prefect_ui_url) for run in page]
+            page = flow_runs[: query.limit]
+            jobs = await self._jobs_from(page, groups)
         if len(flow_runs) < asked:
-            return JobPage(items=jobs, next_cursor=None)
+            return JobPage(items=[*jobs], next_cursor=None)
+        # Flow runs of a deployment have a time at which they were to start.
         times = [(cast(datetime, run.expected_start_time), run.id) for run in page]
-        return JobPage(items=jobs, next_cursor=JobPosition.at_end_of(times, after, listing).encode())
+        return JobPage(items=[*jobs], next_cursor=JobPosition.at_end_of(times, after, listing).encode())
+
+    async def count(self) -> Mapping[StateType, int]:
+        """How many jobs of the caller are in each type of state, exactly."""
+        async with self._reading():
+            deployment_ids = list(await self._groups.names(self._caller))
+            return {kind: await self._count(deployment_ids, kind) for kind in StateType}
+
+    async def submission(self, job_id: UUID) -> tuple[Mapping[str, Any], str | None]:
+        """The parameters of a job, and what it was submitted to WES with, if it was."""
+        await self.get(job_id)
+        async with self._reading():
+            (row,) = await self._read_flow_runs(FlowRunFilter(id=FlowRunFilterId(any_=[job_id])), 1)
+        kept = row.labels.get(Label.WES_REQUEST)
+        return row.parameters, None if kept is None else str(kept)
 
     async def cancel(self, job_id: UUID) -> Job:
         """Asks a job to stop; asking once more changes nothing. Raises `JobAlreadyFinished`."""
@@ -171,6 +197,59 @@ class Jobs:
                 f"The job {job_id} is {job.status} already.", "Nothing is left to do: nothing of it runs."
             )
         return job
+
+    async def resume(self, job_id: UUID) -> Job:
+        """A new job that goes on with this one in its directory; asking once more gives the same.
+
+        So a directory has one line of jobs, and no two of them run at once. Raises `NotResumable`
+        and `TooManyOpenJobs`.
+        """
+        job = await self.get(job_id)
+        _check_resumable(job)
+        async with self._reading():
+            with _told_as(_no_job(job_id)):
+                before = await self._client.read_flow_run(job_id)
+        kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL)
+        labels = {label.value: before.labels[label] for label in kept if label in before.labels}
+        key = f"resume:{job_id}"
+        bundle = _bundle_of(before.parameters)
+        if bundle is not None:
+            await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)
+        flow_run = await self._make(
+            job.group,
+            {
+                "parameters": before.parameters,
+                "name": before.name,
+                "tags": before.tags,
+                "labels": {**labels, Label.RESUMES.value: str(job_id)},
+                "idempotency_key": key,
+            },
+        )
+        async with self._reading():
+            await self._client.update_flow_run_labels(job_id, {Label.RESUMED_BY.value: str(flow_run.id)})
+        self._live.forget(job_id)
+        return job_from(flow_run, job.group, self._prefect_ui_url)
+
+    async def delete(self, job_id: UUID) -> None:
+        """Remove a job that has ended: its run, its files, and its bundle if no other job needs it.
+
+        The run goes last, so that what fails half-way can be asked for again. Raises
+        `JobNotFinished` and `flows.storage.StorageError`.
+        """
+        job = await self.get(job_id)
+        if job.status in OPEN_STATUSES:
+            raise JobNotFinished(f"The job {job_id} is {job.status}.", "Cancel it first.")
+        async with self._reading():
+            with _told_as(_no_job(job_id)):
+                flow_run = await self._client.read_flow_run(job_id)
+        await anyio.to_thread.run_sync(self._disposal.remove_job, job_id)
+        bundle = _bundle_of(flow_run.parameters)
+        if bundle is not None and flow_run.idempotency_key is not None:
+            await anyio.to_thread.run_sync(self._disposal.end_use, bundle, flow_run.idempotency_key)
+        async with self._reading():
+            with _told_as(_no_job(job_id)):
+                await self._client.delete_flow_run(job_id)
+        self._live.forget(job_id)
 
     async def tasks(self, job_id: UUID, query: RuleJobQuery) -> RuleJobPage:
         """A page of the job's rule jobs. Raises `BadCursor`."""
@@ -262,22 +341,37 @@ class Jobs:
                 "Submit again when one of them has ended, or cancel one.",
             )
 
-    async def _create_flow_run(self, spec: JobSpec, idempotency_key: str) -> FlowRunRow:
-        body = {
-            "parameters": spec.parameters(),
-            "name": spec.name,
-            "tags": spec.prefect_tags(),
-            "idempotency_key": idempotency_key,
-            "labels": _labels(spec),
-            "state": {"type": StateType.SCHEDULED},
-        }
+    async def _make(self, group: str, body: Mapping[str, object]) -> FlowRunRow:
+        """A flow run of the group's deployment. Raises `UnknownGroup` and `TooManyOpenJobs`."""
+        async with patience(self._settings.submit_patience_seconds), self._submissions:
+            await self._check_open_jobs(group)
+            try:
+                return await self._create_flow_run(group, body)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != HTTPStatus.NOT_FOUND:
+                    raise
+                self._groups.forget()  # the deployment was deleted, or made anew with another id
+                return await self._create_flow_run(group, body)
+
+    async def _create_flow_run(self, group: str, body: Mapping[str, object]) -> FlowRunRow:
         response = await self._client.request(
             "POST",
             "/deployments/{id}/create_flow_run",
-            path_params={"id": await self._groups.deployment_of(spec.group, self._caller)},
-            json={name: value for name, value in body.items() if value is not None},
+            path_params={"id": await self._groups.deployment_of(group, self._caller)},
+            json={name: value for name, value in body.items() if value is not None}
+            | {"state": {"type": StateType.SCHEDULED}},
         )
         return FlowRunRow.model_validate_json(response.content)
+
+    async def _count(self, deployment_ids: Sequence[UUID], kind: StateType) -> int:
+        if not deployment_ids:
+            return 0
+        flow_runs = {
+            "deployment_id": {"any_": [str(each) for each in deployment_ids]},
+            "state": {"type": {"any_": [kind.value]}},
+        }
+        response = await self._client.request("POST", "/flow_runs/count", json={"flow_runs": flow_runs})
+        return int(response.json())
 
     async def _read_flow_runs(self, flow_runs: FlowRunFilter, limit: int) -> Sequence[FlowRunRow]:
         """Newest first."""
@@ -294,12 +388,18 @@ class Jobs:
             flow_runs = await self._read_flow_runs(
                 FlowRunFilter(id=FlowRunFilterId(any_=list(job_ids))), MAX_LIMIT
             )
-            groups = {run.id: await self._groups.name_of(run.deployment_id) for run in flow_runs}
-        return {
-            run.id: job_from(run, group, self._prefect_ui_url)
-            for run in flow_runs
-            if (group := groups[run.id]) is not None
-        }
+            deployment_ids = {run.deployment_id for run in flow_runs if run.deployment_id is not None}
+            names = {each: await self._groups.name_of(each) for each in deployment_ids}
+            groups = {each: name for each, name in names.items() if name is not None}
+            known = [run for run in flow_runs if run.deployment_id in groups]
+            return {job.id: job for job in await self._jobs_from(known, groups)}
+
+    async def _jobs_from(self, flow_runs: Sequence[FlowRunRow], groups: Mapping[UUID, str]) -> Sequence[Job]:
+        reasons = await self._waiting.reasons(flow_runs, groups)
+        deployments = [(run, cast(UUID, run.deployment_id)) for run in flow_runs]
+        return [
+            job_from(run, groups[each], self._prefect_ui_url, reasons.get(each)) for run, each in deployments
+        ]
 
     async def _read_groups(self) -> Mapping[UUID, str]:
         names: dict[UUID, str] = {}
@@ -316,6 +416,24 @@ class Jobs:
 
     def _reading(self) -> AbstractAsyncContextManager[None]:
         return patience(self._settings.read_patience_seconds)
+
+
+def _bundle_of(parameters: Mapping[str, Any]) -> str | None:
+    workflow = parameters.get("workflow")
+    return workflow.get("bundle") if isinstance(workflow, dict) else None
+
+
+def _check_resumable(job: Job) -> None:
+    """Raises `NotResumable`."""
+    if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+        raise NotResumable(
+            f"The job {job.id} is {job.status}.",
+            "Nothing is left to do." if job.status in _ENDED else "Wait until it has ended, or cancel it.",
+        )
+    if job.engine == EngineName.MOCK:
+        raise NotResumable(
+            f"The job {job.id} is a mock, which keeps nothing to go on with.", "Submit a new one."
+        )
 
 
 def _check_size(spec: JobSpec) -> None:

@@ -70,6 +70,10 @@ class Outputs:
             next_cursor=end.encode() if end else None,
         )
 
+    def paths(self, job_id: UUID) -> dict[str, str]:
+        """Where each output can be downloaded, by path."""
+        return {item.path: Output.url_of(job_id, item.path) for item in self._manifest(job_id).outputs}
+
     def download(self, job_id: UUID, path: str, method: Method) -> Response:
         """The file itself, in ranges if asked, or the way to it.
 
@@ -87,7 +91,7 @@ class Outputs:
         )
 
     def _file(self, job_id: UUID, path: str, place: Path) -> FileResponse:
-        directory = os.path.realpath(str(self._storage.locate(job_key(job_id))))
+        directory = os.path.realpath(str(self._storage.locate(job_key(job_id, "work"))))
         file = Path(os.path.realpath(place))
         # A rule may have made its output a link to anything that the worker can read.
         if not file.is_relative_to(directory):

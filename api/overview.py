@@ -26,7 +26,7 @@ from api.filters import flow_run_filter
 from api.patience import patience
 from api.queries import MAX_LIMIT, JobQuery
 from api.rows import FLOW_RUN_ROWS, FlowRunRow
-from api.statuses import OPEN_STATUSES, JobStatus, RuleJobStatus, job_status, rule_job_status
+from api.statuses import FINAL_STATUSES, OPEN_STATUSES, JobStatus, RuleJobStatus, job_status, rule_job_status
 from flows.spec import FLOW_NAME, Label
 
 OVERLAP = timedelta(seconds=60)
@@ -126,6 +126,16 @@ class Overview:
             return await self._read(flow_runs, FlowRunSort.END_TIME_DESC, offset)
 
         return Sweep(read, lambda row: row.end_time, since)
+
+    async def ended_before(self, moment: datetime) -> Sequence[UUID]:
+        """Some jobs that ended before: the oldest of them, as many as Prefect gives at once."""
+        flow_runs = flow_run_filter(
+            JobQuery(status=tuple(FINAL_STATUSES)),
+            [group.deployment_id for group in await self.groups()],
+            None,
+        )
+        flow_runs.end_time = FlowRunFilterEndTime.model_validate({"before_": moment})
+        return [row.id for row in await self._read(flow_runs, FlowRunSort.START_TIME_ASC, 0)]
 
     async def label(self, job_id: UUID, labels: Mapping[Label, str]) -> None:
         """Adds labels to a job. Raises `ObjectNotFound` if it is gone."""

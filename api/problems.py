@@ -19,6 +19,8 @@
     │   └── RefusedByPrefect     Prefect does not accept what we made of the request
     ├── NotFound            404  no such job, rule job or output
     ├── JobAlreadyFinished  409  there is nothing left to cancel
+    ├── JobNotFinished      409  only what has ended can be removed
+    ├── NotResumable        409  the job has not ended, or there is nothing left to do
     ├── ManifestDamaged     500  a job's list of outputs can't be read
     ├── PrefectUnavailable  503  Prefect can't be reached, is too slow or fails
     └── StorageUnavailable  503  what keeps bundles and outputs can't do its work
@@ -245,6 +247,22 @@ class JobAlreadyFinished(ProblemError):
     title = "Job already finished"
 
 
+class JobNotFinished(ProblemError):
+    """Only what has ended can be removed."""
+
+    status = 409
+    slug = "job-not-finished"
+    title = "Job not finished"
+
+
+class NotResumable(ProblemError):
+    """The job has not ended, or there is nothing left of it to do."""
+
+    status = 409
+    slug = "not-resumable"
+    title = "Not resumable"
+
+
 class ManifestDamaged(ProblemError):
     """A job's list of outputs can't be read."""
 
@@ -282,7 +300,18 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in (*statuses, *(problem.status for problem in always))}
 
 
+WES_PREFIX = "/ga4gh/wes/v1"
+_WES_STATUSES = (400, 401, 403, 404, 405, 429, 500)
+
+
 def problem_response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
+    """A problem as it is answered; below WES's paths, as its document has errors."""
+    if problem.instance.startswith(WES_PREFIX):
+        status = problem.status
+        if status not in _WES_STATUSES:
+            status = 400 if status < 500 else 500
+        message = f"{problem.detail} {problem.resolution}"
+        return JSONResponse({"msg": message, "status_code": status}, status, dict(headers))
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=problem.status,

@@ -37,7 +37,7 @@ class PageQuery(BaseModel):
     limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="How many items at most.")
     cursor: str | None = Field(
         default=None,
-        max_length=MAX_CURSOR,
+        json_schema_extra={"pattern": "^[A-Za-z0-9_-]*$"},  # told, and answered by `BadCursor`
         description="`next_cursor` of the page before; the first page when absent.",
     )
 

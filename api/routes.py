@@ -7,31 +7,31 @@ import anyio.to_thread
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
-from api.access import WithCaller
+from api.access import Scope, WithCaller
 from api.bodies import JsonBodyRoute
 from api.bundles import Bundles
 from api.jobs import Jobs
 from api.outputs import Outputs
-from api.problems import refusals
+from api.problems import NotAllowed, refusals
 from api.queries import JobQuery, PageQuery, RuleJobQuery
-from api.schemas import Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
+from api.schemas import Alive, Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
 from flows.spec import JobSpec
 from flows.storage import Method
 
 router = APIRouter(route_class=JsonBodyRoute)
 
 
-def _jobs(request: Request, caller: WithCaller) -> Jobs:
+async def _jobs(request: Request, caller: WithCaller) -> Jobs:
     jobs: Jobs = request.app.state.jobs
     return jobs.seen_by(caller)
 
 
-def _outputs(request: Request) -> Outputs:
+async def _outputs(request: Request) -> Outputs:
     outputs: Outputs = request.app.state.outputs
     return outputs
 
 
-def _bundles(request: Request) -> Bundles:
+async def _bundles(request: Request) -> Bundles:
     bundles: Bundles = request.app.state.bundles
     return bundles
 
@@ -85,10 +85,8 @@ _SPECS = {
 }
 
 
-_ARCHIVES = {
-    media_type: {"schema": {"type": "string", "format": "binary"}}
-    for media_type in ("application/x-tar", "application/gzip", "application/zip")
-}
+# What it is packed as is seen by its content.
+_ARCHIVE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.put(
@@ -101,7 +99,7 @@ _ARCHIVES = {
         201: {"description": "It is there now.", "model": Bundle},
         **refusals(413, 415, 422),
     },
-    openapi_extra={"requestBody": {"required": True, "content": _ARCHIVES}},
+    openapi_extra={"requestBody": {"required": True, "content": _ARCHIVE}},
 )
 async def put_bundle(
     request: Request,
@@ -152,6 +150,28 @@ async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobP
     return await jobs.list(query)
 
 
+@router.delete(
+    "/jobs/{job_id}",
+    operation_id="deleteJob",
+    summary="Remove a job that has ended",
+    tags=["jobs"],
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=refusals(404, 409, 422),
+)
+async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs) -> None:
+    """Removes its run, its files, and its bundle if no other job needs it. For the scope `admin`.
+
+    The directory in which another job went on with this one stays until that one is removed.
+    """
+    await jobs.get(job_id)
+    if caller.scope is not Scope.ADMIN:
+        raise NotAllowed(
+            f"The token '{caller.name}' may not remove jobs.",
+            "Ask the operator for one with the scope admin.",
+        )
+    await jobs.delete(job_id)
+
+
 @router.post(
     "/jobs/{job_id}/cancel",
     operation_id="cancelJob",
@@ -163,6 +183,27 @@ async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobP
 async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
     """A job that has not started is cancelled at once; of a running one, everything is ended first."""
     return await jobs.cancel(job_id)
+
+
+@router.post(
+    "/jobs/{job_id}/resume",
+    operation_id="resumeJob",
+    summary="Go on with a job that failed or was cancelled",
+    tags=["jobs"],
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        201: {"headers": {"Location": {"description": "The new job.", "schema": {"type": "string"}}}},
+        **refusals(404, 409, 422),
+    },
+)
+async def resume_job(job_id: UUID, jobs: WithJobs, response: Response) -> Job:
+    """Makes a new job that works in the same directory and does only what is incomplete there.
+
+    Asking once more gives the same new job; that one can be resumed in its turn.
+    """
+    job = await jobs.resume(job_id)
+    response.headers["Location"] = job.links.self
+    return job
 
 
 @router.get(
@@ -235,7 +276,15 @@ async def list_outputs(
     tags=["outputs"],
     response_class=FileResponse,
     responses={
-        200: {"description": "The file.", "content": {"application/octet-stream": {}}},
+        200: {
+            "description": "The file.",
+            "content": {
+                "application/octet-stream": {
+                    "schema": {"type": "string", "format": "binary"},
+                    "example": "##fileformat=VCFv4.3\n",
+                }
+            },
+        },
         206: {"description": "The ranges of it that `Range` asked for."},
         307: {"description": "It is at `Location`, for a few minutes: outputs are kept in S3."},
         **refusals(404, 422, 500),
@@ -251,6 +300,6 @@ async def download_output(
 
 
 @router.get("/livez", operation_id="isAlive", summary="See that the service runs", tags=["service"])
-async def is_alive() -> dict[str, str]:
+async def is_alive() -> Alive:
     """Asks nobody else: a service that can't reach Prefect is alive, and restarting it would not help."""
-    return {"status": "alive"}
+    return Alive()

@@ -1,13 +1,16 @@
 """What clients read: jobs, rule jobs, logs and outputs, a page at a time."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Generic, Self, TypeVar
+from functools import cached_property
+from hashlib import sha256
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 from urllib.parse import quote
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from prefect.client.schemas.objects import StateType
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
-from api.statuses import JobStatus, RuleJobStatus
+from api.statuses import FINAL_STATUSES, JobStatus, RuleJobStatus
 from flows.spec import ErrorKind
 
 Item = TypeVar("Item")
@@ -93,6 +96,9 @@ class Job(BaseModel):
     name: str
     group: str = Field(description="The Prefect deployment that took the job.")
     status: JobStatus
+    waiting: str | None = Field(
+        default=None, description="Why a pending job waits, where its group makes it: it is full, or held."
+    )
     engine: str = Field(description="What executes the job: `snakemake` or `mock`.")
     commit: str | None = Field(
         description="The commit that a workflow from a git repository was taken from, once it was."
@@ -104,7 +110,35 @@ class Job(BaseModel):
     progress: Progress
     error: JobError | None = Field(description="Only when `status` is `failed`.")
     tags: dict[str, str]
+    resumes: UUID | None = Field(default=None, description="The job that this one goes on with.")
+    resumed_by: UUID | None = Field(default=None, description="The job that goes on with this one.")
     links: JobLinks
+
+    _state_type: StateType = PrivateAttr(default=StateType.SCHEDULED)
+
+    @property
+    def state_type(self) -> StateType:
+        """What Prefect says, where it tells more than `status`."""
+        return self._state_type
+
+    @property
+    def has_ended(self) -> bool:
+        return self.status in FINAL_STATUSES
+
+    def in_state(self, state_type: StateType | None) -> Self:
+        """The same job, which Prefect says is in this type of state."""
+        self._state_type = state_type or StateType.SCHEDULED
+        return self
+
+    @cached_property
+    def json_text(self) -> str:
+        """As it is sent; one answer of Prefect's is sent to many."""
+        return self.model_dump_json()
+
+    @cached_property
+    def etag(self) -> str:
+        """Another one for whatever is sent differently (RFC 9110, 8.8.3)."""
+        return f'"{sha256(self.json_text.encode()).hexdigest()[:20]}"'
 
 
 class Bundle(BaseModel):
@@ -231,8 +265,18 @@ class Output(BaseModel):
         return f"/jobs/{job_id}/outputs/{quote(path)}"
 
 
+def _with_example(schema: dict[str, Any], page: type[BaseModel]) -> None:
+    """A page's example holds the example of its items."""
+    (item,) = get_args(page.model_fields["items"].annotation)
+    extra = getattr(item, "model_config", {}).get("json_schema_extra")
+    if isinstance(extra, dict):
+        schema["examples"] = [{"items": extra["examples"], "next_cursor": None}]
+
+
 class Page(BaseModel, Generic[Item]):
     """Some items, and how to get the next ones."""
+
+    model_config = ConfigDict(json_schema_extra=_with_example)
 
     items: list[Item]
     next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
@@ -252,3 +296,11 @@ class LogPage(Page[LogLine]):
 
 class OutputPage(Page[Output]):
     """Outputs, by path."""
+
+
+class Alive(BaseModel):
+    """The service runs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "alive"}]})
+
+    status: Literal["alive"] = "alive"

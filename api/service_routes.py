@@ -33,7 +33,17 @@ async def is_ready(request: Request, response: Response) -> Readiness:
     operation_id="readMetrics",
     summary="Read the metrics, as Prometheus does",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}, **refusals(422)},
+    responses={
+        200: {
+            "content": {
+                "text/plain": {
+                    "schema": {"type": "string"},
+                    "example": 'jobs_open{group="default",status="running"} 2.0\n',
+                }
+            }
+        },
+        **refusals(422),
+    },
 )
 async def read_metrics(request: Request, caller: WithCaller) -> Response:
     """For callers of all groups, and admins: the numbers are of everybody's jobs."""

@@ -49,8 +49,32 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
     read_patience_seconds: float = Field(
         default=8.0, gt=0, le=60, description="How long a read waits for Prefect before it answers 503."
     )
+    longest_wait_seconds: float = Field(
+        default=60.0, gt=0, le=600, description="How long `?wait=` holds an answer back at most."
+    )
     submit_patience_seconds: float = Field(
         default=20.0, gt=0, le=120, description="How long a submission is tried again before it answers 503."
+    )
+    retention_days: float | None = Field(
+        default=None,
+        gt=0,
+        le=36_500,
+        description="Jobs that ended longer ago are removed; kept until somebody removes them when absent.",
+    )
+    retention_look_seconds: float = Field(
+        default=3600.0, gt=0, le=86_400, description="How often old jobs are looked for."
+    )
+    service_id: str = Field(
+        default="org.prefect-snakemake", min_length=1, description="In WES: the id of this service."
+    )
+    service_name: str = Field(
+        default="prefect-snakemake", min_length=1, description="In WES: what this service is called."
+    )
+    organization_name: str = Field(
+        default="unnamed", min_length=1, description="In WES: who offers this service."
+    )
+    organization_url: HttpUrl = Field(
+        default=HttpUrl("http://localhost/"), description="In WES: the address of who offers this service."
     )
     public_prefect_ui_url: HttpUrl | None = Field(
         default=None,

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from hashlib import sha256
 from typing import Annotated
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from api.following import Following
 from api.problems import BadCursor, FieldProblem, refusals
 from api.routes import WithJobs
 from api.schemas import Job
+from api.settings import Settings
 from api.statuses import FINAL_STATUSES
 
 router = APIRouter()
@@ -34,12 +34,12 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
-def _following(request: Request) -> Following:
+async def _following(request: Request) -> Following:
     following: Following = request.app.state.following
     return following
 
 
-def _since(
+async def _since(
     last_event_id: Annotated[
         str | None,
         Header(alias="Last-Event-ID", description="The id of the last event that was received."),
@@ -57,6 +57,16 @@ def _since(
         ) from error
 
 
+_STREAM = {
+    "description": "Events until the client leaves, or the job has ended.",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": 'event: job\ndata: {"id": "0199c2f4-…", …}\n\nid: 1759829472000\n\n',
+        }
+    },
+}
+
 WithFollowing = Annotated[Following, Depends(_following)]
 Since = Annotated[Moment | None, Depends(_since)]
 
@@ -67,7 +77,7 @@ Since = Annotated[Moment | None, Depends(_since)]
     summary="Follow all jobs",
     tags=["jobs"],
     response_class=EventStream,
-    responses=refusals(400, 422),
+    responses={200: _STREAM, **refusals(400, 422)},
 )
 async def follow_jobs(caller: WithCaller, following: WithFollowing, since: Since) -> Response:
     """An event `job` with the job whenever its status or progress changes, from now on.
@@ -85,6 +95,7 @@ async def follow_jobs(caller: WithCaller, following: WithFollowing, since: Since
     tags=["jobs"],
     response_class=EventStream,
     responses={
+        200: _STREAM,
         204: {"description": "The job has ended, and the client knows all of it."},
         **refusals(400, 404, 422),
     },
@@ -114,6 +125,7 @@ async def follow_job(job_id: UUID, jobs: WithJobs, following: WithFollowing, sin
     },
 )
 async def get_job(
+    request: Request,
     job_id: UUID,
     jobs: WithJobs,
     wait: Annotated[
@@ -128,20 +140,17 @@ async def get_job(
     A job that has ended is answered at once.
     """
     clock = asyncio.get_running_loop().time
-    deadline = clock() + wait
+    settings: Settings = request.app.state.settings
+    deadline = clock() + min(wait, settings.longest_wait_seconds)
     job = await jobs.get(job_id)
-    known = named_tags(if_none_match) if if_none_match else {_etag(job)}
-    while _etag(job) in known and job.status not in FINAL_STATUSES and clock() < deadline:
+    known = named_tags(if_none_match) if if_none_match else {job.etag}
+    while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         job = await jobs.get(job_id)
-    headers = {"ETag": _etag(job), "Cache-Control": "no-cache"}
-    if if_none_match and ("*" in known or _etag(job) in known):
+    headers = {"ETag": job.etag, "Cache-Control": "no-cache"}
+    if if_none_match and ("*" in known or job.etag in known):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    return Response(job.model_dump_json(), media_type="application/json", headers=headers)
-
-
-def _etag(job: Job) -> str:
-    return f'"{sha256(job.model_dump_json().encode()).hexdigest()[:20]}"'
+    return Response(job.json_text, media_type="application/json", headers=headers)
 
 
 def named_tags(if_none_match: str) -> set[str]:

@@ -3,26 +3,30 @@
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from uuid import UUID
 
 from prefect.client.schemas.objects import Log, StateType, TaskRun
 from pydantic import ValidationError
 
 from api.rows import FlowRunRow
 from api.schemas import Job, JobError, JobLinks, LogLine, Progress, RuleJob
-from api.statuses import job_status, rule_job_status
+from api.statuses import JobStatus, job_status, rule_job_status
 from flows.spec import TAG_SEPARATOR, EngineName, ErrorKind, Label, RuleJobRecord
 
 _NO_MESSAGE = "Prefect holds no message about it."
 _MEND_IT = "Read the job's logs, mend the workflow or its configuration, and submit the job again."
-_SUBMIT_AGAIN = "Submit the job again; if this happens once more, look at the worker's log."
+_SUBMIT_AGAIN = "Resume the job; if this happens once more, look at the worker's log."
 
 
-def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str) -> Job:
+def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str | None = None) -> Job:
+    """`waiting` is why the group's jobs wait, if they do."""
+    status = job_status(flow_run.state_type)
     return Job(
         id=flow_run.id,
         name=flow_run.name,
         group=group,
-        status=job_status(flow_run.state_type),
+        status=status,
+        waiting=waiting if status is JobStatus.PENDING else None,
         engine=str(flow_run.parameters.get("engine", EngineName.SNAKEMAKE)),
         commit=_text(flow_run.labels, Label.WORKFLOW_COMMIT),
         created_at=flow_run.created,
@@ -35,8 +39,10 @@ def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str) -> Job:
         ),
         error=job_error(flow_run),
         tags=tags_from(flow_run.tags),
+        resumes=_job_id(flow_run.labels, Label.RESUMES),
+        resumed_by=_job_id(flow_run.labels, Label.RESUMED_BY),
         links=JobLinks.of(flow_run.id, prefect_ui_url),
-    )
+    ).in_state(flow_run.state_type)
 
 
 def job_error(flow_run: FlowRunRow) -> JobError | None:
@@ -119,6 +125,11 @@ def _record(task_run: TaskRun) -> RuleJobRecord:
 def _text(labels: Mapping[str, object], label: Label) -> str | None:
     value = labels.get(label)
     return None if value is None else str(value)
+
+
+def _job_id(labels: Mapping[str, object], label: Label) -> UUID | None:
+    text = _text(labels, label)
+    return UUID(text) if text else None
 
 
 def _count(labels: Mapping[str, object], label: Label) -> int:

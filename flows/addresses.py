@@ -93,7 +93,7 @@ def check_git_host(host: str, settings: GitSettings) -> None:
             f"Use one of: {', '.join(settings.git_allow_hosts)}; "
             "the operator sets them with JOBS_GIT_ALLOW_HOSTS.",
         )
-    literal = _literal_address(host)
+    literal = literal_address(host)
     is_private = host == "localhost" or host.endswith(".localhost") or (literal and not is_public(literal))
     if is_private and not may_be_private:
         raise not_public(host)
@@ -144,7 +144,7 @@ def _malformed(reason: str) -> AddressRefused:
     )
 
 
-def _literal_address(host: str) -> IPAddress | None:
+def literal_address(host: str) -> IPAddress | None:
     """The address that a host is written as, in any spelling that systems take (`127.1`, `0x7f000001`)."""
     try:
         return ipaddress.ip_address(host.partition("%")[0])

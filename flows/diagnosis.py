@@ -29,7 +29,10 @@ _RESOLUTIONS = {
     "LockException": "Another execution holds this directory; wait for it, or submit to a new one.",
 }
 _CLOSING_WORDS = "At least one job did not complete successfully."
-_RULE_FAILED = "Read the rule job's log, correct the workflow or its input, and submit again."
+_RULE_FAILED = (
+    "Read the rule job's log, correct the workflow or its input, and submit again; "
+    "or resume the job, if what was missing is there now."
+)
 _UNKNOWN = "The message and the job's log say where; correct the workflow or its configuration."
 
 
@@ -99,7 +102,7 @@ def of_forgotten(names: list[str]) -> JobError:
     return JobError(
         ErrorKind.SYSTEM,
         f"Snakemake reports success, but has never run {len(names)} rule jobs: {shown}",
-        "Submit again; this is a fault of Snakemake, not of the workflow.",
+        "Resume the job; this is a fault of Snakemake, not of the workflow.",
     )
 
 
@@ -107,7 +110,7 @@ def of_timeout(seconds: float) -> JobError:
     return JobError(
         ErrorKind.WORKFLOW,
         f"The job was stopped after {seconds:g} seconds, its `timeout_seconds`.",
-        "Submit again with a longer `timeout_seconds`.",
+        "Submit it again with a longer `timeout_seconds`.",
     )
 
 
@@ -116,7 +119,7 @@ def of_vanished_engine(signal_number: int | None, directory: Path) -> JobError:
     return JobError(
         ErrorKind.SYSTEM,
         f"The process of Snakemake {how}; nothing of it runs any more.",
-        "Submit again. If it happens again, the machine may lack memory; "
+        "Resume the job. If it happens again, the machine may lack memory; "
         f"the operator finds the whole log in {directory}.",
     )
 
@@ -125,7 +128,7 @@ def of_service(error: Exception) -> JobError:
     return JobError(
         ErrorKind.SYSTEM,
         f"The service failed, not the workflow: {type(error).__name__}: {error}",
-        "Submit again. If it happens again, the operator finds the trace in the job's log.",
+        "Resume the job. If it happens again, the operator finds the trace in the job's log.",
     )
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
@@ -90,8 +90,10 @@ def snakemake_job(
         options=options,
         mock=mock,
     )
-    job_id = _job_id()
-    workspace = Workspace(WorkspaceSettings(), job_id)
+    flow_run = _flow_run()
+    job_id = flow_run.id
+    resumes = flow_run.labels.get(Label.RESUMES)
+    workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None)
     with (
         termination.by_sigterm(),
         get_client(sync_client=True) as client,
@@ -240,8 +242,8 @@ def _final_state(
     return state_of_kind(message=error.headline)
 
 
-def _job_id() -> UUID:
+def _flow_run() -> FlowRun:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         raise RuntimeError(f"{FLOW_NAME} runs as a Prefect flow only")
-    return context.flow_run.id
+    return context.flow_run

@@ -38,6 +38,12 @@ class Label(StrEnum):
 
     SPEC_SHA256 = "snakemake.spec.sha256"
     """Hash of the submitted body: an idempotency key used again must carry the same."""
+    RESUMES = "snakemake.resumes"
+    """Id of the job that this one goes on with, in its directory."""
+    RESUMED_BY = "snakemake.resumed-by"
+    """Id of the job that goes on with this one."""
+    WES_REQUEST = "snakemake.wes.request"
+    """What of a submission to WES the job spec does not hold, as JSON."""
     PROGRESS_DONE = "snakemake.progress.done"
     """Rule jobs that Prefect has recorded as completed, those already done included."""
     PROGRESS_TOTAL = "snakemake.progress.total"

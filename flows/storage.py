@@ -97,6 +97,12 @@ class Storage(Protocol):
     def locate(self, key: str, method: Method = "GET") -> Path | SignedUrl:
         """Where the blob can be had: a file of this machine, or an address."""
 
+    def names(self, key: str) -> list[str]:
+        """What there is right below a key, by name; nothing where the key is not."""
+
+    def remove(self, key: str) -> None:
+        """Take away the blob and all that is below the key; what is not there is no error."""
+
 
 def open_storage(settings: StorageSettings) -> Storage:
     if settings.storage_url is None:
@@ -107,6 +113,11 @@ def open_storage(settings: StorageSettings) -> Storage:
 def bundle_key(bundle: str) -> str:
     """Of a bundle as a job names it, `sha256:<hex>`."""
     return f"bundles/{bundle.replace(':', '/')}"
+
+
+def bundle_use_key(bundle: str, *use: str) -> str:
+    """Where a job notes that it needs a bundle; `use` is a word of its own."""
+    return "/".join(("bundles", "uses", bundle.partition(":")[2], *use))
 
 
 def job_key(job_id: UUID, *path: str) -> str:
@@ -162,6 +173,19 @@ class LocalStorage:
     def locate(self, key: str, method: Method = "GET") -> Path | SignedUrl:
         return self._home / key
 
+    def names(self, key: str) -> list[str]:
+        with _told_of_files(key):
+            place = self._home / key
+            return [entry.name for entry in place.iterdir()] if place.is_dir() else []
+
+    def remove(self, key: str) -> None:
+        place = self._home / key
+        with _told_of_files(key):
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place)
+            else:
+                place.unlink(missing_ok=True)
+
 
 class S3Storage:
     """Objects of an S3 bucket, below one prefix."""
@@ -216,6 +240,17 @@ class S3Storage:
     def locate(self, key: str, method: Method = "GET") -> Path | SignedUrl:
         with self._told_of_objects(key):
             return SignedUrl(obstore.sign(self._store, method, key, self._download_lifetime))
+
+    def names(self, key: str) -> list[str]:
+        with self._told_of_objects(key):
+            found = obstore.list_with_delimiter(self._store, f"{key}/")
+        paths = [*found["common_prefixes"], *(blob["path"] for blob in found["objects"])]
+        return [PurePosixPath(path).name for path in paths]
+
+    def remove(self, key: str) -> None:
+        with self._told_of_objects(key):
+            paths = [blob["path"] for page in obstore.list(self._store, f"{key}/") for blob in page]
+            obstore.delete(self._store, [key, *paths])
 
     def _put_file(self, key: str, file: Path) -> None:
         with file.open("rb") as content:

@@ -40,12 +40,15 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from websockets.exceptions import ConnectionClosed
 
 from flows.aftermath import close_task_runs
@@ -65,9 +68,23 @@ _CANCELLING = "prefect.flow-run.Cancelling"
 _ENDED = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")]
 _FREES_OR_WANTS_A_SLOT = ["prefect.flow-run.Scheduled", *_ENDED]
 _LISTEN_AGAIN_SECONDS = 2.0
+_CLAIM_SECONDS = 10.0
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
 logger = logging.getLogger("prefect.workers.snakemake")
+
+
+class WorkerSettings(BaseSettings):
+    """What an operator can set of the worker."""
+
+    model_config = SettingsConfigDict(env_prefix="JOBS_")
+
+    drain_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=604_800,
+        description="How long a worker that is asked to stop lets its jobs go on; it takes no new ones.",
+    )
 
 
 class SnakemakeWorkerResult(BaseWorkerResult):
@@ -92,6 +109,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._cancelled_early: set[UUID] = set()
         self._poll = asyncio.Lock()
         self._poll_is_due = False
+        self._claims: dict[UUID, asyncio.Event] = {}
         self._listener: asyncio.Task[None] | None = None
         await self._zygote.start()
         await super().setup()
@@ -140,7 +158,28 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._poll_is_due = True
         async with self._poll:  # the polling loop and the listener both come here
             self._poll_is_due = False
-            return await super().get_and_submit_flow_runs()
+            self._claims = {}
+            taken = await super().get_and_submit_flow_runs()
+            # Prefect gives out rows that nobody is changing, and a queue's limit counts what is Pending:
+            # asked again before these are, it would give others in their place, over the limit.
+            claims = [self._claims[run.id].wait() for run in taken if run.id in self._claims]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLAIM_SECONDS):
+                    await asyncio.gather(*claims)
+            return taken
+
+    async def _submit_scheduled_flow_runs(
+        self, flow_run_response: list[WorkerFlowRunResponse]
+    ) -> list[FlowRun]:
+        self._claims = {entry.flow_run.id: asyncio.Event() for entry in flow_run_response}
+        return await super()._submit_scheduled_flow_runs(flow_run_response)
+
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        try:
+            return await super()._propose_pending_state(flow_run)
+        finally:
+            if claim := self._claims.get(flow_run.id):
+                claim.set()
 
     async def _submit_run_and_capture_errors(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
@@ -240,6 +279,12 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def _end_flow_processes(self) -> None:
         """Let the running jobs write down that they were interrupted: nobody would look after them."""
         processes = list(self._flow_processes.values())
+        drain_seconds = WorkerSettings().drain_seconds
+        if processes and drain_seconds:
+            logger.info("Stopping when %d jobs have ended, or in %g s.", len(processes), drain_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(drain_seconds):
+                    await asyncio.gather(*(process.wait() for process in processes))
         for process in processes:
             process.send(signal.SIGTERM)
         with contextlib.suppress(TimeoutError):

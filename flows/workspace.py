@@ -1,7 +1,9 @@
 """A job's directory: brings the workflow in, and writes down and publishes what came out.
 
 JOBS_HOME/jobs/<job id>/
-  work/           a copy of the workflow's directory; Snakemake's working directory
+  work/           a copy of the workflow's directory; Snakemake's working directory. Of a job that
+                  resumes another, a link to that one's
+  work.lock       locked by the job that runs in work/
   config.json     what the job spec overrides of the workflow's configuration
   snakemake.log   stdout and stderr of Snakemake
   report.html     Snakemake's report, if the job asks for one
@@ -91,9 +93,11 @@ class WorkspaceSettings(StorageSettings, BundleLimits, CheckoutSettings):
 class Workspace:
     """The directory of one job."""
 
-    def __init__(self, settings: WorkspaceSettings, job_id: UUID) -> None:
+    def __init__(self, settings: WorkspaceSettings, job_id: UUID, resumes: UUID | None = None) -> None:
+        """`resumes` is the job that this one goes on with."""
         self._settings = settings
         self._job_id = job_id
+        self._resumes = resumes
         self._roots = [root.resolve() for root in settings.workflow_roots]
         self._home = settings.home.resolve()
         self.directory = self._home / "jobs" / str(job_id)
@@ -112,20 +116,7 @@ class Workspace:
         Raises `StageError` if another process holds it.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        # Never closed: the kernel lets go of the lock when the process is gone.
-        descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + _ASKING_SECONDS
-        while not _flock(descriptor):
-            # Who asks for the holder has the lock for a moment.
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise StageError(
-                    f"another process runs in {self.directory}",
-                    "Wait until that job has ended, or cancel it.",
-                )
-            time.sleep(0.01)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
+        _hold(self._lock_file)
 
     def holder(self) -> int | None:
         """The pid of the process that holds this directory; 0 if it is gone, None if there was none."""
@@ -148,6 +139,9 @@ class Workspace:
 
         Raises `StageError`, and `StorageError` where it is the service that can't.
         """
+        if self._resumes is not None:
+            self._take_over(self.directory.parent / str(self._resumes) / "work")
+        _hold(self.work.resolve().with_suffix(".lock"))
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
             return Staged()
@@ -155,6 +149,12 @@ class Workspace:
         self.config_file.write_text(json.dumps(spec.config))
         self.snakefile(spec)
         return staged
+
+    def _take_over(self, work: Path) -> None:
+        """Go on in the directory of another job; it stays where it is, for programs may know its path."""
+        if work.exists() and not self.work.is_symlink():
+            self.work.symlink_to(os.path.relpath(work.resolve(), self.directory))
+        self.work = self.work.resolve()
 
     def snakefile(self, spec: ExecutionSpec) -> Path:
         """The Snakefile, relative to `work`. Raises `StageError` if there is none."""
@@ -271,6 +271,23 @@ class Workspace:
         if not source.is_dir():
             raise StageError(f"workflow.path {path} is not a directory", _NAME_DIRECTORY)
         return source
+
+
+def _hold(lock_file: Path) -> None:
+    """Lock it until the process ends. Raises `StageError` if another process has."""
+    # Never closed: the kernel lets go of the lock when the process is gone.
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + _ASKING_SECONDS
+    while not _flock(descriptor):
+        # Who asks for the holder has the lock for a moment.
+        if time.monotonic() > deadline:
+            os.close(descriptor)
+            raise StageError(
+                f"another process runs in {lock_file.parent}", "Wait until that job has ended, or cancel it."
+            )
+        time.sleep(0.01)
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
 
 
 def _flock(descriptor: int) -> bool:

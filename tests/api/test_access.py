@@ -42,6 +42,8 @@ READS = {
 CHANGES = {
     "submitJob": ("POST", "/jobs"),
     "putBundle": ("PUT", "/bundles"),
+    "deleteJob": ("DELETE", "/jobs/{job_id}"),
+    "resumeJob": ("POST", "/jobs/{job_id}/resume"),
     "cancelJob": ("POST", "/jobs/{job_id}/cancel"),
 }
 GUARDED = READS | CHANGES

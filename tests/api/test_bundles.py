@@ -183,7 +183,8 @@ async def test_nothing_is_left_of_an_upload_that_ends_early(own_url: str, own_ho
 
     address = urlsplit(own_url)
     with socket.create_connection((str(address.hostname), address.port or 0)) as client:
-        client.sendall(b"PUT /bundles HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n")
+        head = f"PUT /bundles HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 5000000\r\n\r\n"
+        client.sendall(head.encode())
         client.sendall(tar(member("x", bytes(1_000_000))))
         await wait_until(has_begun, "the upload has begun")
     await wait_until(has_ended, "the upload has ended")

@@ -1,5 +1,11 @@
 """The OpenAPI document says all that a client has to know."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import httpx
@@ -32,6 +38,8 @@ async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) ->
         "followJob",
         "followJobs",
         "cancelJob",
+        "resumeJob",
+        "deleteJob",
         "listTasks",
         "getTask",
         "listTaskLogs",
@@ -84,3 +92,47 @@ async def test_the_examples_of_a_submission_are_ones(document: Any, api: httpx.A
 
 async def test_the_document_can_be_read_in_a_browser(api: httpx.AsyncClient) -> None:
     assert "swagger" in (await api.get("/docs")).text
+
+
+async def test_every_operation_has_an_example_of_its_answer(document: Any) -> None:
+    def has_example(content: dict[str, Any]) -> bool:
+        name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+        schema = document["components"]["schemas"].get(name, {})
+        return bool({"example", "examples"} & (content.keys() | schema.keys()))
+
+    for name, operation in operations(document).items():
+        for status, answer in operation["responses"].items():
+            for media_type, content in answer.get("content", {}).items():
+                if status < "300":
+                    assert has_example(content), f"{name} {status} {media_type}"
+
+
+async def test_a_generated_client_works(document: Any, service_url: str, tmp_path: Path) -> None:
+    (tmp_path / "openapi.json").write_text(json.dumps(document))
+    python = Path(sys.executable)
+    generator = [str(python.with_name("openapi-python-client")), "generate", "--path", "openapi.json"]
+    environment = {**os.environ, "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]])}
+    generated = subprocess.run(
+        generator, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert generated.returncode == 0, generated.stdout + generated.stderr
+    assert "Endpoint will not be generated" not in generated.stdout
+
+    program = """
+        from prefect_snakemake_client import Client
+        from prefect_snakemake_client.api.jobs import get_job, list_jobs, submit_job
+        from prefect_snakemake_client.models import EngineName, JobSpec
+
+        client = Client(base_url={url!r})
+        job = submit_job.sync(client=client, body=JobSpec(engine=EngineName.MOCK, name="generated"))
+        assert job.id in [found.id for found in list_jobs.sync(client=client, name="generated").items]
+        print(get_job.sync(job.id, client=client).status)
+    """
+    used = subprocess.run(
+        [sys.executable, "-c", dedent(program.format(url=service_url))],
+        cwd=tmp_path / "prefect-snakemake-client",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (used.stdout, used.stderr) == ("pending\n", "")

@@ -97,7 +97,7 @@ async def test_a_crash_is_the_systems_fault_and_worth_another_try(
     error = (await job_in(api, worker, StateType.CRASHED, "the worker is gone"))["error"]
 
     assert (error["kind"], error["message"]) == ("system", "the worker is gone")
-    assert error["resolution"].startswith("Submit the job again")
+    assert error["resolution"].startswith("Resume the job")
 
 
 async def test_a_failure_that_was_overcome_is_no_error(api: httpx.AsyncClient, worker: Worker) -> None:

@@ -186,7 +186,7 @@ def test_a_fault_of_our_own_says_so() -> None:
     error = diagnosis.of_service(OSError(28, "No space left on device"))
     assert error.kind is ErrorKind.SYSTEM
     assert "No space left on device" in error.message
-    assert "Submit again" in error.resolution
+    assert "Resume the job" in error.resolution
 
 
 def test_the_labels_of_an_error_hold_all_of_it() -> None:

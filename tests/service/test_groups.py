@@ -17,7 +17,9 @@ def test_a_full_group_runs_its_jobs_one_after_the_other_in_order(jobs: JobsClien
     elsewhere = jobs.submit(**MOCK)
 
     jobs.wait(elsewhere)
-    assert jobs.get(job_ids[-1])["status"] == "pending"
+    last = jobs.get(job_ids[-1])
+    assert last["status"] == "pending"
+    assert last["waiting"] == "The group 'large' is full: it runs 1 job at once, in order."
     ended = [jobs.wait(job_id) for job_id in job_ids]
 
     for before, after in pairwise(ended):

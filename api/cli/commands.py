@@ -1,0 +1,274 @@
+"""`prefect-snakemake submit|status|list|tasks|logs|cancel|resume|outputs|delete`."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from uuid import uuid4
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from api.cli.service import FINAL, Json, Service, ServiceError, output_path
+from api.cli.shown import Watch, jobs_table, rules_table, show_job, status_text
+
+app = typer.Typer(
+    help="Run Snakemake workflows on a prefect-snakemake service. "
+    "JOBS_URL says where it is (http://127.0.0.1:8000), JOBS_TOKEN lets in.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console() if sys.stdout.isatty() else Console(width=200)
+
+JOB_FAILED = 2
+"""Exit code of a command that watched a job which did not complete; 1 is a refusal."""
+
+JobId = Annotated[str, typer.Argument(help="The id of the job.", metavar="JOB")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Watching = Annotated[bool, typer.Option("--watch", "-w", help="Show progress until the job has ended.")]
+
+
+def main() -> NoReturn:
+    try:
+        app()
+    except ServiceError as error:
+        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+@app.command()
+def submit(
+    workflow: Annotated[
+        str | None,
+        typer.Argument(
+            help="A directory, which is packed and sent; an https address of a git repository; "
+            "or a bundle, sha256:….",
+        ),
+    ] = None,
+    server_path: Annotated[
+        bool, typer.Option("--server-path", help="WORKFLOW is a directory of the server; nothing is sent.")
+    ] = False,
+    ref: Annotated[str | None, typer.Option(help="Branch, tag or commit of the git repository.")] = None,
+    subdir: Annotated[str | None, typer.Option(help="Directory in the repository or bundle.")] = None,
+    snakefile: Annotated[str | None, typer.Option(help="The Snakefile, relative to the workflow.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Rule or file to make; repeat it.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE, the value as YAML; repeat it.", metavar="KEY=VALUE")
+    ] = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON that overrides the workflow's configuration.", exists=True),
+    ] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Cores that rule jobs may use at once.")] = 1,
+    name: Annotated[str | None, typer.Option(help="Shown in lists.")] = None,
+    group: Annotated[str | None, typer.Option(help="The group that takes the job.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeat it.", metavar="KEY=VALUE")] = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often a failing rule job is run again.")] = 0,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on after a failure.")] = False,
+    force_all: Annotated[bool, typer.Option("--force-all", help="Run every rule job.")] = False,
+    mock: Annotated[bool, typer.Option("--mock", help="No workflow: rule jobs that only wait.")] = False,
+    watch: Watching = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit a workflow; prints the id of the job."""
+    service = Service.from_environment()
+    if workflow is None and not mock:
+        raise ServiceError(
+            "No workflow is named. Name a directory, a git address or a bundle; or use --mock."
+        )
+    spec: Json = {"engine": "mock"} if mock else {"cores": cores}
+    if workflow is not None:
+        spec["workflow"] = _source(service, workflow, server_path, ref, subdir)
+    settings = {"snakefile": snakefile, "targets": target, "name": name, "group": group}
+    spec |= {key: value for key, value in settings.items() if value}
+    overrides = {**_read(config_file), **{key: yaml.safe_load(text) for key, text in _pairs(config).items()}}
+    options = {"retries": retries, "keep_going": keep_going, "force_all": force_all}
+    parts = {"config": overrides, "tags": _pairs(tag), "options": {k: v for k, v in options.items() if v}}
+    spec |= {key: value for key, value in parts.items() if value}
+    job = service.post("/jobs", spec, {"Idempotency-Key": str(uuid4())})
+    _tell(service, job, watch=watch, as_json=as_json)
+
+
+@app.command()
+def status(job: JobId, watch: Watching = False, as_json: AsJson = False) -> None:
+    """Show how a job is doing, rule by rule."""
+    service = Service.from_environment()
+    found = service.get(f"/jobs/{job}")
+    if watch and found["status"] not in FINAL:
+        found = _watched(service, job, as_json=as_json)
+    if as_json:
+        _print_json(found)
+    else:
+        show_job(console, found)
+        console.print(rules_table(service.items(f"/jobs/{job}/tasks")))
+    if watch:
+        _exit_by(found)
+
+
+@app.command(name="list")
+def list_jobs(
+    status: Annotated[list[str] | None, typer.Option(help="Only jobs in this status; repeat it.")] = None,
+    group: Annotated[str | None, typer.Option(help="Only jobs of this group.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE; only jobs with this tag; repeat it.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    tags = [f"{key}:{value}" for key, value in _pairs(tag).items()]
+    service = Service.from_environment()
+    jobs = list(service.items("/jobs", limit, status=status, group=group, name=name, tag=tags))
+    _print_json(jobs) if as_json else console.print(jobs_table(jobs))
+
+
+@app.command()
+def tasks(
+    job: JobId,
+    status: Annotated[list[str] | None, typer.Option(help="Only in this status; repeat it.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a job's rule jobs."""
+    found = Service.from_environment().items(f"/jobs/{job}/tasks", status=status, rule=rule)
+    if as_json:
+        _print_json(list(found))
+        return
+    for task in found:
+        console.print(f"{task['id']}  {status_text(task['status'])}  {escape(task['name'])}", highlight=False)
+
+
+@app.command()
+def logs(
+    job: JobId,
+    task: Annotated[str | None, typer.Option(help="Only of this rule job, by its id.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the log of a job."""
+    service = Service.from_environment()
+    found: Iterable[Json]
+    if follow:
+        lines = (event.data for event in service.events(job) if event.kind == "log")
+        found = (line for line in lines if task is None or line["task_id"] == task)
+    else:
+        found = service.items(f"/jobs/{job}/tasks/{task}/logs" if task else f"/jobs/{job}/logs")
+    for line in found:
+        text = (
+            json.dumps(line) if as_json else f"{line['timestamp'][:19]} {line['level']:<8} {line['message']}"
+        )
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def cancel(job: JobId, as_json: AsJson = False) -> None:
+    """Stop a job."""
+    service = Service.from_environment()
+    _tell(service, service.post(f"/jobs/{job}/cancel"), watch=False, as_json=as_json)
+
+
+@app.command()
+def resume(job: JobId, watch: Watching = False, as_json: AsJson = False) -> None:
+    """Go on with a job that failed or was cancelled; prints the id of the new job."""
+    service = Service.from_environment()
+    _tell(service, service.post(f"/jobs/{job}/resume"), watch=watch, as_json=as_json)
+
+
+@app.command()
+def outputs(
+    job: JobId,
+    path: Annotated[list[str] | None, typer.Argument(help="Only these outputs.")] = None,
+    download: Annotated[Path | None, typer.Option(help="Download them into this directory.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what a job has made, or download it."""
+    service = Service.from_environment()
+    found = [item for item in service.items(f"/jobs/{job}/outputs") if not path or item["path"] in path]
+    missing = sorted(set(path or ()) - {item["path"] for item in found})
+    if missing:
+        raise ServiceError(f"The job {job} has no output {', '.join(missing)}.")
+    for item in found:
+        if download is not None:
+            service.download(output_path(job, item["path"]), download / item["path"])
+        if not as_json:
+            console.print(f"{item['size_bytes']:>12,}  {item['path']}", highlight=False, markup=False)
+    if as_json:
+        _print_json(found)
+
+
+@app.command()
+def delete(job: JobId) -> None:
+    """Remove a job that has ended, with all its files."""
+    Service.from_environment().delete(f"/jobs/{job}")
+
+
+def _source(
+    service: Service, workflow: str, server_path: bool, ref: str | None, subdir: str | None
+) -> dict[str, str]:
+    place = {"ref": ref, "subdir": subdir}
+    source: dict[str, str] = {key: value for key, value in place.items() if value is not None}
+    if server_path:
+        return {"path": workflow, **source}
+    if workflow.startswith("sha256:"):
+        return {"bundle": workflow, **source}
+    if "://" in workflow:
+        return {"git": workflow, **source}
+    directory = Path(workflow)
+    if not directory.is_dir():
+        raise ServiceError(
+            f"{workflow} is no directory here. Name the workflow's directory, or use --server-path."
+        )
+    return {"bundle": service.send_directory(directory), **source}
+
+
+def _tell(service: Service, job: Json, *, watch: bool, as_json: bool) -> None:
+    """Print a job, and if wanted what becomes of it."""
+    if not watch:
+        _print_json(job) if as_json else console.print(job["id"], highlight=False)
+        return
+    if not as_json:
+        console.print(f"{job['id']}  {service.url}{job['links']['self']}", highlight=False, soft_wrap=True)
+    job = _watched(service, job["id"], as_json=as_json)
+    _print_json(job) if as_json else show_job(console, job)
+    _exit_by(job)
+
+
+def _watched(service: Service, job_id: str, *, as_json: bool) -> Json:
+    """The job when it has ended; with JSON, what happens meanwhile goes to stderr."""
+    return Watch(Console(stderr=True) if as_json else console).follow(service.events(job_id))
+
+
+def _exit_by(job: Json) -> None:
+    if job["status"] != "completed":
+        raise typer.Exit(JOB_FAILED)
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ServiceError(f"'{text}' is not KEY=VALUE.")
+        pairs[key] = value
+    return pairs
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict):
+        raise ServiceError(f"{path} does not hold keys and values.")
+    return content
+
+
+def _print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")

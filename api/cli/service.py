@@ -1,0 +1,173 @@
+"""The service as a program outside sees it: requests, pages and events over HTTP."""
+
+import json
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+FINAL = frozenset({"completed", "failed", "cancelled"})
+_NOT_PACKED = frozenset({".git", ".snakemake", ".jobs"})
+_SILENCE_SECONDS = 45.0
+"""A stream of events is never silent for so long: the service tells the moment every second."""
+
+Json = dict[str, Any]
+
+
+class ServiceError(Exception):
+    """The service refused or can't be reached; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One server-sent event: `job`, `task` or `log`."""
+
+    kind: str
+    data: Json
+
+
+class Service:
+    """Every method raises `ServiceError`."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=60, follow_redirects=True)
+
+    @classmethod
+    def from_environment(cls) -> "Service":
+        """`JOBS_URL` says where it is, `JOBS_TOKEN` lets in."""
+        return cls(os.environ.get("JOBS_URL", DEFAULT_URL), os.environ.get("JOBS_TOKEN"))
+
+    def get(self, path: str, **params: Any) -> Json:
+        return self._json("GET", path, params=_given(params))
+
+    def post(self, path: str, body: Json | None = None, headers: dict[str, str] | None = None) -> Json:
+        return self._json("POST", path, json=body, headers=headers)
+
+    def delete(self, path: str) -> None:
+        self._request("DELETE", path)
+
+    def items(self, path: str, limit: int | None = None, **params: Any) -> Iterator[Json]:
+        """Every item of a list, page by page, `limit` at most."""
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            size = min(left or 200, 200)
+            page = self.get(path, **params, cursor=cursor, limit=size)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            left = None if left is None else left - len(page["items"])
+            if cursor is None:
+                return
+
+    def send_directory(self, directory: Path) -> str:
+        """Pack a workflow's directory and send it; the name of the bundle."""
+        with tempfile.TemporaryFile() as archive:
+            with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=6) as packed:
+                for path in sorted(_files_of(directory)):
+                    packed.add(path, str(path.relative_to(directory)), recursive=False)
+            archive.seek(0)
+            bundle: str = self._json("PUT", "/bundles", content=archive)["bundle"]
+            return bundle
+
+    def events(self, job_id: str) -> Iterator[Event]:
+        """What happens to a job, until it has ended; a broken connection is made again."""
+        last_event_id = ""
+        while True:
+            headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+            try:
+                with self._stream(f"/jobs/{job_id}/events", headers) as response:
+                    if response.status_code == httpx.codes.NO_CONTENT:
+                        return
+                    for event_id, event in _parsed(response.iter_lines()):
+                        last_event_id = event_id or last_event_id
+                        if event is not None:
+                            yield event
+                if last_event_id.endswith("-end"):
+                    return
+            except httpx.TransportError:
+                if not last_event_id:
+                    raise ServiceError(self._unreachable()) from None
+
+    def download(self, path: str, place: Path) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial = place.with_name(f"{place.name}.partial")
+        with self._stream(path, {}) as response, partial.open("wb") as file:
+            for chunk in response.iter_bytes():
+                file.write(chunk)
+        partial.replace(place)
+
+    @contextmanager
+    def _stream(self, path: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+        timeout = httpx.Timeout(10, read=_SILENCE_SECONDS)
+        with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+            if response.is_error:
+                response.read()
+                raise ServiceError(_told(response))
+            yield response
+
+    def _json(self, method: str, path: str, **request: Any) -> Json:
+        answer: Json = self._request(method, path, **request).json()
+        return answer
+
+    def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise ServiceError(self._unreachable()) from error
+        if response.is_error:
+            raise ServiceError(_told(response))
+        return response
+
+    def _unreachable(self) -> str:
+        return f"Nobody answers at {self.url}. Start the service (make up), or set JOBS_URL to where it is."
+
+
+def output_path(job_id: str, path: str) -> str:
+    return f"/jobs/{job_id}/outputs/{quote(path)}"
+
+
+def _files_of(directory: Path) -> Iterator[Path]:
+    for path in directory.iterdir():
+        if path.name not in _NOT_PACKED:
+            yield path
+            if path.is_dir() and not path.is_symlink():
+                yield from _files_of(path)
+
+
+def _given(params: Json) -> Json:
+    return {name: value for name, value in params.items() if value not in (None, (), [])}
+
+
+def _told(response: httpx.Response) -> str:
+    """A problem in words; what is no problem of ours came from something in between."""
+    try:
+        problem = response.json()
+        return f"{problem['detail']}\n{problem['resolution']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{response.request.method} {response.request.url} answered {response.status_code}."
+
+
+def _parsed(lines: Iterator[str]) -> Iterator[tuple[str, Event | None]]:
+    """Event ids and events, as the HTML standard has them parsed; our data is always one line."""
+    kind, data = "", ""
+    for line in lines:
+        field, _, value = line.partition(": ")
+        if field == "event":
+            kind = value
+        elif field == "data":
+            data = value
+        elif field == "id":
+            yield value, None
+        elif not line and data:
+            yield "", Event(kind, json.loads(data))
+            kind, data = "", ""

@@ -1,0 +1,118 @@
+"""How jobs look on a terminal: tables, bars that move, plain lines where nobody watches."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api.cli.service import FINAL, Event, Json
+
+_COLOURS = {
+    "completed": "green",
+    "failed": "red",
+    "running": "blue",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+}
+_DONE = ("completed", "skipped")
+
+
+def status_text(status: str) -> str:
+    colour = _COLOURS.get(status)
+    return f"[{colour}]{status}[/{colour}]" if colour else status
+
+
+def jobs_table(jobs: Iterable[Json]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "name", "group", "status", "done", "created"):
+        table.add_column(column, no_wrap=column in ("id", "created"))
+    for job in jobs:
+        progress = f"{job['progress']['done']}/{job['progress']['total']}"
+        created = (job["created_at"] or "")[:19].replace("T", " ")
+        table.add_row(
+            job["id"], escape(job["name"]), job["group"], status_text(job["status"]), progress, created
+        )
+    return table
+
+
+def show_job(console: Console, job: Json) -> None:
+    """A job in a few lines; what went wrong, and what to do, in full."""
+    done = f"{job['progress']['done']}/{job['progress']['total']}"
+    console.print(
+        f"{job['id']}  {escape(job['name'])}  {status_text(job['status'])}  {done}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for word in ("resumes", "resumed_by"):
+        if job.get(word):
+            console.print(f"  {word.replace('_', ' ')} {job[word]}", highlight=False)
+    if job["error"]:
+        console.print(f"[red]{escape(job['error']['message'])}[/red]", highlight=False, soft_wrap=True)
+        console.print(escape(job["error"]["resolution"]), highlight=False, soft_wrap=True)
+
+
+class Watch:
+    """A job while it runs: a bar for every rule on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._is_live = console.is_terminal
+        columns = (
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=console, disable=not self._is_live)
+        self._bar: Any = None
+        self._statuses: dict[str, str] = {}
+        self._status = ""
+
+    def follow(self, events: Iterable[Event]) -> Json:
+        """Show what happens until the end; the job as it was last."""
+        job: Json = {}
+        with self._progress:
+            for event in events:
+                if event.kind == "job":
+                    job = event.data
+                    self._show_job(job)
+                elif event.kind == "task":
+                    self._show_rule_job(event.data)
+        return job
+
+    def _show_job(self, job: Json) -> None:
+        if job["status"] != self._status:
+            self._status = job["status"]
+            if self._status not in FINAL:
+                self._console.print(f"{self._status} …", highlight=False)
+        done, total = job["progress"]["done"], job["progress"]["total"]
+        if total:
+            if self._bar is None:
+                self._bar = self._progress.add_task("rule jobs", total=total)
+            self._progress.update(self._bar, completed=done, total=total)
+
+    def _show_rule_job(self, task: Json) -> None:
+        if self._statuses.get(task["id"]) == task["status"]:
+            return
+        self._statuses[task["id"]] = task["status"]
+        if task["status"] == "failed" or (not self._is_live and task["status"] != "running"):
+            self._console.print(f"  {escape(task['name'])}: {status_text(task['status'])}", highlight=False)
+
+
+def rules_table(tasks: Iterable[Json]) -> Table:
+    """Rule jobs by rule: how many, and in which status."""
+    statuses: dict[str, Counter[str]] = {}
+    for task in sorted(tasks, key=lambda task: task["started_at"] or "~"):
+        statuses.setdefault(task["rule"], Counter())[task["status"]] += 1
+    table = Table(box=None, pad_edge=False)
+    for column in ("rule", "done", "of", "status"):
+        table.add_column(column)
+    for rule, counts in statuses.items():
+        done = sum(counts[status] for status in _DONE)
+        text = ", ".join(f"{count} {status_text(status)}" for status, count in counts.items())
+        table.add_row(rule, str(done), str(counts.total()), text)
+    return table

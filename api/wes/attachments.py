@@ -1,0 +1,110 @@
+"""A submission as it comes in: a form of bounded size, and its attachments as a bundle."""
+
+import json
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator
+from typing import IO, Any
+
+import anyio.to_thread
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.types import Message
+
+from api.bodies import decode_json
+from api.bundles import Bundles
+from api.problems import BodyTooLarge, FieldProblem, InvalidRequest
+from api.wes.translation import Form
+
+_JSON_FIELDS = ("workflow_params", "tags", "workflow_engine_parameters")
+_ATTACHMENT = "workflow_attachment"
+_MOST_ATTACHMENTS = 10_000
+_MOST_FIELDS = 100
+_CHUNK_BYTES = 1 << 20
+
+
+async def read_form(request: Request, largest: int) -> FormData:
+    """The form, files spooled to disk. Raises `BodyTooLarge` and `InvalidRequest`."""
+    received = 0
+    receive = request.receive
+
+    async def receive_bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > largest:
+            raise BodyTooLarge(
+                f"The submission is larger than {largest:,} bytes.",
+                "Attach the workflow without its data; the limit is JOBS_BUNDLE_MAX_BYTES.",
+            )
+        return message
+
+    bounded = Request(request.scope, receive_bounded)
+    try:
+        return await bounded.form(
+            max_files=_MOST_ATTACHMENTS,
+            max_fields=_MOST_FIELDS,
+            max_part_size=request.app.state.settings.max_body_bytes,
+        )
+    except HTTPException as error:
+        raise _invalid("the form", f"can't be read: {error.detail}") from error
+
+
+def decode(form: FormData) -> Form:
+    """Its fields. Raises `InvalidRequest`."""
+    fields: dict[str, Any] = {
+        name: value for name, value in form.items() if isinstance(value, str) and name in Form.model_fields
+    }
+    for name in _JSON_FIELDS:
+        if name in fields:
+            fields[name] = decode_json(fields[name].encode()) if fields[name].strip() else {}
+    for name in ("workflow_engine", "workflow_engine_version"):
+        fields[name] = fields.get(name) or None
+    decode_json(json.dumps(fields).encode())  # refuses what can't be stored, in all of them
+    try:
+        return Form.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _invalid(".".join(map(str, first["loc"])), f"is wrong: {first['msg']}") from error
+
+
+async def bundle_of(form: FormData, bundles: Bundles) -> str | None:
+    """The name of the bundle that the attachments make; the same files make the same.
+
+    Raises `BundleRefused`, `BodyTooLarge` and `InvalidRequest`.
+    """
+    files = [part for part in form.getlist(_ATTACHMENT) if isinstance(part, UploadFile)]
+    if not files:
+        if any(part for part in form.getlist(_ATTACHMENT)):
+            raise _invalid(_ATTACHMENT, "must have a file name")
+        return None
+    with tempfile.TemporaryFile() as archive:
+        await anyio.to_thread.run_sync(_pack, files, archive)
+        bundle, _ = await bundles.receive(_chunks(archive), None)
+    return bundle.bundle
+
+
+def _pack(files: list[UploadFile], archive: IO[bytes]) -> None:
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as packed:
+        for file in sorted(files, key=lambda file: file.filename or ""):
+            entry = tarfile.TarInfo((file.filename or "").removeprefix("./"))
+            file.file.seek(0, 2)
+            entry.size = file.file.tell()
+            file.file.seek(0)
+            packed.addfile(entry, file.file)
+    archive.seek(0)
+
+
+async def _chunks(archive: IO[bytes]) -> AsyncIterator[bytes]:
+    while chunk := await anyio.to_thread.run_sync(archive.read, _CHUNK_BYTES):
+        yield chunk
+
+
+def _invalid(name: str, message: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{name} {message}.",
+        "The WES document, RunWorkflow, tells what a submission holds.",
+        [FieldProblem(pointer=name, message=message)],
+    )

@@ -1,0 +1,226 @@
+"""GA4GH WES 1.1.0 over HTTP: every route asks the rooms that `/jobs` asks."""
+
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import ValidationError
+
+from api.jobs import Jobs
+from api.problems import WES_PREFIX as PREFIX
+from api.problems import BadCursor, InvalidRequest, NotFound
+from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
+from api.routes import IdempotencyKey, WithBundles, WithJobs, WithOutputs
+from api.settings import Settings
+from api.wes import translation
+from api.wes.attachments import bundle_of, decode, read_form
+from api.wes.schemas import RunId, RunListResponse, RunLog, RunStatus, State, TaskListResponse, TaskLog
+from flows.spec import Label
+from flows.storage import BlobNotFound, Storage, job_key
+
+# Its own document describes it; ours does not repeat that.
+wes_router = APIRouter(prefix=PREFIX, include_in_schema=False)
+
+Kind = TypeVar("Kind", bound=PageQuery)
+
+_DEFAULT_PAGE_SIZE = 50
+_LOG = "text/plain; charset=utf-8"
+
+
+async def _run_id(run_id: str) -> UUID:
+    try:
+        return UUID(run_id)
+    except ValueError as error:
+        raise _no(f"run {run_id[:100]}") from error
+
+
+async def _task_id(task_id: str) -> UUID:
+    try:
+        return UUID(task_id)
+    except ValueError as error:
+        raise _no(f"task {task_id[:100]}") from error
+
+
+JobId = Annotated[UUID, Depends(_run_id)]
+TaskId = Annotated[UUID, Depends(_task_id)]
+
+
+@wes_router.get("/service-info")
+async def get_service_info(request: Request, jobs: WithJobs) -> dict[str, Any]:
+    settings: Settings = request.app.state.settings
+    counts = await jobs.count()
+    return {
+        "id": settings.service_id,
+        "name": settings.service_name,
+        "type": {"group": "org.ga4gh", "artifact": "wes", "version": "1.1.0"},
+        "description": "Runs Snakemake workflows as Prefect flow runs; every rule is a task.",
+        "organization": {"name": settings.organization_name, "url": str(settings.organization_url)},
+        "version": version("prefect-snakemake"),
+        "workflow_type_versions": {
+            kind: {"workflow_type_version": list(translation.WORKFLOW_TYPE_VERSIONS)}
+            for kind in translation.WORKFLOW_TYPES
+        },
+        "supported_wes_versions": ["1.0.0", "1.1.0"],
+        "supported_filesystem_protocols": ["https", "file"],
+        "workflow_engine_versions": {
+            translation.ENGINE: {"workflow_engine_version": list(_engine_versions())}
+        },
+        "default_workflow_engine_parameters": translation.default_parameters(),
+        "system_state_counts": {state: 0 for state in State}
+        | {translation.STATES[state_type]: count for state_type, count in counts.items()},
+        "auth_instructions_url": f"{_base_url(request)}/docs",
+        "tags": {},
+    }
+
+
+@wes_router.get("/runs")
+async def list_runs(request: Request, jobs: WithJobs) -> RunListResponse:
+    limit, cursor = _paging(request)
+    page = await jobs.list(_query(JobQuery, limit, cursor))
+    return RunListResponse(
+        runs=[translation.summary_from(job) for job in page.items], next_page_token=page.next_cursor or ""
+    )
+
+
+@wes_router.post("/runs")
+async def run_workflow(
+    request: Request, jobs: WithJobs, bundles: WithBundles, idempotency_key: IdempotencyKey = None
+) -> RunId:
+    settings: Settings = request.app.state.settings
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise InvalidRequest(
+            "The submission is no form.", "Send it as multipart/form-data; the WES document tells its fields."
+        )
+    form = await read_form(request, settings.bundle_max_bytes)
+    try:
+        fields = decode(form)
+        translation.spec_from(fields, "sha256:" + "0" * 64 if _has_files(form) else None, _engine_versions())
+        bundle = await bundle_of(form, bundles)
+    finally:
+        await form.close()
+    spec = translation.spec_from(fields, bundle, _engine_versions())
+    kept = fields.model_dump_json(exclude={"workflow_params", "tags"})
+    job = await jobs.submit(spec, idempotency_key, {Label.WES_REQUEST: kept})
+    return RunId(run_id=str(job.id))
+
+
+@wes_router.get("/runs/{run_id}", response_model_exclude_none=True)
+async def get_run_log(request: Request, job_id: JobId, jobs: WithJobs, outputs: WithOutputs) -> RunLog:
+    job = await jobs.get(job_id)
+    parameters, kept = await jobs.submission(job_id)
+    base_url = _base_url(request)
+    paths = await anyio.to_thread.run_sync(outputs.paths, job_id)
+    return RunLog(
+        run_id=str(job_id),
+        request=translation.request_from(parameters, job.tags, kept),
+        state=translation.state_of(job),
+        run_log=translation.run_log_from(job, base_url),
+        task_logs_url=f"{base_url}{PREFIX}/runs/{job_id}/tasks",
+        outputs={path: f"{base_url}{url}" for path, url in paths.items()},
+    )
+
+
+@wes_router.get("/runs/{run_id}/status")
+async def get_run_status(job_id: JobId, jobs: WithJobs) -> RunStatus:
+    return translation.status_from(await jobs.get(job_id))
+
+
+@wes_router.post("/runs/{run_id}/cancel")
+async def cancel_run(job_id: JobId, jobs: WithJobs) -> RunId:
+    """A run that has ended is as cancelled as it can be: the WES document knows no refusal."""
+    if not (await jobs.get(job_id)).has_ended:
+        await jobs.cancel(job_id)
+    return RunId(run_id=str(job_id))
+
+
+@wes_router.get("/runs/{run_id}/tasks", response_model_exclude_none=True)
+async def list_tasks(request: Request, job_id: JobId, jobs: WithJobs) -> TaskListResponse:
+    await jobs.get(job_id)
+    try:
+        limit, cursor = _paging(request)
+        page = await jobs.tasks(job_id, _query(RuleJobQuery, limit, cursor))
+    except (InvalidRequest, BadCursor) as error:
+        # For ListTasks, the document declares no 400.
+        raise _no("page like that") from error
+    base_url = _base_url(request)
+    return TaskListResponse(
+        task_logs=[translation.task_log_from(task, str(job_id), base_url) for task in page.items],
+        next_page_token=page.next_cursor or "",
+    )
+
+
+@wes_router.get("/runs/{run_id}/tasks/{task_id}", response_model_exclude_none=True)
+async def get_task(request: Request, job_id: JobId, task_id: TaskId, jobs: WithJobs) -> TaskLog:
+    return translation.task_log_from(await jobs.task(job_id, task_id), str(job_id), _base_url(request))
+
+
+@wes_router.get("/runs/{run_id}/log")
+async def get_log(request: Request, job_id: JobId, jobs: WithJobs) -> Response:
+    """What Snakemake has written, while it runs as well."""
+    await jobs.get(job_id)
+    storage: Storage = request.app.state.storage
+    try:
+        text = await anyio.to_thread.run_sync(_read, storage, job_id)
+    except BlobNotFound as error:
+        raise _no(f"log of run {job_id} yet") from error
+    return Response(text, media_type=_LOG)
+
+
+@wes_router.get("/runs/{run_id}/tasks/{task_id}/log")
+async def get_task_log(job_id: JobId, task_id: TaskId, jobs: WithJobs) -> Response:
+    """The log of every attempt."""
+    await jobs.task(job_id, task_id)
+    return StreamingResponse(_task_lines(jobs, job_id, task_id), media_type=_LOG)
+
+
+async def _task_lines(jobs: Jobs, job_id: UUID, task_id: UUID) -> AsyncIterator[str]:
+    cursor: str | None = None
+    while True:
+        page = await jobs.logs(job_id, PageQuery(limit=MAX_LIMIT, cursor=cursor), task_id)
+        for line in page.items:
+            yield f"{line.message}\n"
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _read(storage: Storage, job_id: UUID) -> bytes:
+    return b"".join(storage.read(job_key(job_id, "snakemake.log")))
+
+
+def _paging(request: Request) -> tuple[int, str | None]:
+    """Raises `InvalidRequest`. Other parameters are passed over, as everywhere in WES."""
+    size = request.query_params.get("page_size")
+    if size is None:
+        return _DEFAULT_PAGE_SIZE, request.query_params.get("page_token") or None
+    digits = size.removeprefix("+")
+    if not (digits.isascii() and digits.isdigit() and 0 < int(digits[:20]) < 2**63):
+        raise InvalidRequest("page_size must be a positive number.", "Leave it out for pages of 50.")
+    return min(int(digits), MAX_LIMIT), request.query_params.get("page_token") or None
+
+
+def _query(kind: type[Kind], limit: int, cursor: str | None) -> Kind:
+    try:
+        return kind(limit=limit, cursor=cursor)
+    except ValidationError as error:
+        raise InvalidRequest("This page_token can't be read.", "Give that of the page before.") from error
+
+
+def _has_files(form: Any) -> bool:
+    return any(not isinstance(part, str) for part in form.getlist("workflow_attachment"))
+
+
+def _engine_versions() -> tuple[str, ...]:
+    return (version("snakemake"),)
+
+
+def _base_url(request: Request) -> str:
+    return str(request.base_url).rstrip("/")
+
+
+def _no(what: str) -> NotFound:
+    return NotFound(f"There is no {what}.", f"GET {PREFIX}/runs lists the runs that there are.")

@@ -1,0 +1,241 @@
+"""Jobs, rule jobs and job specs in the words of WES. Pure."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.client.schemas.objects import StateType
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from api.problems import WES_PREFIX as PREFIX
+from api.problems import FieldProblem, InvalidRequest
+from api.schemas import Job, JobError, RuleJob
+from api.statuses import RuleJobStatus
+from api.wes.schemas import Log, RunRequest, RunStatus, RunSummary, State, TaskLog
+from flows.spec import EngineName, ErrorKind, JobSpec, MockOptions, Options
+
+WORKFLOW_TYPES = ("SMK", "Snakemake")
+WORKFLOW_TYPE_VERSIONS = ("1.0", "8", "9")
+"""Snakemake's language has no version of its own: WES servers say 1.0; 8 and 9 are Snakemake's."""
+
+ENGINE = "snakemake"
+
+STATES: Mapping[StateType, State] = {
+    StateType.SCHEDULED: State.QUEUED,
+    StateType.PENDING: State.INITIALIZING,
+    StateType.RUNNING: State.RUNNING,
+    StateType.PAUSED: State.PAUSED,
+    StateType.COMPLETED: State.COMPLETE,
+    StateType.FAILED: State.EXECUTOR_ERROR,
+    StateType.CRASHED: State.SYSTEM_ERROR,
+    StateType.CANCELLING: State.CANCELING,
+    StateType.CANCELLED: State.CANCELED,
+}
+
+_EXIT_CODES = {State.COMPLETE: 0, State.EXECUTOR_ERROR: 1}
+_BLOB = re.compile(r"^(?P<git>https://[^/]+/.+?)(?:/-)?/blob/(?P<ref>[^/]+)/(?P<file>.+)$")
+
+
+class Form(BaseModel):
+    """The fields of a submission, decoded; what is a JSON string in WES is JSON here."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workflow_type: str
+    workflow_type_version: str
+    workflow_url: str = Field(min_length=1)
+    workflow_params: dict[str, JsonValue] = {}
+    tags: dict[str, str] = {}
+    workflow_engine: str | None = None
+    workflow_engine_version: str | None = None
+    workflow_engine_parameters: dict[str, JsonValue] = {}
+
+
+def spec_from(form: Form, bundle: str | None, engine_versions: tuple[str, ...]) -> JobSpec:
+    """The job that is asked for; `bundle` holds the attachments. Raises `InvalidRequest`."""
+    _check_known("workflow_type", form.workflow_type, WORKFLOW_TYPES)
+    _check_known("workflow_type_version", form.workflow_type_version, WORKFLOW_TYPE_VERSIONS)
+    if form.workflow_engine_version is not None and form.workflow_engine is None:
+        raise _refused("workflow_engine", "must be given with workflow_engine_version")
+    _check_known("workflow_engine", form.workflow_engine, (ENGINE,))
+    _check_known("workflow_engine_version", form.workflow_engine_version, engine_versions)
+    spec = {
+        "config": form.workflow_params,
+        "tags": form.tags,
+        **_workflow(form.workflow_url, bundle),
+        **_settings(form.workflow_engine_parameters),
+    }
+    if spec.get("engine") == EngineName.MOCK:
+        spec.pop("workflow")
+        spec.pop("snakefile", None)
+    place = {name: spec.pop(name) for name in ("ref", "subdir") if name in spec}
+    if place:
+        spec["workflow"] = {**place, **spec["workflow"]}
+    try:
+        return JobSpec.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _refused(".".join(map(str, first["loc"])) or "the request", first["msg"]) from error
+
+
+def request_from(parameters: Mapping[str, Any], tags: Mapping[str, str], kept: str | None) -> RunRequest:
+    """As it was submitted to WES, or as it would have been."""
+    form = Form.model_validate_json(kept) if kept else None
+    options = {name: value for name, value in parameters.items() if name not in ("config", "workflow")}
+    return RunRequest(
+        workflow_params=parameters.get("config", {}),
+        workflow_type=form.workflow_type if form else WORKFLOW_TYPES[0],
+        workflow_type_version=form.workflow_type_version if form else WORKFLOW_TYPE_VERSIONS[0],
+        tags=dict(tags),
+        workflow_engine_parameters={
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in (form.workflow_engine_parameters if form else options).items()
+        },
+        workflow_engine=form.workflow_engine if form else ENGINE,
+        workflow_engine_version=form.workflow_engine_version if form else None,
+        workflow_url=form.workflow_url if form else _url(parameters.get("workflow") or {}),
+    )
+
+
+def state_of(job: Job) -> State:
+    return STATES[job.state_type]
+
+
+def status_from(job: Job) -> RunStatus:
+    return RunStatus(run_id=str(job.id), state=state_of(job))
+
+
+def summary_from(job: Job) -> RunSummary:
+    return RunSummary(
+        run_id=str(job.id),
+        state=state_of(job),
+        start_time=job.started_at,
+        end_time=job.finished_at,
+        tags=job.tags,
+    )
+
+
+def run_log_from(job: Job, base_url: str) -> Log:
+    """Snakemake writes one log, so both addresses lead to it."""
+    log = f"{base_url}{PREFIX}/runs/{job.id}/log" if job.started_at else None
+    return Log(
+        name=job.name,
+        cmd=None,
+        start_time=job.started_at,
+        end_time=job.finished_at,
+        stdout=log,
+        stderr=log,
+        exit_code=_EXIT_CODES.get(state_of(job)),
+        system_logs=_told(job.error),
+    )
+
+
+def task_log_from(task: RuleJob, job_id: str, base_url: str) -> TaskLog:
+    log = f"{base_url}{PREFIX}/runs/{job_id}/tasks/{task.id}/log" if task.attempts else None
+    return TaskLog(
+        id=str(task.id),
+        name=task.name,
+        cmd=[task.shell] if task.shell else None,
+        start_time=task.started_at,
+        end_time=task.finished_at,
+        stdout=log,
+        stderr=log,
+        exit_code=0 if task.status in (RuleJobStatus.COMPLETED, RuleJobStatus.SKIPPED) else None,
+        system_logs=[task.error] if task.error else [],
+    )
+
+
+def default_parameters() -> list[dict[str, str]]:
+    """What `workflow_engine_parameters` may hold, with types and defaults."""
+    found = []
+    for name, field in _PARAMETERS.items():
+        kind = getattr(field.annotation, "__name__", str(field.annotation))
+        default = field.get_default(call_default_factory=True)
+        text = default if isinstance(default, str) else json.dumps(default, default=str)
+        found.append({"name": name, "type": kind, "default_value": text})
+    return found
+
+
+def _told(error: JobError | None) -> list[str]:
+    if error is None:
+        return []
+    kind = "The workflow failed" if error.kind is ErrorKind.WORKFLOW else "The service failed"
+    return [f"{kind}: {error.message}", error.resolution]
+
+
+_OF_THE_JOB = ("name", "group", "engine", "snakefile", "targets", "cores", "resources", "timeout_seconds")
+_PARAMETERS = {
+    **{name: JobSpec.model_fields[name] for name in _OF_THE_JOB},
+    **Options.model_fields,
+    **{f"mock.{name}": field for name, field in MockOptions.model_fields.items()},
+}
+_OF_THE_SOURCE = ("ref", "subdir")
+
+
+def _settings(parameters: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """Parts of a job spec; names may be written as options of a command line are."""
+    settings: dict[str, Any] = {"options": {}, "mock": {}}
+    for written, value in parameters.items():
+        name = written.lstrip("-").replace("-", "_")
+        decoded = _decoded(value)
+        if name in Options.model_fields:
+            settings["options"][name] = True if decoded in (None, "") else decoded
+        elif name == "targets":
+            settings[name] = decoded.split() if isinstance(decoded, str) else decoded
+        elif name in _OF_THE_JOB or name in _OF_THE_SOURCE:
+            # A name may look like a number and is a text all the same.
+            settings[name] = value if JobSpec.model_fields.get(name) and name in _TEXTS else decoded
+        elif name.startswith("mock.") and name in _PARAMETERS:
+            settings["mock"][name.removeprefix("mock.")] = decoded
+        else:
+            known = ", ".join([*_PARAMETERS, *_OF_THE_SOURCE])
+            raise _refused(f"workflow_engine_parameters.{written}", f"is not known; there are: {known}")
+    return {name: value for name, value in settings.items() if value != {}}
+
+
+_TEXTS = ("name", "group", "snakefile")
+
+
+def _decoded(value: JsonValue) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _workflow(url: str, bundle: str | None) -> dict[str, Any]:
+    if bundle is not None:
+        if "://" in url:
+            raise _refused("workflow_url", "must name one of the attachments, if there are any")
+        return {"workflow": {"bundle": bundle}, "snakefile": url.removeprefix("./")}
+    if blob := _BLOB.match(url):
+        source = {"git": blob["git"], "ref": blob["ref"]}
+        return {"workflow": source, "snakefile": blob["file"]}
+    if url.startswith("file://"):
+        return {"workflow": {"path": url.removeprefix("file://")}}
+    if "://" in url:
+        return {"workflow": {"git": url.removeprefix("git+")}}
+    raise _refused("workflow_url", "names a file, and no workflow_attachment was sent")
+
+
+def _url(workflow: Mapping[str, Any]) -> str:
+    for key in ("git", "bundle"):
+        if workflow.get(key):
+            return str(workflow[key])
+    return f"file://{workflow['path']}" if workflow.get("path") else "mock"
+
+
+def _check_known(name: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value is not None and value.lower() not in [each.lower() for each in known]:
+        raise _refused(name, f"'{value[:100]}' is not supported; there are: {', '.join(known)}")
+
+
+def _refused(name: str, message: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{name} {message}.",
+        f"GET {PREFIX}/service-info tells what is supported.",
+        [FieldProblem(pointer=name, message=message)],
+    )
