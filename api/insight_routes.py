@@ -1,19 +1,22 @@
-"""What people want to see of a job, over HTTP: its graph as a picture."""
+"""What people want to see of a job, over HTTP: its graph as a picture, and what came of it as a crate."""
 
 from hashlib import sha256
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response, status
+import anyio.to_thread
+from fastapi import APIRouter, Header, Query, Request, Response, status
 
-from api.problems import refusals
+from api.crates import MOST_RULE_JOBS, crate_of
+from api.problems import NotFound, refusals
 from api.queries import GraphQuery
-from api.routes import WithJobs
+from api.routes import WithJobs, WithOutputs
 from api.streams import named_tags
 
 router = APIRouter()
 
 _SVG = "image/svg+xml"
+_ZIP = "application/zip"
 _AS_A_PICTURE_ONLY = {
     # Names in it come from workflows. Should one ever become more than text, no browser acts on it.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
@@ -60,3 +63,36 @@ async def draw_job(
     if if_none_match and {"*", headers["ETag"]} & named_tags(if_none_match):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     return Response(svg, media_type=_SVG, headers=headers)
+
+
+@router.get(
+    "/jobs/{job_id}/ro-crate",
+    operation_id="packJob",
+    summary="Take a job home as a research object",
+    tags=["outputs"],
+    response_class=Response,
+    responses={
+        200: {"description": "The crate, a zip file.", "content": {_ZIP: {}}},
+        **refusals(404, 409, 422, 500),
+    },
+)
+async def pack_job(job_id: UUID, request: Request, jobs: WithJobs, outputs: WithOutputs) -> Response:
+    """A Workflow Run RO-Crate: who ran what when, from which configuration, and what came of it.
+
+    It holds the metadata, the Snakefile and the job spec, and names the outputs by their
+    addresses here, with sizes and checksums.
+    """
+    history = await jobs.history(job_id, MOST_RULE_JOBS)
+    manifest = await anyio.to_thread.run_sync(outputs.manifest, job_id)
+    if manifest.snakefile is None:
+        raise NotFound(
+            f"The job {job_id} has no crate: it ended before it published anything, or ran no Snakefile.",
+            "Submit the workflow again with the snakemake engine.",
+        )
+    base_url = str(request.base_url).rstrip("/")
+    crate = await anyio.to_thread.run_sync(crate_of, history, manifest, manifest.snakefile, base_url)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{job_id}.crate.zip"',
+        "Cache-Control": "no-cache",
+    }
+    return Response(crate, media_type=_ZIP, headers=headers)

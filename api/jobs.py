@@ -24,6 +24,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelling
 
 from api.access import ANYONE, Caller
+from api.crates import History
 from api.cursors import JobPosition, LogPosition, RuleJobPosition
 from api.disposal import Disposal
 from api.filters import flow_run_filter, log_filter, task_run_filter
@@ -47,7 +48,7 @@ from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.rows import FLOW_RUN_ROWS, FlowRunRow, RuleJobRow
 from api.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
 from api.settings import Settings
-from api.statuses import OPEN_STATUSES, JobStatus
+from api.statuses import FINAL_STATUSES, OPEN_STATUSES, JobStatus
 from api.task_pages import Mark, next_task_runs
 from api.translation import job_from, log_line_from, rule_job_from
 from api.waiting import Waiting
@@ -283,6 +284,20 @@ class Jobs:
             raise _no_task(job_id, task_id)
         return rule_job_from(task_run)
 
+    async def history(self, job_id: UUID, most_rule_jobs: int) -> History:
+        """All that Prefect keeps of a job that has ended. Raises `JobNotFinished`."""
+        job = await self.get(job_id)
+        if job.status not in FINAL_STATUSES:
+            raise JobNotFinished(
+                f"The job {job_id} is {job.status}; what came of it is told when it has ended.",
+                "Ask again then: GET /jobs/{id}?wait=60 waits for it.",
+            )
+        async with self._reading():
+            (flow_run,) = await self._read_flow_runs(FlowRunFilter(id=FlowRunFilterId(any_=[job_id])), 1)
+        rows = await self._rule_job_rows(job_id, most_rule_jobs)
+        rule_jobs = tuple(rule_job_from(row) for row in rows) if len(rows) <= most_rule_jobs else None
+        return History(job, flow_run.parameters, rule_jobs)
+
     async def drawing(self, job_id: UUID, kind: GraphOf) -> bytes:
         """What of the job waits for what, as an SVG, with states of a second ago. Raises `GraphTooLarge`."""
         job = await self.get(job_id)
@@ -314,14 +329,20 @@ class Jobs:
         )
 
     async def _draw(self, job: Job, kind: GraphOf) -> Drawing:
+        rows = await self._rule_job_rows(job.id, MOST_BOXES if kind is GraphOf.JOBS else None)
+        return await anyio.to_thread.run_sync(drawing_of, job, kind, rows)
+
+    async def _rule_job_rows(self, job_id: UUID, most: int | None) -> Sequence[RuleJobRow]:
+        """All of them, or one more than `most`."""
         rows: list[RuleJobRow] = []
-        found = rule_job_rows(self._client, job.id, self._settings.read_patience_seconds)
-        async with aclosing(found):
+        async with aclosing(
+            rule_job_rows(self._client, job_id, self._settings.read_patience_seconds)
+        ) as found:
             async for row in found:
                 rows.append(row)
-                if kind is GraphOf.JOBS and len(rows) > MOST_BOXES:
-                    break  # the drawing will be refused
-        return await anyio.to_thread.run_sync(drawing_of, job, kind, rows)
+                if most is not None and len(rows) > most:
+                    break
+        return rows
 
     async def _check_open_jobs(self, group: str) -> None:
         """Raises `TooManyOpenJobs`. Submissions at the same time don't see each other: as many as

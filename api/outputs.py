@@ -15,10 +15,13 @@ from api.cursors import OutputPosition
 from api.problems import ManifestDamaged, NotFound
 from api.queries import PageQuery
 from api.schemas import Output, OutputPage
+from flows.spec import RelativePath
 from flows.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 
 
-class _Item(BaseModel):
+class OutputItem(BaseModel):
+    """A file that a job has published."""
+
     path: str
     size: NonNegativeInt
     sha256: str
@@ -32,11 +35,20 @@ class _Item(BaseModel):
         return ("work", self.path) if self.file is None else (self.file,)
 
 
-class _Manifest(BaseModel):
+class SnakefileItem(BaseModel):
+    """The Snakefile that ran, and the version of Snakemake that read it."""
+
+    path: RelativePath
+    text: str
+    snakemake: str
+
+
+class Manifest(BaseModel):
     """What the worker publishes at the end of a job (`flows.workspace`)."""
 
     version: Literal[1] = 1
-    outputs: tuple[_Item, ...] = ()
+    outputs: tuple[OutputItem, ...] = ()
+    snakefile: SnakefileItem | None = None
 
 
 class Outputs:
@@ -52,7 +64,7 @@ class Outputs:
         """Outputs by path; none while the job goes on. Raises `BadCursor`."""
         listing = query.fingerprint(job_id)
         position = OutputPosition.decode(query.cursor, listing)
-        items = sorted(self._manifest(job_id).outputs, key=lambda item: item.path)
+        items = sorted(self.manifest(job_id).outputs, key=lambda item: item.path)
         rest = [item for item in items if position is None or item.path > position.after]
         page = rest[: query.limit]
         end = OutputPosition(listing=listing, after=page[-1].path) if len(rest) > len(page) else None
@@ -72,14 +84,14 @@ class Outputs:
 
     def paths(self, job_id: UUID) -> dict[str, str]:
         """Where each output can be downloaded, by path."""
-        return {item.path: Output.url_of(job_id, item.path) for item in self._manifest(job_id).outputs}
+        return {item.path: Output.url_of(job_id, item.path) for item in self.manifest(job_id).outputs}
 
     def download(self, job_id: UUID, path: str, method: Method) -> Response:
         """The file itself, in ranges if asked, or the way to it.
 
         Raises `NotFound` for all that the manifest does not list.
         """
-        item = next((item for item in self._manifest(job_id).outputs if item.path == path), None)
+        item = next((item for item in self.manifest(job_id).outputs if item.path == path), None)
         if item is None:
             raise _no_output(job_id, path)
         place = self._storage.locate(job_key(job_id, *item.place), method)
@@ -111,13 +123,14 @@ class Outputs:
             headers={"X-Content-Type-Options": "nosniff"},
         )
 
-    def _manifest(self, job_id: UUID) -> _Manifest:
+    def manifest(self, job_id: UUID) -> Manifest:
+        """What the job has published; nothing while it goes on."""
         try:
             text = b"".join(self._storage.read(job_key(job_id, "outputs.json")))
         except BlobNotFound:
-            return _Manifest()
+            return Manifest()
         try:
-            return _Manifest.model_validate_json(text)
+            return Manifest.model_validate_json(text)
         except ValidationError as error:
             raise _damaged(job_id, error) from error
 

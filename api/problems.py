@@ -19,7 +19,7 @@
     │   └── RefusedByPrefect     Prefect does not accept what we made of the request
     ├── NotFound            404  no such job, rule job or output
     ├── JobAlreadyFinished  409  there is nothing left to cancel
-    ├── JobNotFinished      409  only what has ended can be removed
+    ├── JobNotFinished      409  what is asked for can only be done when the job has ended
     ├── NotResumable        409  the job has not ended, or there is nothing left to do
     ├── ManifestDamaged     500  a job's list of outputs can't be read
     ├── PrefectUnavailable  503  Prefect can't be reached, is too slow or fails

@@ -65,6 +65,7 @@ class RuleJobRow(BaseModel):
     state_name: str | None = None
     state: StateRow | None = None
     task_inputs: dict[str, tuple[TaskInputRow, ...]] = {}
+    labels: dict[str, bool | int | float | str] = {}
 
     @property
     def upstream(self) -> list[UUID]:

@@ -44,6 +44,7 @@ class JobLinks(BaseModel):
     logs: str
     outputs: str
     graph: str = Field(description="An SVG of its rules, with how far each is.")
+    ro_crate: str = Field(description="A research object of the job, once it has ended.")
     events: str = Field(description="Server-sent events until the job has ended.")
     prefect: str = Field(description="The flow run in Prefect's UI.")
 
@@ -56,6 +57,7 @@ class JobLinks(BaseModel):
             logs=f"{job}/logs",
             outputs=f"{job}/outputs",
             graph=f"{job}/graph.svg",
+            ro_crate=f"{job}/ro-crate",
             events=f"{job}/events",
             prefect=f"{prefect_ui_url}/runs/flow-run/{job_id}",
         )

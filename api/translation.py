@@ -8,7 +8,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import Log, StateType, TaskRun
 from pydantic import ValidationError
 
-from api.rows import FlowRunRow
+from api.rows import FlowRunRow, RuleJobRow
 from api.schemas import Job, JobError, JobLinks, LogLine, Progress, RuleJob
 from api.statuses import JobStatus, job_status, rule_job_status
 from flows.spec import TAG_SEPARATOR, EngineName, ErrorKind, Label, RuleJobRecord
@@ -68,7 +68,7 @@ def job_error(flow_run: FlowRunRow) -> JobError | None:
     )
 
 
-def rule_job_from(task_run: TaskRun) -> RuleJob:
+def rule_job_from(task_run: TaskRun | RuleJobRow) -> RuleJob:
     record = _record(task_run)
     return RuleJob(
         id=task_run.id,
@@ -114,7 +114,7 @@ def _updated(flow_run: FlowRunRow) -> datetime | None:
     return max(flow_run.updated, flow_run.created)
 
 
-def _record(task_run: TaskRun) -> RuleJobRecord:
+def _record(task_run: TaskRun | RuleJobRow) -> RuleJobRecord:
     """What the worker wrote down; no more than the rule if it is of another version than this."""
     try:
         return RuleJobRecord.model_validate_json(str(task_run.labels[Label.RULE_JOB]))

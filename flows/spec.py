@@ -84,6 +84,10 @@ def _relative_path(value: str) -> str:
     return value
 
 
+RelativePath = Annotated[str, AfterValidator(_relative_path)]
+"""A path that stays where it is."""
+
+
 def _not_an_option(value: str) -> str:
     if value.startswith("-"):
         raise ValueError("a target is a rule or a file and does not start with '-'")
@@ -198,7 +202,7 @@ class ExecutionSpec(_Strict):
     workflow: WorkflowSource | None = Field(
         default=None, description="Where the workflow comes from; required with Snakemake."
     )
-    snakefile: Annotated[str, AfterValidator(_relative_path)] | None = Field(
+    snakefile: RelativePath | None = Field(
         default=None,
         description="The Snakefile, relative to the workflow's directory; "
         "found as Snakemake finds it when absent.",

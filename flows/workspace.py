@@ -9,7 +9,7 @@ JOBS_HOME/jobs/<job id>/
   report.html     Snakemake's report, if the job asks for one
   events.jsonl    every workflow event, one JSON line each
   flow.pid        locked by the job's flow process as long as it lives
-  outputs.json    the manifest: path, size and checksum of every output
+  outputs.json    the manifest: path, size and checksum of every output; the Snakefile that ran
 JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 """
 
@@ -24,6 +24,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,7 @@ _DIRECTORY_MARK = ".snakemake_timestamp"
 _NAME_DIRECTORY = "Name the directory of the workflow."
 _MAKE_READABLE = "Make the workflow's directory readable for the service."
 _CHUNK_BYTES = 1 << 20
+_LONGEST_SNAKEFILE = 1 << 20
 _ASKING_SECONDS = 0.5
 
 
@@ -108,6 +110,7 @@ class Workspace:
         self.output_cache = self._home / "cache"
         self.event_log = self.directory / "events.jsonl"
         self.manifest = self.directory / "outputs.json"
+        self._snakefile: dict[str, str] | None = None
         self._lock_file = self.directory / "flow.pid"
 
     def lock(self) -> None:
@@ -147,7 +150,7 @@ class Workspace:
             return Staged()
         staged = Staged() if self.work.exists() else self._bring_in(spec.workflow)
         self.config_file.write_text(json.dumps(spec.config))
-        self.snakefile(spec)
+        self._snakefile = _snakefile_item(self.work, self.snakefile(spec))
         return staged
 
     def _take_over(self, work: Path) -> None:
@@ -185,7 +188,8 @@ class Workspace:
             {job_key(self._job_id, place): self.directory / place for place in [*places.values(), *logs]}
         )
         partial = self.manifest.with_suffix(".partial")
-        partial.write_text(json.dumps({"version": MANIFEST_VERSION, "outputs": items}))
+        manifest = {"version": MANIFEST_VERSION, "outputs": items, "snakefile": self._snakefile}
+        partial.write_text(json.dumps(manifest))
         partial.replace(self.manifest)  # a reader sees the whole manifest or none
         self.storage.publish({job_key(self._job_id, self.manifest.name): self.manifest})
         return len(items)
@@ -297,6 +301,15 @@ def _flock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _snakefile_item(work: Path, path: Path) -> dict[str, str] | None:
+    """The Snakefile as it was before the first rule ran, and what read it; none of a giant."""
+    file = work / path
+    if file.stat().st_size > _LONGEST_SNAKEFILE:
+        return None
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return {"path": str(path), "text": text, "snakemake": version("snakemake")}
 
 
 def _free_path(name: str, taken: Collection[str]) -> str:

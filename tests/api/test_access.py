@@ -37,6 +37,7 @@ READS = {
     "listOutputs": ("GET", "/jobs/{job_id}/outputs"),
     "downloadOutput": ("GET", "/jobs/{job_id}/outputs/result.txt"),
     "drawJob": ("GET", "/jobs/{job_id}/graph.svg"),
+    "packJob": ("GET", "/jobs/{job_id}/ro-crate"),
     "readMetrics": ("GET", "/metrics"),
 }
 CHANGES = {

@@ -47,6 +47,7 @@ async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) ->
         "listOutputs",
         "downloadOutput",
         "drawJob",
+        "packJob",
         "isAlive",
         "isReady",
         "readMetrics",
