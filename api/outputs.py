@@ -96,14 +96,16 @@ class Outputs:
             raise _no_output(job_id, path)
         place = self._storage.locate(job_key(job_id, *item.place), method)
         if isinstance(place, Path):
-            return self._file(job_id, path, place)
+            return self._file(job_id, item, place)
         # Its signature is good for this method only, and 307 keeps it; Range goes along.
         return RedirectResponse(
             place, status.HTTP_307_TEMPORARY_REDIRECT, headers={"Cache-Control": "no-store"}
         )
 
-    def _file(self, job_id: UUID, path: str, place: Path) -> FileResponse:
-        directory = os.path.realpath(str(self._storage.locate(job_key(job_id, "work"))))
+    def _file(self, job_id: UUID, item: OutputItem, place: Path) -> FileResponse:
+        path = item.path
+        home = job_key(job_id, "work") if item.file is None else job_key(job_id)
+        directory = os.path.realpath(str(self._storage.locate(home)))
         file = Path(os.path.realpath(place))
         # A rule may have made its output a link to anything that the worker can read.
         if not file.is_relative_to(directory):

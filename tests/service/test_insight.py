@@ -16,7 +16,9 @@ rule all:
 
 rule work:
     output: "results/{part}.txt"
-    shell: "python -S -c 'held = bytes(range(256)) * (30 << 12); import time; time.sleep(1.5)'; echo > {output}"
+    shell:
+        "python -S -c 'held = bytes(range(256)) * (30 << 12); import time; time.sleep(1.5)'; "
+        "echo > {output}"
 
 rule join:
     input: "results/a.txt", "results/b.txt"
