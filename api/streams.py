@@ -25,6 +25,8 @@ PING_SECONDS = 15.0
 
 LONGEST_WAIT = 60
 _LOOK_AGAIN_SECONDS = 0.25
+# In JSON they may stand as they are, but readers of lines, ours included, take them for the end of one.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 _NO_PROXY_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -176,7 +178,7 @@ async def _with_pings(told: AsyncIterator[Told]) -> AsyncIterator[bytes]:
                 case None:
                     return
                 case Change() as change:
-                    yield format_sse_event(event=change.event, data_str=change.data)
+                    yield format_sse_event(event=change.event, data_str=change.data.translate(_LINE_ENDS))
                 case Moment() as moment:
                     yield format_sse_event(id=str(moment))
             coming = asyncio.ensure_future(anext(told, None))

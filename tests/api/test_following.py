@@ -65,9 +65,10 @@ async def until(stream: Stream, kind: str, **fields: object) -> list[tuple[str, 
     events = []
     async for event, data in stream:
         events.append((event, data))
+        assert len(events) < 20_000, f"told without end: {events[-3:]}"
         if event == kind and all(data[name] == value for name, value in fields.items()):
             return events
-    raise AssertionError(f"the stream ended without {kind} {fields}; it had {events}")
+    raise AssertionError(f"the stream ended without {kind} {fields}; its last events: {events[-5:]}")
 
 
 async def test_a_follower_is_told_status_progress_rule_jobs_and_log_until_the_end(
