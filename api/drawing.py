@@ -110,7 +110,7 @@ def draw(graph: Graph, kind: GraphOf, heading: str, subheading: str) -> bytes:
 def _size(node: Node, kind: GraphOf) -> Size:
     name = _cells(_shortened(node.name, _LONGEST_NAME)) * _LETTER
     if kind is GraphOf.JOBS:
-        return Size(name + (92 if node.seconds is not None else 46), _JOB_HEIGHT)
+        return Size(name + 92, _JOB_HEIGHT)  # with room for the time, so that boxes do not move when it comes
     return Size(max(_SMALLEST_RULE, name + 46, 22 + _NOTE_LETTER * len(_short_count(node))), _RULE_HEIGHT)
 
 

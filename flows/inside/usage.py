@@ -42,7 +42,7 @@ class Usage:
     peak_memory_bytes: int | None = None
 
     def add_cpu(self, seconds: float) -> None:
-        self.cpu_seconds = (self.cpu_seconds or 0.0) + seconds
+        self.cpu_seconds = round((self.cpu_seconds or 0.0) + seconds, 6)  # microseconds, as the kernel tells
 
     def see_memory(self, peak_bytes: int) -> None:
         if peak_bytes > 0:
