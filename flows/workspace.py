@@ -112,14 +112,14 @@ class Workspace:
         self.manifest = self.directory / "outputs.json"
         self._snakefile: dict[str, str] | None = None
         self._lock_file = self.directory / "flow.pid"
+        self._held: set[Path] = set()
 
     def lock(self) -> None:
         """Hold this directory until the process ends, however it ends.
 
         Raises `StageError` if another process holds it.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        _hold(self._lock_file)
+        self._hold(self._lock_file)
 
     def holder(self) -> int | None:
         """The pid of the process that holds this directory; 0 if it is gone, None if there was none."""
@@ -144,7 +144,7 @@ class Workspace:
         """
         if self._resumes is not None:
             self._take_over(self.directory.parent / str(self._resumes) / "work")
-        _hold(self.work.resolve().with_suffix(".lock"))
+        self._hold(self.work.resolve().with_suffix(".lock"))
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
             return Staged()
@@ -261,6 +261,26 @@ class Workspace:
         """What is Snakemake's or Git's own, and the service's home if it lies in the workflow."""
         return {name for name in names if name in _NOT_COPIED or Path(directory, name) == self._home}
 
+    def _hold(self, lock_file: Path) -> None:
+        """Lock it until the process ends. Raises `StageError` if another process has."""
+        if lock_file in self._held:
+            return
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        # Never closed: the kernel lets go of the lock when the process is gone.
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + _ASKING_SECONDS
+        while not _flock(descriptor):
+            # Who asks for the holder has the lock for a moment.
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise StageError(
+                    f"another process runs in {lock_file.parent}", "Wait until that job has ended, or cancel it."
+                )
+            time.sleep(0.01)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        self._held.add(lock_file)
+
     def _source(self, path: str) -> Path:
         try:
             source = Path(path).resolve()
@@ -275,23 +295,6 @@ class Workspace:
         if not source.is_dir():
             raise StageError(f"workflow.path {path} is not a directory", _NAME_DIRECTORY)
         return source
-
-
-def _hold(lock_file: Path) -> None:
-    """Lock it until the process ends. Raises `StageError` if another process has."""
-    # Never closed: the kernel lets go of the lock when the process is gone.
-    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + _ASKING_SECONDS
-    while not _flock(descriptor):
-        # Who asks for the holder has the lock for a moment.
-        if time.monotonic() > deadline:
-            os.close(descriptor)
-            raise StageError(
-                f"another process runs in {lock_file.parent}", "Wait until that job has ended, or cancel it."
-            )
-        time.sleep(0.01)
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
 
 
 def _flock(descriptor: int) -> bool:

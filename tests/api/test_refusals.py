@@ -250,7 +250,7 @@ async def test_a_job_that_is_not_there_is_not_found(api: httpx.AsyncClient, path
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/", 404), ("GET", "/job", 404), ("PUT", "/jobs", 405), ("DELETE", f"/jobs/{uuid4()}", 405)],
+    [("GET", "/", 404), ("GET", "/job", 404), ("PUT", "/jobs", 405), ("PATCH", f"/jobs/{uuid4()}", 405)],
 )
 async def test_a_path_or_method_that_is_not_there_is_a_problem_too(
     api: httpx.AsyncClient, method: str, path: str, status: int
