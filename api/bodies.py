@@ -1,6 +1,5 @@
 """JSON bodies that can do no harm: bounded, decoded strictly, free of what PostgreSQL can't hold."""
 
-import math
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import JsonValue
 
 from api.problems import BodyTooLarge, FieldProblem, InvalidRequest, NotJson, json_pointer
+from flows.spec import LARGEST_NUMBER
 
 
 class DecodedRequest(Request):
@@ -79,8 +79,8 @@ def _unstorable(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[
     match value:
         case str() if "\0" in value:
             yield json_pointer(path), "Text must not hold a NUL character."
-        case float() if not math.isfinite(value):
-            yield json_pointer(path), "This number is too large."
+        case int() | float() if not -LARGEST_NUMBER < value < LARGEST_NUMBER:
+            yield json_pointer(path), "This number is too large: write it as text."
         case dict():
             for key, inner in value.items():
                 yield from _unstorable(key, (*path, key))

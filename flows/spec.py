@@ -17,6 +17,11 @@ DEFAULT_GROUP = "default"
 RESERVED_KEY = "__prefect_kind"
 """Prefect's server hydrates parameters (JSON, Jinja, variables) wherever it finds this key."""
 
+LARGEST_NUMBER = 2**63
+"""PostgreSQL writes 1e44 down as an integer, and Prefect can't send one of more than 64 bits: not
+this job, and no list of jobs that it is in.
+"""
+
 TAG_SEPARATOR = ":"
 """A job's tag `project=x` is the Prefect tag `project:x`."""
 
@@ -168,6 +173,11 @@ class Options(_Strict):
     )
 
 
+Resources = dict[
+    Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[int, Field(ge=0, lt=LARGEST_NUMBER)]
+]
+
+
 class MockOptions(_Strict):
     """How the mock engine behaves."""
 
@@ -180,7 +190,10 @@ class MockOptions(_Strict):
     )
     rules: int = Field(default=4, ge=1, le=20_000, description="Number of rule jobs.")
     seed: int | None = Field(
-        default=None, description="Makes delays and outcome repeatable; by chance when absent."
+        default=None,
+        gt=-LARGEST_NUMBER,
+        lt=LARGEST_NUMBER,
+        description="Makes delays and outcome repeatable; by chance when absent.",
     )
 
     @model_validator(mode="after")
@@ -215,7 +228,7 @@ class ExecutionSpec(_Strict):
         default_factory=dict, description="Overrides the workflow's configuration, key by key."
     )
     cores: int = Field(default=1, ge=1, le=1024, description="Cores that rule jobs may use at once.")
-    resources: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[int, Field(ge=0)]] = Field(
+    resources: Resources = Field(
         default_factory=dict,
         description="Limits of further resources, such as `mem_mb`, over all rule jobs at once.",
     )

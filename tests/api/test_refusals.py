@@ -136,6 +136,8 @@ async def test_a_body_that_is_no_sound_json_is_refused(api: httpx.AsyncClient, b
         (rb'{"engine": "mock", "config": {"\u0000": 1}}', "#/config/\0"),
         (rb'{"engine": "mock", "tags": {"a": "\u0000"}}', "#/tags/a"),
         (rb'{"engine": "mock", "timeout_seconds": 1e999}', "#/timeout_seconds"),
+        (rb'{"engine": "mock", "config": {"a": [1e44]}}', "#/config/a/0"),
+        (rb'{"engine": "mock", "config": {"a": 9223372036854775808}}', "#/config/a"),
         (rb'{"engine": "mock", "config": {"a/b": {"~": 1e999}}}', "#/config/a~1b/~0"),
     ],
 )

@@ -124,3 +124,12 @@ async def test_a_tag_that_was_set_in_prefect_has_no_value(
     await prefect.update_flow_run(job_id, tags=["urgent"])
 
     assert (await get(api, f"/jobs/{job_id}"))["tags"] == {"urgent": ""}
+
+
+async def test_a_number_that_is_let_in_can_be_read_again(api: httpx.AsyncClient) -> None:
+    """Prefect answers 500 for every list that holds a job with an integer of more than 64 bits."""
+    config = {"large": 2**63 - 1, "small": -(2**63) + 1, "float": 9.2e18, "tiny": 1e-300}
+
+    job_id = await submit(api, config=config, resources={"mem_mb": 2**63 - 1}, mock={"seed": -(2**63) + 1})
+
+    assert (await get(api, "/jobs", limit=1))["items"][0]["id"] == str(job_id)
