@@ -5,12 +5,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 import httpx
 from rich.console import Console
 
 from deployments.demo import Demo, DemoError
-from deployments.local import LocalStack
+from deployments.ecs import ECS
+from deployments.local import WORK_POOL, LocalStack
 from deployments.processes import StackError
 from deployments.settings import LocalSettings
 
@@ -23,9 +25,10 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
+    options = vars(arguments)
+    command: Callable[..., int] = options.pop("command")
     try:
-        command: int = arguments.command(LocalSettings(), console)
-        return command
+        return command(LocalSettings(), console, **options)
     except (StackError, DemoError) as error:
         console.print(f"[red]Error:[/red] {error}", soft_wrap=True, highlight=False)
         return 1
@@ -56,13 +59,13 @@ def demo(settings: LocalSettings, console: Console) -> int:
     return 0
 
 
-def register(settings: LocalSettings, console: Console) -> int:
+def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
     """Register prefect.yaml on the Prefect server that PREFECT_API_URL names; again, if it changed."""
     from deployments import registration  # noqa: PLC0415 - seconds to import, and only needed here
 
     api_url = os.environ.get("PREFECT_API_URL", f"{settings.prefect_url}/api")
-    registration.register({"PREFECT_API_URL": api_url}, settings.prefect_file)
-    console.print(f"Registered {settings.prefect_file} on {api_url}.", soft_wrap=True)
+    registration.register({"PREFECT_API_URL": api_url}, settings.prefect_file, work_pool)
+    console.print(f"Registered {settings.prefect_file} on {api_url}, in '{work_pool}'.", soft_wrap=True)
     return 0
 
 
@@ -72,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
     for command in (up, demo, register):
         subparser = commands.add_parser(command.__name__, help=command.__doc__)
         subparser.set_defaults(command=command)
+        if command is register:
+            subparser.add_argument(
+                "--work-pool",
+                choices=(WORK_POOL, ECS),
+                default=WORK_POOL,
+                help=f"where jobs run: in processes of our worker, or as ECS tasks ({WORK_POOL})",
+            )
     return parser
 
 

@@ -7,16 +7,20 @@ run try again every thirty seconds, in no order.)
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel, ConfigDict, Field
 
+from deployments.ecs import ECS, WorkPoolSettings, base_job_template
 from deployments.local import PROJECT, WORK_POOL
 from deployments.processes import run_to_end
 from flows.worker import SnakemakeWorker
@@ -35,15 +39,23 @@ class WorkQueue(BaseModel):
     )
 
 
-def register(environment: Mapping[str, str], prefect_file: Path = PREFECT_FILE) -> None:
+def register(
+    environment: Mapping[str, str], prefect_file: Path = PREFECT_FILE, work_pool: str = WORK_POOL
+) -> None:
     """Make or change everything that the file declares; doing it again changes nothing.
 
-    `environment` names the Prefect server in `PREFECT_API_URL`. Raises `StackError`.
+    The groups are offered in `work_pool`, whichever the file names. `environment` names the Prefect
+    server in `PREFECT_API_URL`. Raises `StackError`, and `ValidationError` where a setting of the
+    work pool is wrong.
     """
     queues = work_queues(prefect_file)
-    asyncio.run(_register_queues(environment["PREFECT_API_URL"], queues))
-    deploy = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file)]
-    run_to_end("the registration of prefect.yaml", deploy, {**os.environ, **environment}, PROJECT)
+    with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
+        asyncio.run(_register_queues(work_pool, queues))
+    with tempfile.TemporaryDirectory() as directory:
+        in_pool = Path(directory) / "prefect.yaml"
+        in_pool.write_text(yaml.safe_dump(_offered_in(work_pool, prefect_file)))
+        deploy = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(in_pool)]
+        run_to_end("the registration of prefect.yaml", deploy, {**os.environ, **environment}, PROJECT)
 
 
 def work_queues(prefect_file: Path) -> dict[str, WorkQueue]:
@@ -53,19 +65,36 @@ def work_queues(prefect_file: Path) -> dict[str, WorkQueue]:
     return {name: WorkQueue.model_validate(queue) for name, queue in declared.items()}
 
 
-async def _register_queues(api_url: str, queues: Mapping[str, WorkQueue]) -> None:
-    async with PrefectClient(api_url) as client:
-        template = SnakemakeWorker.get_default_base_job_template()
-        with suppress(ObjectAlreadyExists):  # a worker that starts meanwhile makes it as well
-            await client.create_work_pool(
-                WorkPoolCreate(name=WORK_POOL, type=SnakemakeWorker.type, base_job_template=template)
-            )
+def _offered_in(work_pool: str, prefect_file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(prefect_file.read_text())
+    for deployment in content["deployments"]:
+        deployment["work_pool"]["name"] = work_pool
+    return content
+
+
+async def _register_queues(work_pool: str, queues: Mapping[str, WorkQueue]) -> None:
+    async with get_client() as client:
+        await _register_work_pool(client, work_pool)
         # Prefect moves the others down when a priority is taken: from the first to the last, all come right.
         for name, queue in sorted(queues.items(), key=lambda item: item[1].priority):
             try:
-                known = await client.read_work_queue_by_name(name, WORK_POOL)
+                known = await client.read_work_queue_by_name(name, work_pool)
             except ObjectNotFound:
-                known = await client.create_work_queue(name, work_pool_name=WORK_POOL)
+                known = await client.create_work_queue(name, work_pool_name=work_pool)
             await client.update_work_queue(
                 known.id, priority=queue.priority, concurrency_limit=queue.concurrency_limit
             )
+
+
+async def _register_work_pool(client: PrefectClient, work_pool: str) -> None:
+    """Its template is the project's: what somebody has changed in Prefect is changed back."""
+    if work_pool == ECS:
+        template = base_job_template(WorkPoolSettings())  # type: ignore[call-arg]  # from the environment
+    else:
+        template = SnakemakeWorker.get_default_base_job_template()
+    with suppress(ObjectAlreadyExists):  # a worker that starts meanwhile makes it as well
+        await client.create_work_pool(
+            WorkPoolCreate(name=work_pool, type=work_pool, base_job_template=template)
+        )
+    if work_pool == ECS:
+        await client.update_work_pool(work_pool, WorkPoolUpdate(base_job_template=template))

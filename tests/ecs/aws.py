@@ -1,0 +1,150 @@
+"""AWS on this machine: moto's server, with what the CDK would have made."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import boto3
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.ecs.models import EC2ContainerServiceBackend, ecs_backends
+from moto.moto_api import state_manager
+from moto.server import ThreadedMotoServer
+
+REGION = "eu-central-1"
+CLUSTER = "jobs"
+FAMILY = "snakemake-job"
+QUEUE = "task-events"
+BUCKET = "jobs"
+AUTH_STRING = "operator:the-password-of-prefect"
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "the-key-of-the-role",
+    "AWS_SECRET_ACCESS_KEY": "the-secret-of-the-role",
+    "AWS_REGION": REGION,
+    "AWS_DEFAULT_REGION": REGION,
+}
+
+
+@dataclass(frozen=True)
+class Aws:
+    """What there is, and how to reach it."""
+
+    endpoint_url: str
+    subnet: str
+    security_group: str
+    secret_arn: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a program sees that runs with a role in this account."""
+        return {**ENVIRONMENT, "AWS_ENDPOINT_URL": self.endpoint_url}
+
+    @cached_property
+    def ecs(self) -> Any:
+        return client("ecs", self.endpoint_url)
+
+    @cached_property
+    def secrets(self) -> Any:
+        return client("secretsmanager", self.endpoint_url)
+
+    @cached_property
+    def events(self) -> Any:
+        return client("events", self.endpoint_url)
+
+    @property
+    def backend(self) -> EC2ContainerServiceBackend:
+        """What moto's server keeps of ECS; what it does by itself in AWS is done here by hand."""
+        return ecs_backends[DEFAULT_ACCOUNT_ID][REGION]
+
+    def task(self, arn: str) -> dict[str, Any]:
+        """As DescribeTasks tells it."""
+        (task,) = self.ecs.describe_tasks(cluster=CLUSTER, tasks=[arn], include=["TAGS"])["tasks"]
+        return dict(task)
+
+    def tasks_of(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Whatever became of them."""
+        tasks = [self.task(arn) for arn in list(self.backend.tasks.get(CLUSTER, {}))]
+        return [task for task in tasks if tags_of(task).get("prefect.io/flow-run-id") == flow_run_id]
+
+
+def client(service: str, endpoint_url: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=endpoint_url,
+        region_name=REGION,
+        aws_access_key_id=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+def tags_of(task: dict[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in task.get("tags", [])}
+
+
+@contextmanager
+def aws_account(prefect_api_url: str) -> Iterator[Aws]:
+    """An account with a cluster, a network, a bucket, a secret, and task events that go to a queue."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    # Otherwise each DescribeTasks would move a task on to its next status.
+    state_manager.set_transition("ecs::task", {"progression": "manual", "times": 10**9})
+    try:
+        host, port = server.get_host_and_port()
+        yield _furnished(f"http://{host}:{port}", prefect_api_url)
+    finally:
+        state_manager.unset_transition("ecs::task")
+        server.stop()
+
+
+def _furnished(endpoint_url: str, prefect_api_url: str) -> Aws:
+    ec2, s3, sqs = (client(name, endpoint_url) for name in ("ec2", "s3", "sqs"))
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    ec2.modify_vpc_attribute(VpcId=vpc, EnableDnsHostnames={"Value": True})
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(VpcId=vpc, GroupName="jobs", Description="of jobs")["GroupId"]
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    queue = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
+    aws = Aws(endpoint_url, subnet, group, _secret(endpoint_url))
+    aws.ecs.create_cluster(clusterName=CLUSTER)
+    _register_task_definition(aws, prefect_api_url)
+    pattern = {
+        "source": ["aws.ecs"],
+        "detail-type": ["ECS Task State Change"],
+        "detail": {"group": [f"family:{FAMILY}"]},
+    }
+    aws.events.put_rule(Name="task-events", EventPattern=json.dumps(pattern), State="ENABLED")
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    aws.events.put_targets(Rule="task-events", Targets=[{"Id": "queue", "Arn": arn}])
+    return aws
+
+
+def _secret(endpoint_url: str) -> str:
+    secrets = client("secretsmanager", endpoint_url)
+    arn: str = secrets.create_secret(Name="prefect-auth", SecretString=AUTH_STRING)["ARN"]
+    return arn
+
+
+def _register_task_definition(aws: Aws, prefect_api_url: str) -> None:
+    aws.ecs.register_task_definition(
+        family=FAMILY,
+        networkMode="awsvpc",
+        requiresCompatibilities=["FARGATE"],
+        cpu="1024",
+        memory="2048",
+        containerDefinitions=[
+            {
+                "name": "job",
+                "image": "prefect-snakemake:test",
+                "memory": 2048,  # moto needs it here; ECS doesn't
+                "environment": [
+                    {"name": "PREFECT_API_URL", "value": prefect_api_url},
+                    {"name": "JOBS_STORAGE_URL", "value": f"s3://{BUCKET}/service"},
+                    {"name": "AWS_REGION", "value": REGION},
+                ],
+                "secrets": [{"name": "PREFECT_API_AUTH_STRING", "valueFrom": aws.secret_arn}],
+            }
+        ],
+    )

@@ -1,0 +1,94 @@
+"""One stack whose jobs are ECS tasks: Prefect's server and ECS worker, the facade and the reconciler."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deployments.local import PROJECT
+from deployments.processes import StackProcess, run_to_end
+from tests.api.servers import facade_process, prefect_server
+from tests.conftest import free_ports
+from tests.ecs.agent import Agent
+from tests.ecs.aws import AUTH_STRING, BUCKET, CLUSTER, FAMILY, QUEUE, Aws, aws_account
+from tests.support import JobsClient, wait_until
+
+_STOP_SECONDS = 20.0
+
+
+@dataclass
+class EcsStack:
+    """What runs, and how programs of the service see it."""
+
+    home: Path
+    aws: Aws
+    prefect_api_url: str
+    agent: Agent
+    worker: StackProcess = field(init=False)
+    facade_url: str = field(init=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the programs that stand on the cluster beside the jobs."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+        return {
+            **inherited,
+            **self.aws.environment,
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_API_URL": self.prefect_api_url,
+            "PREFECT_API_AUTH_STRING": AUTH_STRING,
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_WEBSERVER_PORT": str(free_ports(1)[0]),
+            "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": QUEUE,
+            "JOBS_ECS_CLUSTER": CLUSTER,
+            "JOBS_ECS_TASK_DEFINITION": FAMILY,
+            "JOBS_ECS_SUBNETS": self.aws.subnet,
+            "JOBS_ECS_SECURITY_GROUPS": self.aws.security_group,
+            "JOBS_ECS_AUTH_SECRET_ARN": self.aws.secret_arn,
+        }
+
+    def start_worker(self) -> None:
+        command = ["-m", "prefect", "worker", "start", "--type", "ecs", "--pool", "ecs", "--with-healthcheck"]
+        log = self.home / "logs" / "worker.log"
+        start = log.stat().st_size if log.exists() else 0
+        self.worker = StackProcess.start("worker", command, self.environment, self.home / "logs")
+        wait_until(lambda: b"started!" in log.read_bytes()[start:], "the ECS worker is ready")
+
+
+@pytest.fixture(scope="package")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
+    home = tmp_path_factory.mktemp("ecs")
+    for name in ("server", "tasks", "facade"):
+        (home / name).mkdir()
+    with ExitStack() as running:
+        url = running.enter_context(
+            prefect_server(home / "server", PREFECT_SERVER_API_AUTH_STRING=AUTH_STRING)
+        )
+        aws = running.enter_context(aws_account(url))
+        agent = running.enter_context(Agent(aws, home / "tasks"))
+        stack = EcsStack(home, aws, url, agent)
+        register = ["-m", "deployments", "register", "--work-pool", "ecs"]
+        run_to_end("the registration", register, stack.environment, PROJECT)
+        stack.start_worker()
+        running.callback(lambda: stack.worker.stop(_STOP_SECONDS))
+        variables = {**aws.environment, "JOBS_STORAGE_URL": f"s3://{BUCKET}/service"}
+        variables["PREFECT_API_AUTH_STRING"] = AUTH_STRING
+        stack.facade_url = running.enter_context(facade_process(url, home / "facade", **variables))
+        yield stack
+
+
+@pytest.fixture(scope="package")
+def jobs(stack: EcsStack) -> Iterator[JobsClient]:
+    with httpx.Client(base_url=stack.facade_url, timeout=30) as http:
+        yield JobsClient(http)
+
+
+@pytest.fixture(scope="package")
+def prefect_api(stack: EcsStack) -> Iterator[httpx.Client]:
+    user, _, password = AUTH_STRING.partition(":")
+    with httpx.Client(base_url=stack.prefect_api_url, auth=(user, password), timeout=30) as http:
+        yield http
