@@ -32,6 +32,7 @@ from api.graphs import GraphOf
 from api.groups import Groups
 from api.live import LiveJobs
 from api.log_pages import LogKey, next_logs
+from api.machines import job_variables
 from api.patience import patience
 from api.pictures import MOST_BOXES, Drawing, drawing_of
 from api.plans import Shared, rule_job_rows
@@ -100,10 +101,11 @@ class Jobs:
     ) -> Job:
         """Makes one job of `spec`, or none; with a `key` that was used before, it gives that job.
 
-        Raises `UnknownGroup`, `WorkflowRefused`, `BodyTooLarge`, `TooManyOpenJobs`,
+        Raises `UnknownGroup`, `WorkflowRefused`, `MachineRefused`, `BodyTooLarge`, `TooManyOpenJobs`,
         `WebhookRefused`, `IdempotencyKeyReused` and `RefusedByPrefect`, and
         `flows.storage.StorageError` when a bundle can't be looked for.
         """
+        machine = job_variables(spec, self._settings.machines)
         await anyio.to_thread.run_sync(check_workflow, spec, self._settings, self._storage)
         check_webhook(
             spec.webhook,
@@ -124,6 +126,7 @@ class Jobs:
                 "tags": spec.prefect_tags(),
                 "labels": _labels(spec) | {str(label): text for label, text in labels.items()},
                 "idempotency_key": idempotency_key,
+                "job_variables": machine or None,
             },
         )
         if flow_run.labels.get(Label.SPEC_SHA256) != _fingerprint(spec):
@@ -224,6 +227,7 @@ class Jobs:
                 "tags": before.tags,
                 "labels": {**labels, Label.RESUMES.value: str(job_id)},
                 "idempotency_key": key,
+                "job_variables": before.job_variables,
             },
         )
         async with self._reading():

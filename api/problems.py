@@ -16,6 +16,7 @@
     │   ├── BundleRefused        something in the archive may not come in
     │   ├── GraphTooLarge        nobody could read the drawing
     │   ├── WebhookRefused       nobody may be told there, or nobody at all
+    │   ├── MachineRefused       there is no machine of that size or kind
     │   └── RefusedByPrefect     Prefect does not accept what we made of the request
     ├── NotFound            404  no such job, rule job or output
     ├── JobAlreadyFinished  409  there is nothing left to cancel
@@ -222,6 +223,13 @@ class WebhookRefused(InvalidRequest):
 
     slug = "webhook-refused"
     title = "Webhook refused"
+
+
+class MachineRefused(InvalidRequest):
+    """There is no machine of that size or kind."""
+
+    slug = "machine-refused"
+    title = "Machine refused"
 
 
 class RefusedByPrefect(InvalidRequest):

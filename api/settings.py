@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from api.machines import Machines
 from api.signing import signing_key
 from flows.addresses import GitSettings
 from flows.bundles import BundleLimits
@@ -42,6 +43,11 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
     api_host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     api_port: int = Field(
         default=8000, ge=0, le=65535, description="The port to listen on; 0 for a free one."
+    )
+    machines: Machines = Field(
+        default=Machines.ANY,
+        description="What jobs run on: `any` machines that there are, or a task of `fargate` of the size "
+        "that the job asks for.",
     )
     max_body_bytes: int = Field(
         default=1 << 20, ge=1 << 10, le=1 << 26, description="The largest JSON body that is read."

@@ -270,6 +270,9 @@ class Webhook(_Strict):
     )
 
 
+_NOT_OF_THE_FLOW = {"name", "group", "tags", "webhook", "spot"}
+
+
 class JobSpec(ExecutionSpec):
     """The body of `POST /jobs`: an execution, and how the job is called and found again."""
 
@@ -284,10 +287,15 @@ class JobSpec(ExecutionSpec):
     )
     tags: Tags = Field(default_factory=dict, max_length=50, description="Free key-value pairs.")
     webhook: Webhook | None = Field(default=None, description="Who is told when the job ends.")
+    spot: bool = Field(
+        default=False,
+        description="Whether the machine may be taken away while the job runs, for a lower price; where the "
+        "service has such machines.",
+    )
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters, as JSON: only what was set, so that defaults stay the flow's."""
-        return self.model_dump(mode="json", exclude={"name", "group", "tags", "webhook"}, exclude_unset=True)
+        return self.model_dump(mode="json", exclude=_NOT_OF_THE_FLOW, exclude_unset=True)
 
     def prefect_tags(self) -> list[str]:
         return [f"{key}{TAG_SEPARATOR}{value}" for key, value in sorted(self.tags.items())]

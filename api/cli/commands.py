@@ -67,6 +67,11 @@ def submit(
         typer.Option(help="YAML or JSON that overrides the workflow's configuration.", exists=True),
     ] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores that rule jobs may use at once.")] = 1,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=NUMBER, such as mem_mb=8000; repeat it.", metavar="NAME=NUMBER"),
+    ] = None,
+    spot: Annotated[bool, typer.Option("--spot", help="On a machine that may be taken away.")] = False,
     name: Annotated[str | None, typer.Option(help="Shown in lists.")] = None,
     group: Annotated[str | None, typer.Option(help="The group that takes the job.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeat it.", metavar="KEY=VALUE")] = None,
@@ -86,11 +91,13 @@ def submit(
     spec: Json = {"engine": "mock"} if mock else {"cores": cores}
     if workflow is not None:
         spec["workflow"] = _source(service, workflow, server_path, ref, subdir)
-    settings = {"snakefile": snakefile, "targets": target, "name": name, "group": group}
+    settings = {"snakefile": snakefile, "targets": target, "name": name, "group": group, "spot": spot}
     spec |= {key: value for key, value in settings.items() if value}
     overrides = {**_read(config_file), **{key: yaml.safe_load(text) for key, text in _pairs(config).items()}}
     options = {"retries": retries, "keep_going": keep_going, "force_all": force_all}
-    parts = {"config": overrides, "tags": _pairs(tag), "options": {k: v for k, v in options.items() if v}}
+    resources = {key: yaml.safe_load(text) for key, text in _pairs(resource).items()}
+    parts = {"config": overrides, "tags": _pairs(tag), "resources": resources}
+    parts["options"] = {name: value for name, value in options.items() if value}
     spec |= {key: value for key, value in parts.items() if value}
     job = service.post("/jobs", spec, {"Idempotency-Key": str(uuid4())})
     _tell(service, job, watch=watch, as_json=as_json)

@@ -164,7 +164,10 @@ def _told(error: JobError | None) -> list[str]:
     return [f"{kind}: {error.message}", error.resolution]
 
 
-_OF_THE_JOB = ("name", "group", "engine", "snakefile", "targets", "cores", "resources", "timeout_seconds")
+_OF_THE_JOB = (
+    *("name", "group", "engine", "snakefile", "targets", "cores", "resources", "timeout_seconds"),
+    "spot",
+)
 _PARAMETERS = {
     **{name: JobSpec.model_fields[name] for name in _OF_THE_JOB},
     **Options.model_fields,
