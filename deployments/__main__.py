@@ -1,6 +1,7 @@
 """`python -m deployments`: see it run here, or offer it on a Prefect server."""
 
 import argparse
+import asyncio
 import os
 import signal
 import sys
@@ -69,10 +70,20 @@ def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
     return 0
 
 
+def reconcile(settings: LocalSettings, console: Console, *, once: bool) -> int:
+    """End with a reason what is stuck between Prefect and ECS, again and again."""
+    from deployments import reconciler  # noqa: PLC0415 - seconds to import, and only needed here
+
+    reconciler.configure_logs()
+    of_environment = reconciler.ReconcilerSettings()  # type: ignore[call-arg]  # from the environment
+    asyncio.run(reconciler.run_reconciler(of_environment, once=once))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (up, demo, register):
+    for command in (up, demo, register, reconcile):
         subparser = commands.add_parser(command.__name__, help=command.__doc__)
         subparser.set_defaults(command=command)
         if command is register:
@@ -82,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
                 default=WORK_POOL,
                 help=f"where jobs run: in processes of our worker, or as ECS tasks ({WORK_POOL})",
             )
+        if command is reconcile:
+            subparser.add_argument("--once", action="store_true", help="look once, and end")
     return parser
 
 

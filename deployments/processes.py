@@ -48,6 +48,10 @@ class StackProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
     def check(self) -> None:
         """Raises `StackError` with the end of the log if the process has ended."""
         exit_code = self._process.poll()

@@ -9,6 +9,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from prefect.utilities import engine
 
 CANCEL_SIGNAL = signal.SIGUSR1
 """What our worker sends: harmless before the flow has started and after it has ended."""
@@ -43,14 +46,22 @@ class Termination:
 
     @contextmanager
     def by_sigterm(self) -> Iterator[None]:
-        """Take SIGTERM as a request as well, as runners other than our worker send it."""
+        """Take SIGTERM as a request as well, as runners other than our worker send it.
+
+        Prefect's runner kills a flow process whose handler is not the one that Prefect knows of
+        (`commit_control_intent_and_ack` in `prefect.utilities.engine`), so it is told of this one.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = signal.signal(signal.SIGTERM, self.request)
+        handler: Any = self.request
+        previous = signal.signal(signal.SIGTERM, handler)
+        known = engine._prefect_sigterm_handler
+        engine._prefect_sigterm_handler = handler
         try:
             yield
         finally:
+            engine._prefect_sigterm_handler = known
             signal.signal(signal.SIGTERM, previous)
 
 

@@ -60,6 +60,8 @@ class Agent:
     loses_events: bool = False
     command: list[str] | None = None
     """Run instead of what the tasks say."""
+    told_exit_code: int | None = None
+    """Told instead of what the processes end with."""
 
     def __enter__(self) -> "Agent":
         self._seen: dict[str, str] = {}
@@ -74,6 +76,14 @@ class Agent:
         for container in self.containers.values():
             container.kill()
 
+    def behave(self) -> None:
+        """Do from now on what ECS does on a good day."""
+        self.is_held = self.loses_events = False
+        self.start_failure = self.command = self.told_exit_code = None
+
+    def living(self) -> list[str]:
+        return [arn for arn in self.aws.backend.tasks.get(CLUSTER, {}) if self._seen.get(arn) != "STOPPED"]
+
     def container_of(self, flow_run_id: str) -> Container:
         (task,) = self.aws.tasks_of(flow_run_id)
         return self.containers[task["taskArn"]]
@@ -87,6 +97,9 @@ class Agent:
         container = self.containers.get(arn)
         match self._seen.get(arn):
             case None:
+                task.created_at = datetime.now(UTC)
+                for each in task.containers:
+                    each.exitCode = None
                 self._tell(arn, task, "PROVISIONING")
             case "PROVISIONING" if task.desired_status == "STOPPED":
                 self._stopped(arn, task, "UserInitiated", task.stopped_reason)
@@ -114,9 +127,11 @@ class Agent:
             container.kill()
             shutil.rmtree(container.disk, ignore_errors=True)
             (only,) = task.containers
-            only.exit_code = exit_code if exit_code >= 0 else 128 - exit_code
+            ended_with = exit_code if exit_code >= 0 else 128 - exit_code
+            only.exitCode = ended_with if self.told_exit_code is None else self.told_exit_code
             reason = task.stopped_reason or "Essential container in task exited"
-            self._stopped(arn, task, "EssentialContainerExited", reason)
+            code = "UserInitiated" if container.is_stopping else "EssentialContainerExited"
+            self._stopped(arn, task, code, reason)
 
     def _start(self, arn: str, task: Any) -> Container:
         definition = self.aws.ecs.describe_task_definition(taskDefinition=task.task_definition_arn)

@@ -1,13 +1,14 @@
 """AWS on this machine: moto's server, with what the CDK would have made."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import boto3
+import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ecs.models import EC2ContainerServiceBackend, ecs_backends
 from moto.moto_api import state_manager
@@ -78,6 +79,20 @@ def client(service: str, endpoint_url: str) -> Any:
         aws_access_key_id=ENVIRONMENT["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=ENVIRONMENT["AWS_SECRET_ACCESS_KEY"],
     )
+
+
+@contextmanager
+def before_each_run_task(aws: Aws, interfere: Callable[[], None]) -> Iterator[None]:
+    """ECS does this when a RunTask has come, which fails if this raises."""
+    run_task = aws.backend.run_task
+
+    def interfered(*arguments: Any, **options: Any) -> Any:
+        interfere()
+        return run_task(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aws.backend, "run_task", interfered)
+        yield
 
 
 def tags_of(task: dict[str, Any]) -> dict[str, str]:

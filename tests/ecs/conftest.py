@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from deployments.local import PROJECT
@@ -42,6 +43,7 @@ class EcsStack:
             "PREFECT_API_URL": self.prefect_api_url,
             "PREFECT_API_AUTH_STRING": AUTH_STRING,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_HEARTBEAT_SECONDS": "2",
             "PREFECT_WORKER_WEBSERVER_PORT": str(free_ports(1)[0]),
             "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": QUEUE,
             "JOBS_ECS_CLUSTER": CLUSTER,
@@ -49,6 +51,11 @@ class EcsStack:
             "JOBS_ECS_SUBNETS": self.aws.subnet,
             "JOBS_ECS_SECURITY_GROUPS": self.aws.security_group,
             "JOBS_ECS_AUTH_SECRET_ARN": self.aws.secret_arn,
+            "JOBS_ECS_RECONCILE_SECONDS": "1",
+            "JOBS_ECS_SETTLE_SECONDS": "4",
+            "JOBS_ECS_LOST_SECONDS": "4",
+            "JOBS_ECS_SILENT_SECONDS": "120",
+            "JOBS_ECS_CANCEL_SECONDS": "60",
         }
 
     def start_worker(self) -> None:
@@ -66,7 +73,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
         (home / name).mkdir()
     with ExitStack() as running:
         url = running.enter_context(
-            prefect_server(home / "server", PREFECT_SERVER_API_AUTH_STRING=AUTH_STRING)
+            prefect_server(
+                home / "server",
+                PREFECT_SERVER_API_AUTH_STRING=AUTH_STRING,
+                PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS="1",
+            )
         )
         aws = running.enter_context(aws_account(url))
         agent = running.enter_context(Agent(aws, home / "tasks"))
@@ -74,6 +85,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
         register = ["-m", "deployments", "register", "--work-pool", "ecs"]
         run_to_end("the registration", register, stack.environment, PROJECT)
         stack.start_worker()
+        reconciler = StackProcess.start(
+            "reconciler", ["-m", "deployments", "reconcile"], stack.environment, stack.home / "logs"
+        )
+        running.callback(reconciler.stop, _STOP_SECONDS)
         running.callback(lambda: stack.worker.stop(_STOP_SECONDS))
         variables = {**aws.environment, "JOBS_STORAGE_URL": f"s3://{BUCKET}/service"}
         variables["PREFECT_API_AUTH_STRING"] = AUTH_STRING
@@ -92,3 +107,18 @@ def prefect_api(stack: EcsStack) -> Iterator[httpx.Client]:
     user, _, password = AUTH_STRING.partition(":")
     with httpx.Client(base_url=stack.prefect_api_url, auth=(user, password), timeout=30) as http:
         yield http
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_behind(stack: EcsStack) -> Iterator[None]:
+    """After each test, AWS is itself again, no task lives, and no process works on a task's disk."""
+    yield
+    stack.agent.behave()
+    tasks = str(stack.home / "tasks")
+    wait_until(lambda: not stack.agent.living(), "no task lives any more", seconds=60)
+    wait_until(
+        lambda: (
+            not any((process.info["cwd"] or "").startswith(tasks) for process in psutil.process_iter(["cwd"]))
+        ),
+        "no process works on the disk of a task",
+    )

@@ -1,0 +1,267 @@
+"""Compares what Prefect believes with what ECS says, and ends with a reason what is stuck.
+
+Prefect's worker hears of tasks that stop, as long as it lives, its queue works and their exit code is
+not zero. Whatever falls through is found here. `deployments.verdicts` says what is done when.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from uuid import UUID
+
+import httpx
+from botocore.exceptions import BotoCoreError, ClientError
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed
+from pydantic import Field
+from pythonjsonlogger.json import JsonFormatter
+
+from deployments.ecs import ECS, ClusterSettings
+from deployments.ecs_tasks import EcsTasks
+from deployments.verdicts import Ending, Patience, Run, Task, Verdict, judge
+from flows.aftermath import close_task_runs
+from flows.spec import ErrorKind, Label
+
+_log = logging.getLogger(__name__)
+
+_ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+_PAGE = 200
+_EXPLAINED_FOR = timedelta(minutes=30)
+_ACTS_AT_ONCE = 8
+_MOST_ACTS = 500
+"""At one look; the next one finds the others."""
+
+_UNREACHABLE = (httpx.HTTPError, BotoCoreError, ClientError)
+
+
+class ReconcilerSettings(ClusterSettings):
+    """How often, and how patient."""
+
+    reconcile_seconds: float = Field(
+        default=60, gt=0, le=3600, description="How often all jobs are looked at."
+    )
+    settle_seconds: float = Field(
+        default=30, ge=0, le=3600, description="How long what has just happened may be on its way to Prefect."
+    )
+    lost_seconds: float = Field(
+        default=120, ge=0, le=86_400, description="How long a job waits for a task whose worker is gone."
+    )
+    silent_seconds: float = Field(
+        default=900,
+        ge=0,
+        le=86_400,
+        description="How long a job waits for its worker to start a task, and for that to begin.",
+    )
+    cancel_seconds: float = Field(
+        default=120, ge=0, le=3600, description="How long a running job that is cancelled may take to end."
+    )
+
+    @property
+    def patience(self) -> Patience:
+        seconds = (self.settle_seconds, self.lost_seconds, self.silent_seconds, self.cancel_seconds)
+        return Patience(*(timedelta(seconds=each) for each in seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A job and its task, as far as there are."""
+
+    run: Run | None
+    task: Task | None
+    verdict: Verdict
+
+
+class Reconciler:
+    """Looks at all jobs of the work pool at once; several may do so at the same time."""
+
+    def __init__(self, client: PrefectClient, tasks: EcsTasks, patience: Patience) -> None:
+        self._client = client
+        self._tasks = tasks
+        self._patience = patience
+
+    async def reconcile(self) -> Sequence[Case]:
+        """One look, and what it asks for: the cases that something was done about.
+
+        Raises httpx's and botocore's errors, when Prefect or ECS can't be asked.
+        """
+        # Runs first: a task that is not there after its run was seen is really missing.
+        flow_runs = [flow_run async for flow_run in self._read_flow_runs()]
+        arns = [arn for flow_run in flow_runs if (arn := _task_arn(flow_run))]
+        tasks = await asyncio.to_thread(self._tasks.read, arns)
+        online = await self._workers_online()
+        runs = [_run_from(flow_run, online) for flow_run in flow_runs]
+        strays = {task.flow_run_id for task in tasks if task.lives} - {run.id for run in runs}
+        runs += [_run_from(run, online) async for run in self._read_by_id(id for id in strays if id)]
+        cases = list(islice(_cases(runs, tasks, self._patience, datetime.now(UTC)), _MOST_ACTS))
+        limit = asyncio.Semaphore(_ACTS_AT_ONCE)
+        await asyncio.gather(*(self._act(case, limit) for case in cases))
+        return cases
+
+    async def _act(self, case: Case, limit: asyncio.Semaphore) -> None:
+        """Do it, and tell; what fails is looked at again the next time."""
+        verdict, run, task = case.verdict, case.run, case.task
+        told = {
+            "job_id": str(run.id if run else task.flow_run_id if task else None),
+            "state": run.state.value if run else None,
+            "task": task.arn if task else None,
+            "ending": verdict.ending,
+            "stops_task": verdict.stops_task,
+        }
+        async with limit:
+            try:
+                if verdict.stops_task and task is not None:
+                    await asyncio.to_thread(self._tasks.stop, task.arn, verdict.message)
+                if verdict.ending is not None and run is not None:
+                    await self._end(run, verdict, verdict.ending)
+            except (*_UNREACHABLE, ObjectNotFound) as error:
+                _log.error("%s This can't be told to Prefect or ECS: %s", verdict.message, error, extra=told)
+            else:
+                _log.warning(verdict.message, extra=told)
+
+    async def _end(self, run: Run, verdict: Verdict, ending: Ending) -> None:
+        """Labels first: whoever sees the state sees the reason."""
+        if ending is Ending.CRASHED:
+            labels: dict[str, bool | int | float | str] = {
+                Label.ERROR_KIND.value: ErrorKind.SYSTEM.value,
+                Label.ERROR_MESSAGE.value: verdict.message,
+                Label.ERROR_RESOLUTION.value: verdict.resolution,
+            }
+            await self._client.update_flow_run_labels(run.id, labels)
+        if run.has_started:
+            await close_task_runs(self._client, run.id, is_cancelled=ending is Ending.CANCELLED)
+        if run.state in TERMINAL_STATES:
+            return
+        state: State[None] = (
+            Crashed(message=verdict.message)
+            if ending is Ending.CRASHED
+            else Cancelled(message=verdict.message)
+        )
+        # Not forced: a job that has ended in the meantime stays as it has.
+        await self._client.set_flow_run_state(run.id, state)
+
+    async def _read_flow_runs(self) -> AsyncIterator[FlowRun]:
+        """Those that are neither waiting nor final, and those that crashed a short while ago."""
+        crashed_since = FlowRunFilterEndTime.model_validate({"after_": datetime.now(UTC) - _EXPLAINED_FOR})
+        for flow_run_filter in (
+            FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ACTIVE))),
+            FlowRunFilter(
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
+                end_time=crashed_since,
+            ),
+        ):
+            async for flow_run in self._pages(flow_run_filter):
+                if flow_run.state_type in _ACTIVE or Label.ERROR_KIND not in flow_run.labels:
+                    yield flow_run
+
+    async def _pages(self, flow_run_filter: FlowRunFilter) -> AsyncIterator[FlowRun]:
+        offset = 0
+        while True:
+            page = await self._client.read_flow_runs(
+                flow_run_filter=flow_run_filter,
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[ECS])),
+                sort=FlowRunSort.ID_DESC,
+                limit=_PAGE,
+                offset=offset,
+            )
+            for flow_run in page:
+                yield flow_run
+            if len(page) < _PAGE:
+                return
+            offset += _PAGE
+
+    async def _read_by_id(self, ids: Iterable[UUID]) -> AsyncIterator[FlowRun]:
+        wanted = list(ids)
+        for start in range(0, len(wanted), _PAGE):
+            some = FlowRunFilterId(any_=wanted[start : start + _PAGE])
+            for flow_run in await self._client.read_flow_runs(flow_run_filter=FlowRunFilter(id=some)):
+                yield flow_run
+
+    async def _workers_online(self) -> frozenset[str]:
+        workers = await self._client.read_workers_for_work_pool(ECS)
+        return frozenset(worker.name for worker in workers if worker.status == "ONLINE")
+
+
+def _cases(runs: Iterable[Run], tasks: Iterable[Task], patience: Patience, now: datetime) -> Iterable[Case]:
+    """Every run with its newest task; older ones that live, and those without a run, by themselves."""
+    of_run: dict[UUID, list[Task]] = {}
+    for task in sorted(tasks, key=lambda task: task.created_at):
+        if task.flow_run_id is not None:
+            of_run.setdefault(task.flow_run_id, []).append(task)
+    for run in runs:
+        own = of_run.pop(run.id, [])
+        newest = own[-1] if own else None
+        if verdict := judge(run, newest, patience, now):
+            yield Case(run, newest, verdict)
+        for task in own[:-1]:
+            if task.lives and not task.is_stopping:
+                yield Case(run, task, Verdict("A newer task runs its job.", stops_task=True))
+    for without_run in of_run.values():
+        for task in without_run:
+            if verdict := judge(None, task, patience, now):
+                yield Case(None, task, verdict)
+
+
+def _run_from(flow_run: FlowRun, workers_online: frozenset[str]) -> Run:
+    state = flow_run.state
+    return Run(
+        id=flow_run.id,
+        state=state.type if state else StateType.SCHEDULED,
+        since=state.timestamp if state else datetime.now(UTC),
+        has_started=flow_run.start_time is not None,
+        worker_is_online=flow_run.labels.get("prefect.worker.name") in workers_online,
+        message=(state.message if state else None) or "",
+        is_explained=Label.ERROR_KIND in flow_run.labels,
+    )
+
+
+def _task_arn(flow_run: FlowRun) -> str | None:
+    """Prefect's worker writes down `cluster::task-arn`."""
+    return (flow_run.infrastructure_pid or "").partition("::")[2] or None
+
+
+async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
+    """Look again and again; what can't be asked now is asked the next time."""
+    tasks = EcsTasks(settings)
+    async with get_client() as client:
+        reconciler = Reconciler(client, tasks, settings.patience)
+        while True:
+            try:
+                cases = await reconciler.reconcile()
+                _log.info("Looked at all jobs.", extra={"cases": len(cases)})
+            except _UNREACHABLE as error:
+                if once:
+                    raise
+                _log.error("Prefect or ECS can't be asked: %s", error)
+            if once:
+                return
+            await asyncio.sleep(settings.reconcile_seconds)
+
+
+def configure_logs() -> None:
+    """One JSON object a line, for a log group."""
+    handler = logging.StreamHandler(sys.stderr)
+    formatter = JsonFormatter(
+        "{levelname}{name}{message}",
+        style="{",
+        timestamp="timestamp",
+        rename_fields={"levelname": "level", "name": "logger"},
+    )
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""What offers the service: the work pool, the reconciler, the image."""
