@@ -90,8 +90,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
         )
         running.callback(reconciler.stop, _STOP_SECONDS)
         running.callback(lambda: stack.worker.stop(_STOP_SECONDS))
-        variables = {**aws.environment, "JOBS_STORAGE_URL": f"s3://{BUCKET}/service"}
-        variables["PREFECT_API_AUTH_STRING"] = AUTH_STRING
+        variables = {
+            **aws.environment,
+            "PREFECT_API_AUTH_STRING": AUTH_STRING,
+            "JOBS_STORAGE_URL": f"s3://{BUCKET}/service",
+            "JOBS_MACHINES": "fargate",
+        }
         stack.facade_url = running.enter_context(facade_process(url, home / "facade", **variables))
         yield stack
 

@@ -1,10 +1,14 @@
 """A job's way through AWS: bundle from S3, a task of its size, outputs back through S3."""
 
-import httpx
+import json
 
+import httpx
+import pytest
+
+from tests.ecs.aws import AUTH_STRING, ENVIRONMENT, FAMILY
 from tests.ecs.conftest import EcsStack
 from tests.flows.archives import workflow
-from tests.support import JobsClient
+from tests.support import JobsClient, Json
 
 SNAKEFILE = """
 rule all:
@@ -14,18 +18,57 @@ rule greet:
     output: "greeting.txt"
     shell: "echo Hello from {config[place]} > {output}"
 """
+OVERRIDES_LIMIT = 8192
+"""https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html"""
 
 
-def test_a_job_runs_in_a_task_and_its_outputs_come_back(jobs: JobsClient, stack: EcsStack) -> None:
+@pytest.fixture(scope="module")
+def job(jobs: JobsClient) -> Json:
+    """A job that has completed, whose configuration is larger than what ECS takes."""
     bundle = jobs.http.put("/bundles", content=workflow({"Snakefile": SNAKEFILE})).json()["bundle"]
+    job_id = jobs.submit(
+        name="in ECS",
+        workflow={"bundle": bundle},
+        config={"place": "a task", "samples": ["x" * 100] * 200},
+        cores=2,
+        resources={"mem_mb": 5000, "disk_mb": 30_000},
+        spot=True,
+    )
+    return jobs.wait(job_id, "completed")
 
-    job_id = jobs.submit(workflow={"bundle": bundle}, config={"place": "a task"}, name="in ECS")
 
-    job = jobs.wait(job_id, "completed")
+def test_its_outputs_come_back(jobs: JobsClient, job: Json) -> None:
     assert job["progress"] == {"done": 2, "total": 2}
-    assert jobs.statuses(job_id) == {"all": "completed", "greet": "completed"}
-    (output,) = jobs.items(f"/jobs/{job_id}/outputs")
+    assert jobs.statuses(job["id"]) == {"all": "completed", "greet": "completed"}
+    (output,) = jobs.items(f"/jobs/{job['id']}/outputs")
     address = jobs.http.get(output["url"]).headers["location"]
     assert httpx.get(address).text == "Hello from a task\n"
-    (task,) = stack.aws.tasks_of(job_id)
-    assert task["overrides"]["cpu"] == "1024"
+
+
+def test_its_task_has_the_size_that_it_asked_for(stack: EcsStack, job: Json) -> None:
+    (task,) = stack.aws.tasks_of(job["id"])
+
+    assert task["overrides"]["cpu"] == "2048"
+    assert task["overrides"]["memory"] == "5120"
+    assert task["overrides"]["ephemeralStorage"] == {"sizeInGiB": 30}
+    assert task["capacityProviderName"] == "FARGATE_SPOT"
+    assert len(json.dumps(task["overrides"])) < OVERRIDES_LIMIT / 2
+
+
+def test_its_task_definition_is_never_registered_again(stack: EcsStack, job: Json) -> None:
+    revisions = stack.aws.ecs.list_task_definitions(familyPrefix=FAMILY)["taskDefinitionArns"]
+    assert len(revisions) == 1
+
+
+def test_nobody_can_read_a_secret(stack: EcsStack, jobs: JobsClient, job: Json) -> None:
+    tasks = stack.aws.tasks_of(job["id"])
+    definition = stack.aws.ecs.describe_task_definition(taskDefinition=FAMILY)["taskDefinition"]
+    logs = [*(stack.home / "logs").glob("*.log"), *(stack.home / "tasks").glob("*.log")]
+    logs += [*(stack.home / "facade").glob("*.log")]
+    readable = [json.dumps([tasks, definition], default=str), jobs.log(job["id"])]
+    readable += [log.read_text() for log in logs]
+
+    assert len(logs) >= 4
+    for secret in (AUTH_STRING, AUTH_STRING.partition(":")[2], ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]):
+        assert not [text for text in readable if secret in text]
+    assert "the-password" not in "".join(readable)
