@@ -37,6 +37,7 @@ from flows.spec import (
     Options,
     WorkflowSource,
 )
+from flows.storage import StorageError
 from flows.termination import termination
 from flows.workspace import StageError, Workspace, WorkspaceSettings
 
@@ -135,8 +136,19 @@ def _run(
     course = _execute(spec, workspace, recorder)
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()))
     recorder.log(logging.INFO, f"Published {published} output files.")
+    reason = _judge(course, spec, workspace, recorder)
+    if reason is not None or termination.is_requested:
+        _keep(workspace, recorder)
     recorder.close(_ending(course))
-    return _judge(course, spec, workspace, recorder)
+    return reason
+
+
+def _keep(workspace: Workspace, recorder: Recorder) -> None:
+    """For a successor; that this fails is not why the job did."""
+    try:
+        workspace.keep()
+    except StorageError as error:
+        recorder.log(logging.WARNING, f"Who resumes this job has to do it anew: {error}")
 
 
 def _execute(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> _Course:

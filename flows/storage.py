@@ -6,6 +6,7 @@ Both keep the same things under the same keys:
     jobs/<job id>/outputs.json            the manifest
     jobs/<job id>/snakemake.log, events.jsonl, report.html
     jobs/<job id>/work/<path>             an output
+    jobs/<job id>/work.tar                what a job that has not completed leaves to its successor
 
 Below JOBS_HOME these are the files that jobs work on, so there is nothing to publish.
 
@@ -82,6 +83,9 @@ class BlobNotFound(StorageError):
 class Storage(Protocol):
     """Blobs by key. Every method blocks, is safe from any thread, and may raise `StorageError`."""
 
+    outlives_machines: bool
+    """Whether jobs of another machine find here what this one has kept."""
+
     def put(self, key: str, content: BinaryIO) -> None:
         """Keep the content, from its start, as a whole or not at all."""
 
@@ -134,6 +138,8 @@ def media_type_of(path: str) -> str:
 
 class LocalStorage:
     """Files below one directory."""
+
+    outlives_machines = False
 
     def __init__(self, home: Path) -> None:
         self._home = home.absolute()
@@ -189,6 +195,8 @@ class LocalStorage:
 
 class S3Storage:
     """Objects of an S3 bucket, below one prefix."""
+
+    outlives_machines = True
 
     def __init__(self, url: str, download_lifetime: timedelta) -> None:
         self._url = url

@@ -35,6 +35,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from flows.bundles import BundleLimits, unpack_bundle
 from flows.git import CheckoutSettings, check_out
+from flows.keeping import bring_back_work, keep_work
 from flows.spec import SNAKEFILE_NAMES, ExecutionSpec, WorkflowSource
 from flows.storage import (
     BlobNotFound,
@@ -142,22 +143,38 @@ class Workspace:
 
         Raises `StageError`, and `StorageError` where it is the service that can't.
         """
+        notes: tuple[str, ...] = ()
         if self._resumes is not None:
-            self._take_over(self.directory.parent / str(self._resumes) / "work")
+            notes = self._take_over(self._resumes)
         self._hold(self.work.resolve().with_suffix(".lock"))
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
             return Staged()
-        staged = Staged() if self.work.exists() else self._bring_in(spec.workflow)
+        staged = Staged(notes=notes) if self.work.exists() else self._bring_in(spec.workflow, notes)
         self.config_file.write_text(json.dumps(spec.config))
         self._snakefile = _snakefile_item(self.work, self.snakefile(spec))
         return staged
 
-    def _take_over(self, work: Path) -> None:
+    def keep(self) -> None:
+        """Leave what a successor needs to go on, where the job's disk may be gone by then.
+
+        To be called after `publish`. Raises `StorageError`.
+        """
+        if self.storage.outlives_machines and self.work.is_dir():
+            keep_work(self.storage, self._job_id, self.work, self.manifest)
+
+    def _take_over(self, job_id: UUID) -> tuple[str, ...]:
         """Go on in the directory of another job; it stays where it is, for programs may know its path."""
+        work = self.directory.parent / str(job_id) / "work"
+        notes: tuple[str, ...] = ()
+        if not work.exists() and self.storage.outlives_machines:
+            work.parent.mkdir(parents=True, exist_ok=True)
+            if not bring_back_work(self.storage, job_id, work):
+                notes = (f"Nothing was kept of the job {job_id}: all is done anew.",)
         if work.exists() and not self.work.is_symlink():
             self.work.symlink_to(os.path.relpath(work.resolve(), self.directory))
         self.work = self.work.resolve()
+        return notes
 
     def snakefile(self, spec: ExecutionSpec) -> Path:
         """The Snakefile, relative to `work`. Raises `StageError` if there is none."""
@@ -209,11 +226,11 @@ class Workspace:
             ]
         return files
 
-    def _bring_in(self, workflow: WorkflowSource) -> Staged:
+    def _bring_in(self, workflow: WorkflowSource, notes: tuple[str, ...]) -> Staged:
         """Make `work`; it is there as a whole or not at all."""
         partial = self.work.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        staged = Staged()
+        staged = Staged(notes=notes)
         try:
             match workflow:
                 case WorkflowSource(bundle=str(bundle)):
@@ -222,7 +239,7 @@ class Workspace:
                     checkout = check_out(
                         address, workflow.ref, workflow.subdir or ".", partial, self._settings, _NOT_COPIED
                     )
-                    staged = Staged(checkout.commit, checkout.notes)
+                    staged = Staged(checkout.commit, (*notes, *checkout.notes))
                 case _:
                     self._copy(self._source(workflow.path or ""), partial)
         except Refused as refusal:
