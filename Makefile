@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 CHROMIUM := /usr/bin/chromium
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test check bench requirements browser clean
+.PHONY: help env demo up test check bench requirements browser image clean
 
 help: ## List the commands.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -48,6 +48,10 @@ requirements: ## Compile requirements.txt anew from pyproject.toml.
 
 browser: ## Install the browser that one test looks at the Prefect UI with.
 	@test -x $(CHROMIUM) || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium >/dev/null; }
+
+image: env ## Build the image without Docker (needs root, takes minutes), and run the service from it.
+	@which buildah mmdebstrap >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah mmdebstrap >/dev/null; }
+	JOBS_TEST_IMAGE=1 $(RUN) -m pytest tests/deployments/test_image.py
 
 clean: ## Remove the environment and what tests and demos have left.
 	rm -rf $(VENV) .jobs build .pytest_cache .mypy_cache .ruff_cache

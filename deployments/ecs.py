@@ -27,7 +27,11 @@ Ids = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
 class ClusterSettings(BaseSettings):
     """Which tasks are jobs of ours."""
 
-    model_config = SettingsConfigDict(env_prefix="JOBS_ECS_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="JOBS_ECS_",
+        frozen=True,
+        hide_input_in_errors=True,  # somebody may give the password in place of its secret's ARN
+    )
 
     cluster: str = Field(min_length=1, description="Name or ARN of the ECS cluster.")
     task_definition: str = Field(

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -27,10 +28,13 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 from pydantic import Field
 from pythonjsonlogger.json import JsonFormatter
+from websockets.exceptions import ConnectionClosed
 
 from deployments.ecs import ECS, ClusterSettings
 from deployments.ecs_tasks import EcsTasks
@@ -47,6 +51,10 @@ _ACTS_AT_ONCE = 8
 _MOST_ACTS = 500
 """At one look; the next one finds the others."""
 
+_CALM_SECONDS = 1.0
+"""Between two looks, however many jobs are cancelled."""
+
+_LISTEN_AGAIN_SECONDS = 10.0
 _UNREACHABLE = (httpx.HTTPError, BotoCoreError, ClientError)
 
 
@@ -236,21 +244,50 @@ def _task_arn(flow_run: FlowRun) -> str | None:
 
 
 async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
-    """Look again and again; what can't be asked now is asked the next time."""
+    """Look again and again, and as soon as a job is cancelled; what can't be asked is asked later."""
     tasks = EcsTasks(settings)
     async with get_client() as client:
         reconciler = Reconciler(client, tasks, settings.patience)
-        while True:
-            try:
-                cases = await reconciler.reconcile()
-                _log.info("Looked at all jobs.", extra={"cases": len(cases)})
-            except _UNREACHABLE as error:
-                if once:
-                    raise
-                _log.error("Prefect or ECS can't be asked: %s", error)
-            if once:
-                return
-            await asyncio.sleep(settings.reconcile_seconds)
+        if once:
+            await reconciler.reconcile()
+            return
+        is_due = asyncio.Event()
+        listening = asyncio.create_task(_listen_for_cancels(client, is_due))
+        try:
+            while True:
+                await _look(reconciler)
+                is_due.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(settings.reconcile_seconds):
+                        await is_due.wait()
+                await asyncio.sleep(min(_CALM_SECONDS, settings.reconcile_seconds))
+        finally:
+            listening.cancel()
+
+
+async def _look(reconciler: Reconciler) -> None:
+    try:
+        cases = await reconciler.reconcile()
+        _log.info("Looked at all jobs.", extra={"cases": len(cases)})
+    except _UNREACHABLE as error:
+        _log.error("Prefect or ECS can't be asked: %s", error)
+
+
+async def _listen_for_cancels(client: PrefectClient, is_due: asyncio.Event) -> None:
+    """Until it is cancelled itself; without Prefect's events, a cancel waits for the next look."""
+    while True:
+        try:
+            pool = await client.read_work_pool(ECS)
+            cancels = EventFilter(
+                event=EventNameFilter(name=["prefect.flow-run.Cancelling"]),
+                any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{pool.id}"]),
+            )
+            async with get_events_subscriber(filter=cancels) as subscriber:
+                async for _ in subscriber:
+                    is_due.set()
+        except (OSError, ConnectionClosed, httpx.HTTPError, TimeoutError, ObjectNotFound) as error:
+            _log.warning("Prefect's events are not heard: %s", error)
+            await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
 
 
 def configure_logs() -> None:

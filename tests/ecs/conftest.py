@@ -30,6 +30,7 @@ class EcsStack:
     prefect_api_url: str
     agent: Agent
     worker: StackProcess = field(init=False)
+    reconciler: StackProcess = field(init=False)
     facade_url: str = field(init=False)
 
     @property
@@ -58,6 +59,10 @@ class EcsStack:
             "JOBS_ECS_CANCEL_SECONDS": "60",
         }
 
+    def start_reconciler(self, name: str, **variables: str) -> StackProcess:
+        command = ["-m", "deployments", "reconcile"]
+        return StackProcess.start(name, command, self.environment | variables, self.home / "logs")
+
     def start_worker(self) -> None:
         command = ["-m", "prefect", "worker", "start", "--type", "ecs", "--pool", "ecs", "--with-healthcheck"]
         log = self.home / "logs" / "worker.log"
@@ -85,10 +90,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
         register = ["-m", "deployments", "register", "--work-pool", "ecs"]
         run_to_end("the registration", register, stack.environment, PROJECT)
         stack.start_worker()
-        reconciler = StackProcess.start(
-            "reconciler", ["-m", "deployments", "reconcile"], stack.environment, stack.home / "logs"
-        )
-        running.callback(reconciler.stop, _STOP_SECONDS)
+        stack.reconciler = stack.start_reconciler("reconciler")
+        running.callback(stack.reconciler.stop, _STOP_SECONDS)
         running.callback(lambda: stack.worker.stop(_STOP_SECONDS))
         variables = {
             **aws.environment,

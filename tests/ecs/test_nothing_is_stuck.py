@@ -56,6 +56,22 @@ def test_a_job_that_is_cancelled_before_its_task_starts(jobs: JobsClient, stack:
     assert stack.aws.tasks_of(job_id)[0]["stopCode"] == "UserInitiated"
 
 
+def test_a_cancel_does_not_wait_for_the_next_look(jobs: JobsClient, stack: EcsStack) -> None:
+    os.kill(stack.reconciler.pid, signal.SIGSTOP)
+    other = stack.start_reconciler("patient", JOBS_ECS_RECONCILE_SECONDS="3600")
+    try:
+        wait_until(lambda: "Looked at all jobs" in other.log.read_text(), "it has looked", seconds=30)
+        job_id = submit_held(jobs, stack)
+
+        jobs.http.post(f"/jobs/{job_id}/cancel")
+
+        jobs.wait(job_id, "cancelled", seconds=20)
+        wait_until(lambda: not stack.agent.living(), "the task is stopped")
+    finally:
+        os.kill(stack.reconciler.pid, signal.SIGCONT)
+        other.stop(10)
+
+
 def test_a_job_that_is_cancelled_while_it_runs(jobs: JobsClient, stack: EcsStack) -> None:
     job_id = submit_running(jobs)
 
