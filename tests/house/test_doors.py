@@ -58,6 +58,8 @@ def test_the_facade_enters_only_what_it_must_agree_on_with_the_flow() -> None:
         ("fastapi", ("flows", "deployments", "infra")),
         ("dulwich", ("api", "deployments", "infra")),
         ("aws_cdk", ("api", "flows", "deployments")),
+        ("boto3", ("api", "flows")),
+        ("prefect_aws", ("api", "flows", "deployments", "infra")),
         ("tests", ("api", "deployments", "flows", "infra")),
     ],
 )
