@@ -11,8 +11,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import psutil
@@ -71,6 +72,9 @@ async def _measure(stack: EcsStack, counts: Sequence[int]) -> None:
             while (there := len(stack.aws.backend.tasks.get(CLUSTER, {}))) < count:
                 await asyncio.sleep(0.2)
             rate = (there - before) / (time.monotonic() - started)
+            tasks_of_moto: list[Any] = list(stack.aws.backend.tasks[CLUSTER].values())
+            for task in tasks_of_moto:
+                task.created_at = datetime.now(UTC)  # which ECS tells, and moto does not
             await _look(client, tasks, count, rate)
         stack.worker.stop(30)
 
