@@ -23,18 +23,20 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.states import Cancelling
 
-from api.access import ANYONE, Caller
-from api.crates import History
-from api.cursors import JobPosition, LogPosition, RuleJobPosition
+from api.access.callers import ANYONE, Caller
 from api.disposal import Disposal
-from api.filters import flow_run_filter, log_filter, task_run_filter
-from api.graphs import GraphOf
 from api.groups import Groups
+from api.insight.crates import History
+from api.insight.graphs import GraphOf
+from api.insight.pictures import MOST_BOXES, Drawing, drawing_of
+from api.insight.plans import Shared, rule_job_rows
+from api.listing.cursors import JobPosition, LogPosition, RuleJobPosition
+from api.listing.filters import flow_run_filter, log_filter, task_run_filter
+from api.listing.log_pages import LogKey, next_logs
+from api.listing.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
+from api.listing.task_pages import Mark, next_task_runs
 from api.live import LiveJobs
-from api.log_pages import LogKey, next_logs
 from api.patience import patience
-from api.pictures import MOST_BOXES, Drawing, drawing_of
-from api.plans import Shared, rule_job_rows
 from api.problems import (
     BodyTooLarge,
     IdempotencyKeyReused,
@@ -44,15 +46,13 @@ from api.problems import (
     NotResumable,
     TooManyOpenJobs,
 )
-from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.rows import FLOW_RUN_ROWS, FlowRunRow, RuleJobRow
 from api.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
 from api.settings import Settings
 from api.statuses import FINAL_STATUSES, OPEN_STATUSES, JobStatus
-from api.task_pages import Mark, next_task_runs
 from api.translation import job_from, log_line_from, rule_job_from
 from api.waiting import Waiting
-from api.webhooks import check_webhook
+from api.webhooks.messages import check_webhook
 from api.workflows import check_workflow
 from flows.spec import FLOW_NAME, EngineName, JobSpec, Label
 from flows.storage import Storage

@@ -13,9 +13,9 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
-from api.changes import Changes
-from api.feed import Moment
-from api.following import Following
+from api.events.changes import Changes
+from api.events.feed import Moment
+from api.events.following import Following
 from api.jobs import Jobs
 from api.settings import Settings
 from flows.spec import Label

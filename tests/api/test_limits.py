@@ -9,10 +9,10 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
-from api.access import Scope
-from api.rates import MOST_BUCKETS, Rates
+from api.access.callers import Scope
+from api.access.rates import MOST_BUCKETS, Rates
+from api.access.tokens import TokenFile
 from api.settings import Settings
-from api.tokens import TokenFile
 from flows.spec import FLOW_NAME
 from tests.api.support import MOCK_JOB, Worker, facade, submit, the_problem
 

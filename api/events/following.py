@@ -21,8 +21,8 @@ from prefect.events.clients import PrefectEventSubscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from websockets.exceptions import WebSocketException
 
-from api.changes import Changes
-from api.feed import Change, Feed, Moment, Told
+from api.events.changes import Changes
+from api.events.feed import Change, Feed, Moment, Told
 from api.problems import NotFound, ProblemError
 from api.schemas import Job
 from api.statuses import FINAL_STATUSES, JobStatus

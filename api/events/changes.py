@@ -21,9 +21,9 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES, Log, StateType, TaskRun
 from prefect.client.schemas.sorting import LogSort, TaskRunSort
 
-from api.filters import log_filter
+from api.listing.filters import log_filter
+from api.listing.queries import MAX_LIMIT
 from api.patience import patience
-from api.queries import MAX_LIMIT
 
 MOST_LINES = 10_000
 """Of a log that is read as a whole, the newest."""
