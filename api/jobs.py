@@ -344,9 +344,11 @@ class Jobs:
                     break
         return rows
 
-    async def _check_open_jobs(self, group: str) -> None:
-        """Raises `TooManyOpenJobs`. Submissions at the same time don't see each other: as many as
-        there are at once may be let through above the limit.
+    async def _check_open_jobs(self, group: str, idempotency_key: object) -> None:
+        """Raises `TooManyOpenJobs`, unless there is a job of that key, which makes no other.
+
+        Submissions at the same time don't see each other: as many as there are at once may be let
+        through above the limit.
         """
         most = self._settings.max_open_jobs_per_group
         if most is None:
@@ -356,7 +358,11 @@ class Jobs:
         body = {"flow_runs": flow_runs.model_dump(mode="json", exclude_unset=True)}
         response = await self._client.request("POST", "/flow_runs/count", json=body)
         count = int(response.content)
-        if count >= most:
+        if count < most:
+            return
+        body = {"flow_runs": {"idempotency_key": {"any_": [idempotency_key]}}}
+        response = await self._client.request("POST", "/flow_runs/count", json=body)
+        if not int(response.content):
             raise TooManyOpenJobs(
                 f"The group '{group}' has {count} open jobs, and may have {most}.",
                 "Submit again when one of them has ended, or cancel one.",
@@ -365,7 +371,7 @@ class Jobs:
     async def _make(self, group: str, body: Mapping[str, object]) -> FlowRunRow:
         """A flow run of the group's deployment. Raises `UnknownGroup` and `TooManyOpenJobs`."""
         async with patience(self._settings.submit_patience_seconds), self._submissions:
-            await self._check_open_jobs(group)
+            await self._check_open_jobs(group, body["idempotency_key"])
             try:
                 return await self._create_flow_run(group, body)
             except httpx.HTTPStatusError as error:

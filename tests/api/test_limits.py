@@ -126,6 +126,24 @@ class TestOpenJobs:
         finally:
             await prefect.delete_deployment(deployment_id)
 
+    async def test_do_not_keep_a_submission_from_being_repeated(
+        self, prefect: PrefectClient, prefect_api_url: str, home: Path
+    ) -> None:
+        flow_id = await prefect.create_flow_from_name(FLOW_NAME)
+        deployment_id = await prefect.create_deployment(flow_id, "single", enforce_parameter_schema=False)
+        try:
+            async with facade(prefect_api_url, Settings(home=home, max_open_jobs_per_group=1)) as client:
+                body, headers = MOCK_JOB | {"group": "single"}, {"Idempotency-Key": "once"}
+                first = await client.post("/jobs", json=body, headers=headers)
+                again = await client.post("/jobs", json=body, headers=headers)
+
+                assert (first.status_code, again.status_code) == (201, 201)
+                assert again.json()["id"] == first.json()["id"]
+                another = await client.post("/jobs", json=body, headers={"Idempotency-Key": "twice"})
+                the_problem(another, 429)
+        finally:
+            await prefect.delete_deployment(deployment_id)
+
     async def test_at_once_exceed_the_limit_by_no_more_than_are_submitted_at_once(
         self, prefect: PrefectClient, prefect_api_url: str, home: Path
     ) -> None:
