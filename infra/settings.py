@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-SETTINGS_FILE = Path(__file__).parent / "settings.toml"
+PROJECT = Path(__file__).parents[1]
+SETTINGS_FILE = PROJECT / "infra" / "settings.toml"
 FARGATE_MEMORY_MIB = {
     256: (512, 1024, 2048),
     512: tuple(range(1024, 4096 + 1, 1024)),
@@ -34,7 +35,7 @@ SecretArn = Annotated[
     str, Field(pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:\S+-\w{6}$")
 ]
 """A whole one, with the six characters at its end: ECS asks for it, and a grant names it exactly."""
-SubnetId = Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")]
+SubnetId = Annotated[str, Field(pattern=r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$")]
 
 
 class SettingsRefused(Exception):
@@ -69,16 +70,20 @@ class BuiltImage(Part):
     """The image is built from this checkout at each deployment; that needs Docker, Finch or Podman."""
 
     kind: Literal["built"] = "built"
-    directory: Path = Field(default=Path(__file__).parents[1], description="The build's context.")
+    directory: Path = Field(default=Path(), description="The build's context, from this checkout's root.")
     dockerfile: str = Field(default="deployments/Dockerfile", description="Below that directory.")
 
     @model_validator(mode="after")
     def _dockerfile_is_there(self) -> Self:
-        if not (self.directory / self.dockerfile).is_file():
+        if not (self.context / self.dockerfile).is_file():
             raise ValueError(
                 f"there is no {self.directory / self.dockerfile}; name one, or use a pushed image"
             )
         return self
+
+    @property
+    def context(self) -> Path:
+        return PROJECT / self.directory
 
 
 class PushedImage(Part):
@@ -121,7 +126,7 @@ class ExistingNetwork(Part):
     """A VPC that is there, with DNS hostnames on, a way out of its private subnets, and a way to S3."""
 
     kind: Literal["existing"]
-    vpc_id: str = Field(pattern=r"^vpc-[0-9a-f]+$")
+    vpc_id: str = Field(pattern=r"^vpc-([0-9a-f]{8}|[0-9a-f]{17})$")
     cidr: str = Field(description="The addresses of the VPC.")
     private_subnet_ids: tuple[SubnetId, ...] = Field(min_length=2, description="One per zone, in that order.")
     public_subnet_ids: tuple[SubnetId, ...] = Field(min_length=2, description="One per zone, in that order.")
@@ -181,7 +186,7 @@ class ExistingDatabase(Part):
     name: str = Field(default="prefect", min_length=1)
     secret_arn: SecretArn = Field(description="A secret of JSON with `username` and `password`.")
     security_group_id: str = Field(
-        pattern=r"^sg-[0-9a-f]+$", description="It gets a rule that lets Prefect in."
+        pattern=r"^sg-([0-9a-f]{8}|[0-9a-f]{17})$", description="It gets a rule that lets Prefect in."
     )
 
 
@@ -237,6 +242,10 @@ class Server(Part):
 
     size: Size = Size(cpu=1024, memory_mib=2048)
     replicas: int = Field(default=1, ge=1)
+    may_be_entered: bool = Field(
+        default=False,
+        description="ECS Exec: whoever IAM lets may forward a port to Prefect's UI, and open a shell.",
+    )
 
     @field_validator("replicas")
     @classmethod
@@ -329,6 +338,10 @@ class Settings(Part):
         elif isinstance(self.cluster, ExistingCluster):
             raise ValueError("cluster: one that is there needs network.kind = 'existing', its VPC")
         return self
+
+    @property
+    def cluster_name(self) -> str:
+        return self.cluster.cluster_name if isinstance(self.cluster, ExistingCluster) else self.name
 
     @property
     def zones(self) -> tuple[str, ...]:
