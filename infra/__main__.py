@@ -12,11 +12,10 @@ from infra.settings import SETTINGS_FILE, SettingsRefused, read_settings
 def main() -> int:
     app = App()
     try:
-        settings = read_settings(Path(app.node.try_get_context("settings") or SETTINGS_FILE))
+        build(app, read_settings(Path(app.node.try_get_context("settings") or SETTINGS_FILE)))
     except SettingsRefused as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    build(app, settings)
     app.synth()
     return 0
 

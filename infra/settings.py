@@ -73,17 +73,13 @@ class BuiltImage(Part):
     directory: Path = Field(default=Path(), description="The build's context, from this checkout's root.")
     dockerfile: str = Field(default="deployments/Dockerfile", description="Below that directory.")
 
-    @model_validator(mode="after")
-    def _dockerfile_is_there(self) -> Self:
-        if not (self.context / self.dockerfile).is_file():
-            raise ValueError(
-                f"there is no {self.directory / self.dockerfile}; name one, or use a pushed image"
-            )
-        return self
-
     @property
     def context(self) -> Path:
-        return PROJECT / self.directory
+        """Where the build starts. Raises `SettingsRefused` if there is nothing to build."""
+        context = PROJECT / self.directory
+        if not (context / self.dockerfile).is_file():
+            raise SettingsRefused(f"image: there is no {context / self.dockerfile}; use a pushed image.")
+        return context
 
 
 class PushedImage(Part):

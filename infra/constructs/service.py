@@ -145,6 +145,8 @@ class Service(Task):
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             enable_execute_command=may_be_entered,
         )
+        # Else a task may start before it may read its secrets and reach its neighbours, and count as failed.
+        self.service.node.add_dependency(self.security_group, self.definition.obtain_execution_role())
         return self.service
 
 

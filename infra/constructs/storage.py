@@ -73,11 +73,6 @@ class Storage(Construct):
                 resources=[objects],
             )
         )
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=["s3:ListBucket"],
-                resources=[bucket],
-                conditions={"StringLike": {"s3:prefix": [f"{PREFIX}/*"]}},
-            )
-        )
+        # Not by prefix: without this right, S3 answers 403 where there is no such object.
+        role.add_to_policy(iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket]))
         explain_wildcard(role, objects, "The keys of jobs and bundles are not known beforehand.")
