@@ -335,6 +335,12 @@ class Settings(Part):
             raise ValueError("cluster: one that is there needs network.kind = 'existing', its VPC")
         return self
 
+    def with_image(self, digest: str | None) -> Self:
+        """The same with an image that was pushed before, if one is named."""
+        if digest is None:
+            return self
+        return self.model_copy(update={"image": PushedImage(kind="pushed", digest=digest)})
+
     @property
     def cluster_name(self) -> str:
         return self.cluster.cluster_name if isinstance(self.cluster, ExistingCluster) else self.name
