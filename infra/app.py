@@ -46,4 +46,4 @@ def build(app: App, settings: Settings) -> None:
     Tags.of(app).add(
         "project", settings.name, exclude_resource_types=["AWS::ElasticLoadBalancingV2::Listener"]
     )
-    Validations.of(app).add_plugins(AwsSolutionsChecks(write_suppressions_to_cloud_formation=True))
+    Validations.of(app).add_plugins(AwsSolutionsChecks(app, write_suppressions_to_cloud_formation=True))

@@ -77,7 +77,7 @@ class PrefectServer(Construct):
         self.service = self.task.run(replicas=1, one_at_a_time=True, may_be_entered=may_be_entered)
         if may_be_entered:
             explain_wildcard(
-                self.task.definition,
+                self.task.definition.task_role,
                 "*",
                 "ECS Exec, which the settings ask for, speaks to Session Manager, which knows no resources.",
             )

@@ -85,7 +85,7 @@ class Task(Construct):
         )
         environment_is_no_secret(self.definition)
         explain_wildcard(
-            self.definition,
+            self.definition.obtain_execution_role(),
             "*",
             "ecr:GetAuthorizationToken, with which ECS pulls the image, knows no narrower resource.",
         )

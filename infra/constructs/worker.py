@@ -110,13 +110,11 @@ class Worker(Construct):
             iam.PolicyStatement(actions=["logs:GetLogEvents"], resources=[jobs.task.log_group.log_group_arn]),
         ):
             self.task.definition.add_to_task_role_policy(statement)
+        role = self.task.definition.task_role
+        explain_wildcard(role, tasks, "Tasks of the one cluster: they have no names beforehand.")
+        explain_wildcard(role, family, "Each deployment makes a revision of the one family.")
         explain_wildcard(
-            self.task.definition, tasks, "Tasks of the one cluster: they have no names beforehand."
-        )
-        explain_wildcard(self.task.definition, family, "Each deployment makes a revision of the one family.")
-        explain_wildcard(
-            self.task.definition,
+            role,
             "*",
-            "ecs:ListTasks is held by its cluster; ecs:DescribeTaskDefinition and ecr:GetAuthorizationToken "
-            "know no narrower resource.",
+            "ecs:ListTasks is held by its cluster; ecs:DescribeTaskDefinition knows no narrower resource.",
         )
