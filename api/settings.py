@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from api.signing import signing_key
+from api.webhooks.signing import signing_key
 from flows.addresses import GitSettings
 from flows.bundles import BundleLimits
 from flows.storage import StorageSettings

@@ -274,7 +274,8 @@ class Workspace:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise StageError(
-                    f"another process runs in {lock_file.parent}", "Wait until that job has ended, or cancel it."
+                    f"another process runs in {lock_file.parent}",
+                    "Wait until that job has ended, or cancel it.",
                 )
             time.sleep(0.01)
         os.ftruncate(descriptor, 0)

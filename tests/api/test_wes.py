@@ -12,9 +12,9 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.client.schemas.objects import StateType
 
-from api.access import Scope
+from api.access.callers import Scope
+from api.access.tokens import TokenFile
 from api.settings import Settings
-from api.tokens import TokenFile
 from api.wes.translation import STATES
 from tests.api.support import Json, RuleJobInState, Worker, facade, submit
 

@@ -2,7 +2,8 @@
 
 All followers of a job share one `FollowedJob`, which looks at Prefect once per `TICK_SECONDS`
 and ends with the last of them. Those who follow all jobs share one `FollowedJobs`, which
-hears from Prefect's event stream which jobs changed.
+hears from Prefect's event stream which jobs changed, and asks now and then in case it
+did not hear well.
 """
 
 import asyncio
@@ -20,8 +21,8 @@ from prefect.events.clients import PrefectEventSubscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from websockets.exceptions import WebSocketException
 
-from api.changes import FLOW_RUN_EVENTS, Changes
-from api.feed import Change, Feed, Moment, Told
+from api.events.changes import Changes
+from api.events.feed import Change, Feed, Moment, Told
 from api.problems import NotFound, ProblemError
 from api.schemas import Job
 from api.statuses import FINAL_STATUSES, JobStatus
@@ -31,7 +32,9 @@ TICK_SECONDS = 1.0
 _LATE_LINES = timedelta(seconds=10)
 """A line may reach Prefect after lines that were written later."""
 
+_ASK_AGAIN = timedelta(seconds=10)
 _PAUSE_SECONDS = 5.0
+_FLOW_RUN_EVENTS = "prefect.flow-run."
 _MOVING = (JobStatus.RUNNING, JobStatus.CANCELLING)
 
 ReadJob = Callable[[UUID], Awaitable[Job]]
@@ -171,6 +174,7 @@ class FollowedJobs(_Followed):
         self._read_jobs = read_jobs
         self._changes = changes
         self._changed: set[UUID] = set()
+        self._asked_at = datetime.now(UTC)
         self._moving: set[UUID] = set()
         self._told: dict[UUID, str] = {}
         super().__init__()
@@ -179,6 +183,9 @@ class FollowedJobs(_Followed):
         now = datetime.now(UTC)
         if self.feed.moment is None:
             self._moving |= await self._changes.active_jobs()
+        if now > self._asked_at + _ASK_AGAIN:
+            self._changed |= await self._changes.jobs_since(Moment(self._asked_at).earliest)
+            self._asked_at = now
         wanted, self._changed = self._changed, set()
         jobs = await self._read_jobs(wanted | self._moving)
         for job_id, job in jobs.items():
@@ -201,15 +208,13 @@ class FollowedJobs(_Followed):
 
     async def _listen(self) -> None:
         """Hear which jobs changed; what changed while nobody heard is asked for."""
-        flow_runs = EventFilter(event=EventNameFilter(prefix=[FLOW_RUN_EVENTS]))
-        deaf_since = datetime.now(UTC)
+        flow_runs = EventFilter(event=EventNameFilter(prefix=[_FLOW_RUN_EVENTS]))
         while True:
             try:
                 async with PrefectEventSubscriber(filter=flow_runs) as events:
-                    self._changed |= await self._changes.jobs_since(Moment(deaf_since).earliest)
+                    self._changed |= await self._changes.jobs_since(Moment(self._asked_at).earliest)
                     async for event in events:
-                        deaf_since = datetime.now(UTC)
-                        self._changed.add(UUID(event.resource.id.removeprefix("prefect.flow-run.")))
+                        self._changed.add(UUID(event.resource.id.removeprefix(_FLOW_RUN_EVENTS)))
             except (OSError, WebSocketException, httpx.HTTPError, ProblemError) as error:
                 logger.warning("The facade does not hear Prefect's events (%s); it tries again.", error)
                 await asyncio.sleep(_PAUSE_SECONDS)

@@ -21,7 +21,7 @@ from typing import Annotated, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from api.access import ALL_GROUPS, Caller, Scope
+from api.access.callers import ALL_GROUPS, Caller, Scope
 
 PREFIX = "jobs_"
 """Lets scanners find a token that was committed by mistake."""

@@ -10,7 +10,7 @@ from typing import TextIO
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
-from api.observation import job_id_of_request
+from api.operation.observation import job_id_of_request
 from api.settings import LogFormat
 
 

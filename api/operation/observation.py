@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import OPEN_PATHS, Caller
-from api.metrics import UNKNOWN_ROUTE, Metrics
+from api.access.callers import OPEN_PATHS, Caller
+from api.operation.metrics import UNKNOWN_ROUTE, Metrics
 
-ACCESS_LOGGER = "api.access"
+ACCESS_LOGGER = "api.access.callers"
 
 job_id_of_request: ContextVar[str | None] = ContextVar("job_id_of_request", default=None)
 """The job that the path names, for whatever is logged on the way."""

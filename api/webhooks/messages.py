@@ -14,9 +14,9 @@ from uuid import uuid5
 
 from pydantic import AwareDatetime, BaseModel
 
-from api.addresses import AddressRefused, check_url
 from api.problems import FieldProblem, WebhookRefused
 from api.schemas import Job
+from api.webhooks.addresses import AddressRefused, check_url
 from flows.spec import Webhook
 
 _POINTER = "#/webhook/url"

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import Log
 
-from api.queries import MAX_LIMIT
+from api.listing.queries import MAX_LIMIT
 
 ReadLogs = Callable[[datetime | None, int, int], Awaitable[Sequence[Log]]]
 """Lines by time, at a time or after it: from an offset on, at most so many."""

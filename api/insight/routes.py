@@ -7,13 +7,13 @@ from uuid import UUID
 import anyio.to_thread
 from fastapi import APIRouter, Header, Query, Request, Response, status
 
-from api.crates import MOST_RULE_JOBS, crate_of
+from api.events.streams import named_tags
+from api.insight.crates import MOST_RULE_JOBS, crate_of
+from api.listing.queries import GraphQuery
 from api.problems import NotFound, refusals
-from api.queries import GraphQuery
 from api.routes import WithJobs, WithOutputs
-from api.streams import named_tags
 
-router = APIRouter()
+insight_router = APIRouter()
 
 _SVG = "image/svg+xml"
 _ZIP = "application/zip"
@@ -25,7 +25,7 @@ _AS_A_PICTURE_ONLY = {
 }
 
 
-@router.get(
+@insight_router.get(
     "/jobs/{job_id}/graph.svg",
     operation_id="drawJob",
     summary="See a job's graph",
@@ -65,7 +65,7 @@ async def draw_job(
     return Response(svg, media_type=_SVG, headers=headers)
 
 
-@router.get(
+@insight_router.get(
     "/jobs/{job_id}/ro-crate",
     operation_id="packJob",
     summary="Take a job home as a research object",

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
-from api.access import OPEN_PATHS
-from api.opening import StaysClosed
+from api.access.callers import OPEN_PATHS
+from api.access.opening import StaysClosed
 
 SERVICE_NAME = "prefect-snakemake-api"
 

@@ -54,7 +54,7 @@ class JobPosition(Position):
     given: tuple[UUID, ...]
     """The jobs at exactly that microsecond that were given already: Prefect can't order them any further.
 
-    A thousand of them fit into a cursor (`api.queries.MAX_CURSOR`); more are refused, not lost.
+    A thousand of them fit into a cursor (`api.listing.queries.MAX_CURSOR`); more are refused, not lost.
     """
 
     @classmethod

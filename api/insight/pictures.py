@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.drawing import draw
-from api.graphs import GraphOf, graph_of
-from api.layers import TooManyPlaces
+from api.insight.drawing import draw
+from api.insight.graphs import GraphOf, graph_of
+from api.insight.layers import TooManyPlaces
 from api.problems import FieldProblem, GraphTooLarge
 from api.rows import RuleJobRow
 from api.schemas import Job

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from api.graphs import GraphOf
+from api.insight.graphs import GraphOf
 from api.schemas import RuleJob
 from api.statuses import JobStatus, RuleJobStatus
 

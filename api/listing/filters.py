@@ -24,8 +24,8 @@ from prefect.client.schemas.filters import (
     TaskRunFilterTags,
 )
 
-from api.cursors import JobPosition
-from api.queries import JobQuery, RuleJobQuery
+from api.listing.cursors import JobPosition
+from api.listing.queries import JobQuery, RuleJobQuery
 from api.statuses import state_types_of_jobs, state_types_of_rule_jobs
 
 

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.access import ANYONE, OPEN_PATHS, Caller, is_loopback, scope_needed
+from api.access.callers import ANYONE, OPEN_PATHS, Caller, is_loopback, scope_needed
+from api.access.rates import Rates
+from api.access.tokens import Expired, TokenSource, TokensUnreadable, find
 from api.problems import (
     NotAllowed,
     NotLetIn,
@@ -22,8 +24,6 @@ from api.problems import (
     TooManyRequests,
     problem_response,
 )
-from api.rates import Rates
-from api.tokens import Expired, TokenSource, TokensUnreadable, find
 
 _MAKE_ONE = "Send `Authorization: Bearer TOKEN`; the operator makes one with `python -m api tokens create`."
 

@@ -82,7 +82,7 @@ def declare_tokens(document: dict[str, Any]) -> None:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Whom `api.gate` has let in. Without it nobody is, rather than anyone."""
+    """Whom `api.access.gate` has let in. Without it nobody is, rather than anyone."""
     state: Mapping[str, Any] = request.scope.get("state", {})
     caller: Caller = state["caller"]
     return caller

@@ -1,8 +1,8 @@
 """Whether the service may open at all: on which address, with which tokens."""
 
-from api.access import is_loopback
+from api.access.callers import is_loopback
+from api.access.tokens import TokenFile, TokenSource, TokensUnreadable, TokenVariable
 from api.settings import Settings
-from api.tokens import TokenFile, TokenSource, TokensUnreadable, TokenVariable
 
 
 class StaysClosed(RuntimeError):

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from api.access import Scope
-from api.tokens import Token, TokenFile, TokenRefused, TokensUnreadable
+from api.access.callers import Scope
+from api.access.tokens import Token, TokenFile, TokenRefused, TokensUnreadable
 
 _FILE_MISSING = "Set JOBS_TOKENS_FILE to the file of the tokens, for this command and for the service."
 

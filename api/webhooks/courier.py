@@ -8,8 +8,8 @@ from typing import Self
 import anyio
 import httpx
 
-from api.addresses import AddressRefused, check_url, public_addresses
-from api.webhooks import Message
+from api.webhooks.addresses import AddressRefused, check_url, public_addresses
+from api.webhooks.messages import Message
 
 ANSWER_SECONDS = 10.0
 

@@ -9,16 +9,16 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
-from api.access import WithCaller
-from api.feed import Change, Moment, Told
-from api.following import Following
+from api.access.callers import WithCaller
+from api.events.feed import Change, Moment, Told
+from api.events.following import Following
 from api.problems import BadCursor, FieldProblem, refusals
 from api.routes import WithJobs
 from api.schemas import Job
 from api.settings import Settings
 from api.statuses import FINAL_STATUSES
 
-router = APIRouter()
+events_router = APIRouter()
 
 PING_SECONDS = 15.0
 """Proxies close a connection on which nothing comes for about a minute."""
@@ -73,7 +73,7 @@ WithFollowing = Annotated[Following, Depends(_following)]
 Since = Annotated[Moment | None, Depends(_since)]
 
 
-@router.get(
+@events_router.get(
     "/jobs/events",
     operation_id="followJobs",
     summary="Follow all jobs",
@@ -90,7 +90,7 @@ async def follow_jobs(caller: WithCaller, following: WithFollowing, since: Since
     return _streamed(following.jobs(caller.groups, since))
 
 
-@router.get(
+@events_router.get(
     "/jobs/{job_id}/events",
     operation_id="followJob",
     summary="Follow a job",
@@ -115,7 +115,7 @@ async def follow_job(job_id: UUID, jobs: WithJobs, following: WithFollowing, sin
     return _streamed(following.job(job_id, since))
 
 
-@router.get(
+@events_router.get(
     "/jobs/{job_id}",
     operation_id="getJob",
     summary="See how a job is doing",

@@ -5,9 +5,9 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from api.access import WithCaller
-from api.health import Health, Readiness, ReadinessStatus
-from api.metrics import Metrics
+from api.access.callers import WithCaller
+from api.operation.health import Health, Readiness, ReadinessStatus
+from api.operation.metrics import Metrics
 from api.problems import NotAllowed, refusals
 
 service_router = APIRouter(tags=["service"])

@@ -19,7 +19,7 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import TaskRun
 
-from api.queries import MAX_LIMIT
+from api.listing.queries import MAX_LIMIT
 
 READ_AT_MOST = 1_000
 

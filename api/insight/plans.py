@@ -15,8 +15,8 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 
+from api.listing.queries import MAX_LIMIT
 from api.patience import patience
-from api.queries import MAX_LIMIT
 from api.rows import RULE_JOB_ROWS, RuleJobRow
 
 FRESH_SECONDS = 1.0

@@ -8,9 +8,9 @@ job has ended, read everything.
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     TaskRunFilter,
@@ -21,18 +21,16 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES, Log, StateType, TaskRun
 from prefect.client.schemas.sorting import LogSort, TaskRunSort
 
-from api.filters import log_filter
+from api.listing.filters import log_filter
+from api.listing.queries import MAX_LIMIT
 from api.patience import patience
-from api.queries import MAX_LIMIT
 
 MOST_LINES = 10_000
 """Of a log that is read as a whole, the newest."""
 
-FLOW_RUN_EVENTS = "prefect.flow-run."
 _FIRST_LOOK = 20
-_MOST_EVENT_PAGES = 40
 _RUNNING = (StateType.RUNNING,)
-_ACTIVE = (StateType.RUNNING, StateType.CANCELLING)
+_IS_ACTIVE = {"type": {"any_": [StateType.RUNNING.value, StateType.CANCELLING.value]}}
 
 
 class Changes:
@@ -79,41 +77,29 @@ class Changes:
 
     async def active_jobs(self) -> set[UUID]:
         """Those that run or are being cancelled."""
+        return await self._job_ids({"state": _IS_ACTIVE})
+
+    async def jobs_since(self, since: datetime) -> set[UUID]:
+        """Those that were submitted or have ended since, and those that are active.
+
+        Not by Prefect's events: the server writes these down in batches, so that the newest are
+        neither in its table yet nor come to who listens only now.
+        """
+        after = {"after_": since.isoformat()}
+        return await self._job_ids(
+            {"operator": "or_", "expected_start_time": after, "end_time": after, "state": _IS_ACTIVE}
+        )
+
+    async def _job_ids(self, flow_runs: dict[str, Any]) -> set[UUID]:
         found: set[UUID] = set()
         while True:
-            body = {
-                "flow_runs": {"state": {"type": {"any_": [kind.value for kind in _ACTIVE]}}},
-                "sort": "ID_DESC",
-                "limit": MAX_LIMIT,
-                "offset": len(found),
-            }
+            body = {"flow_runs": flow_runs, "sort": "ID_DESC", "limit": MAX_LIMIT, "offset": len(found)}
             async with patience(self._patience_seconds):
                 response = await self._client.request("POST", "/flow_runs/filter", json=body)
             page = [UUID(flow_run["id"]) for flow_run in response.json()]
             found.update(page)
             if len(page) < MAX_LIMIT:
                 return found
-
-    async def jobs_since(self, since: datetime) -> set[UUID]:
-        """Those whose state has changed, by Prefect's events: the newest 2,000 of them."""
-        body = {
-            "filter": {
-                "occurred": {"since": since.isoformat()},
-                "event": {"prefix": [FLOW_RUN_EVENTS]},
-                "order": "DESC",
-            }
-        }
-        found: set[UUID] = set()
-        async with patience(self._patience_seconds):
-            page = (await self._client.request("POST", "/events/filter", json=body)).json()
-            for _ in range(_MOST_EVENT_PAGES):
-                ids = (event["resource"]["prefect.resource.id"] for event in page["events"])
-                found.update(UUID(identifier.removeprefix(FLOW_RUN_EVENTS)) for identifier in ids)
-                if page["next_page"] is None:
-                    break
-                query = dict(httpx.URL(page["next_page"]).params)
-                page = (await self._client.request("GET", "/events/filter/next", params=query)).json()
-        return found
 
     async def _lines(self, job_id: UUID, since: datetime | None, sort: LogSort, offset: int) -> Sequence[Log]:
         async with patience(self._patience_seconds):

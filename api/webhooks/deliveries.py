@@ -18,12 +18,12 @@ import anyio
 from anyio.abc import TaskGroup
 from prefect.exceptions import ObjectNotFound
 
-from api.courier import Courier, Outcome
 from api.overview import Overview
 from api.problems import ProblemError
 from api.rows import FlowRunRow
 from api.translation import job_from
-from api.webhooks import Message
+from api.webhooks.courier import Courier, Outcome
+from api.webhooks.messages import Message
 from flows.spec import Label
 
 LOOK_BACK = timedelta(days=1)
