@@ -264,10 +264,9 @@ class Worker(Part):
 
 
 class Jobs(Part):
-    """What a job gets that asks for nothing; a job spec may ask for other sizes."""
+    """What a job gets whatever it asks for: CPU and memory come with each job, and so may more disk."""
 
-    size: Size = Size(cpu=1024, memory_mib=4096)
-    disk_gib: int = Field(default=21, ge=21, le=200)
+    disk_gib: int | None = Field(default=None, ge=21, le=200, description="Disk; 20 GiB when absent.")
 
 
 class GitHub(Part):

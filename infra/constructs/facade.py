@@ -69,7 +69,7 @@ class Facade(Construct):
             secrets["JOBS_WEBHOOK_SECRET"] = ecs.Secret.from_secrets_manager(webhooks)
         self.task.add_container(
             "api",
-            ["python", "-m", "api", "serve"],
+            ["python", "-m", "api"],
             environment=environment,
             secrets=secrets,
             port=PORT,

@@ -21,9 +21,7 @@ class Jobs(Construct):
         ground: Ground,
         prefect: PrefectAccess,
         storage: Storage,
-        cpu: int,
-        memory_mib: int,
-        disk_gib: int,
+        disk_gib: int | None,
     ) -> None:
         super().__init__(scope, id)
         self.family = f"{ground.name}-job"
@@ -31,8 +29,8 @@ class Jobs(Construct):
             self,
             "Job",
             ground=ground,
-            cpu=cpu,
-            memory_mib=memory_mib,
+            cpu=1024,
+            memory_mib=2048,
             disk_gib=disk_gib,
             family=self.family,
         )

@@ -68,7 +68,6 @@ class ServiceStack(Stack):
             prefect=prefect,
             storage=storage,
             disk_gib=settings.jobs.disk_gib,
-            **dict(settings.jobs.size),
         )
         self.crash_detection = CrashDetection(
             self,

@@ -23,13 +23,15 @@ from tests.infra.deployment import Deployment
 
 OF_AWS = {"AWS_REGION", "AWS_DEFAULT_REGION"}
 OF_UVICORN = "FORWARDED_ALLOW_IPS"
+PROGRAMS = ("flows.inside", "flows.examples")
+"""They run in Snakemake's process, and read no settings."""
 
 
 def variables_of_ours() -> set[str]:
     """Every variable that a settings class of the rooms reads."""
     for room in (api, flows, deployments_room):
-        for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
-            if not module.ispkg and not module.name.endswith("__main__"):
+        for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+            if not module.name.startswith(PROGRAMS) and not module.name.endswith("__main__"):
                 import_module(module.name)
 
     def families(model: type[BaseSettings]) -> Iterator[type[BaseSettings]]:
@@ -89,7 +91,7 @@ def test_the_server_is_tuned_as_the_local_one() -> None:
         ("registration", "python -m deployments register --work-pool ecs"),
         ("worker", "prefect worker start --type ecs --pool ecs --with-healthcheck"),
         ("reconciler", "python -m deployments reconcile"),
-        ("api", "python -m api serve"),
+        ("api", "python -m api"),
         (CONTAINER, "prefect flow-run execute"),
     ],
 )

@@ -38,14 +38,13 @@ def test_defaults_that_the_example_shows_are_the_defaults(tmp_path: Path) -> Non
     defaults = [
         line.split("#")[1].strip()
         for line in EXAMPLE.read_text().splitlines()
-        if line.startswith(("# replicas", "# reconcile", "# disk_gib", "# monthly", "# log_days = 30"))
+        if line.startswith(("# replicas", "# reconcile", "# monthly", "# log_days = 30"))
     ]
     shown = tomllib.loads("\n".join(dict.fromkeys(defaults)))
     settings = read_settings(EXAMPLE)
     assert shown == {
         "replicas": settings.facade.replicas,
         "reconcile_seconds": settings.worker.reconcile_seconds,
-        "disk_gib": settings.jobs.disk_gib,
         "monthly_budget_usd": settings.watch.monthly_budget_usd,
         "log_days": settings.watch.log_days,
     }
@@ -63,8 +62,8 @@ def test_defaults_that_the_example_shows_are_the_defaults(tmp_path: Path) -> Non
         ("[watch]", "[server]\nreplicas = 2\n[watch]", "needs Redis"),
         ("[watch]", '[network]\nkind = "new"\ncidr = "8.8.0.0/16"\n[watch]', "addresses are private"),
         ("[watch]", '[cluster]\nkind = "existing"\ncluster_name = "c"\n[watch]', "network.kind = 'existing'"),
-        ("[watch]", "[jobs]\nsize = { cpu = 1000, memory_mib = 2048 }\n[watch]", "has no 1000 CPU units"),
-        ("[watch]", "[jobs]\nsize = { cpu = 1024, memory_mib = 1024 }\n[watch]", "the nearest is 2048"),
+        ("[watch]", "[worker]\nsize = { cpu = 1000, memory_mib = 2048 }\n[watch]", "has no 1000 CPU units"),
+        ("[watch]", "[worker]\nsize = { cpu = 1024, memory_mib = 1024 }\n[watch]", "the nearest is 2048"),
         ("[image]", "[image", "is not TOML"),
         ("tokens-AbCdEf", "tokens", "facade.tokens_secret_arn: String should match pattern"),
     ],
