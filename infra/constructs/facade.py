@@ -59,6 +59,8 @@ class Facade(Construct):
             "JOBS_HOME": JOBS_HOME,
             "JOBS_MACHINES": "fargate",
             "JOBS_LOG_FORMAT": "json",
+            # Else the load balancer asks on connections that the facade is closing, and answers 502.
+            "JOBS_KEEP_ALIVE_SECONDS": str(IDLE_SECONDS + 10),
             # Whom uvicorn believes which scheme and client a request had: the load balancer.
             "FORWARDED_ALLOW_IPS": ground.vpc.vpc_cidr_block,
         }

@@ -136,6 +136,13 @@ def test_the_queue_that_the_worker_reads_is_fed_with_the_ends_of_jobs_only(defau
     assert [target["Arn"] for target in rule["Targets"]] == [{"Fn::GetAtt": [queue.id, "Arn"]}]
 
 
+def test_the_facade_keeps_connections_longer_than_the_load_balancer(default: Deployment) -> None:
+    balancer = default.one("AWS::ElasticLoadBalancingV2::LoadBalancer").properties
+    attributes = {each["Key"]: each["Value"] for each in balancer["LoadBalancerAttributes"]}
+    kept = values(default, "api")["JOBS_KEEP_ALIVE_SECONDS"]
+    assert int(kept) > int(attributes["idle_timeout.timeout_seconds"])
+
+
 def test_the_cluster_offers_spot_beside_on_demand(default: Deployment) -> None:
     offered = default.one("AWS::ECS::ClusterCapacityProviderAssociations").properties
     assert set(offered["CapacityProviders"]) == {"FARGATE", "FARGATE_SPOT"}

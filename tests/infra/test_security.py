@@ -119,6 +119,18 @@ def test_github_pushes_from_its_branch_and_deploys_from_its_environment(
     assert deployments["instance"].who_may("ecr:PutImage") == {"GitHubPush"}
 
 
+def test_only_the_rule_sends_to_the_queue(deployment: Deployment) -> None:
+    rule = deployment.one("AWS::Events::Rule")
+    senders = [
+        (statement["Principal"], statement["Condition"])
+        for policy in deployment.all("AWS::SQS::QueuePolicy")
+        for statement in policy.properties["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow"
+    ]
+    held = {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": [rule.id, "Arn"]}}}
+    assert senders == [({"Service": "events.amazonaws.com"}, held)] * 2
+
+
 def test_nothing_fills_up_stays_unseen_or_fails_for_good(deployment: Deployment) -> None:
     assert list(neglected(deployment)) == []
 
