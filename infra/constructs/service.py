@@ -14,7 +14,8 @@ from infra.constructs.reasons import environment_is_no_secret, explain_wildcard
 
 HTTPS = ec2.Port.tcp(443)
 PREFECT_PORT = 4200
-JOBS_HOME = "/tmp/jobs"
+JOBS_HOME = "/var/lib/jobs"
+"""The image has it, for the user that it runs as."""
 PLATFORM = ecs.RuntimePlatform(
     cpu_architecture=ecs.CpuArchitecture.X86_64, operating_system_family=ecs.OperatingSystemFamily.LINUX
 )

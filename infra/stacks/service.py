@@ -24,9 +24,6 @@ from infra.constructs.storage import Storage
 from infra.constructs.worker import Worker
 from infra.settings import BuiltImage, ExistingCluster, PushedImage, Settings
 
-_NOT_IN_THE_IMAGE = (".*", "build", "dist", "infra", "tests", "**/__pycache__", "**/*.egg-info")
-"""Of the checkout: else a change of a test would deploy a new image. `.dockerignore` holds besides."""
-
 
 class ServiceStack(Stack):
     def __init__(
@@ -114,7 +111,6 @@ class ServiceStack(Stack):
                 file=image.dockerfile,
                 platform=ecr_assets.Platform.LINUX_AMD64,
                 ignore_mode=IgnoreMode.DOCKER,
-                exclude=list(_NOT_IN_THE_IMAGE),
             )
         if isinstance(image, PushedImage):
             return ecs.ContainerImage.from_ecr_repository(repository, image.digest)
