@@ -47,9 +47,7 @@ def _prices(kind: str, properties: Mapping[str, Any], resources: Any) -> Iterato
             price = _a_month(_HOURLY["interface_endpoint_in_a_zone"] * zones)
             yield f"interface endpoint in {zones} zones", price
         case "AWS::ElasticLoadBalancingV2::LoadBalancer":
-            zones = len(properties["Subnets"])
-            yield "load balancer", _a_month(_HOURLY["load_balancer"])
-            yield f"{zones} public addresses of it", _a_month(_HOURLY["public_address"] * zones)
+            yield from _balancer(properties)
         case "AWS::ECS::Service":
             yield _service(properties, resources)
         case "AWS::RDS::DBInstance":
@@ -60,6 +58,13 @@ def _prices(kind: str, properties: Mapping[str, Any], resources: Any) -> Iterato
             yield "alarm", _MONTHLY["alarm"]
         case "AWS::ServiceDiscovery::PrivateDnsNamespace":
             yield "private DNS zone", _MONTHLY["private_zone"]
+
+
+def _balancer(properties: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    yield "load balancer", _a_month(_HOURLY["load_balancer"])
+    if properties["Scheme"] == "internet-facing":
+        zones = len(properties["Subnets"])
+        yield f"{zones} public addresses of it", _a_month(_HOURLY["public_address"] * zones)
 
 
 def _service(properties: Mapping[str, Any], resources: Any) -> tuple[str, float]:

@@ -213,6 +213,7 @@ class Facade(Part):
     allowed_cidrs: tuple[str, ...] = Field(
         default=("0.0.0.0/0",), min_length=1, description="Who may connect at all; then come tokens."
     )
+    internal: bool = Field(default=False, description="Reached from the VPC and what is joined to it only.")
     replicas: int = Field(default=1, ge=1, le=20)
     size: Size = Size(cpu=256, memory_mib=512)
     retention_days: int | None = Field(

@@ -16,6 +16,7 @@ from constructs import Construct
 from infra.constructs.cluster import given_cluster, new_cluster
 from infra.constructs.crash_detection import CrashDetection
 from infra.constructs.database import DatabaseEndpoint
+from infra.constructs.door import Door
 from infra.constructs.facade import Facade
 from infra.constructs.jobs import Jobs
 from infra.constructs.prefect_server import PrefectServer
@@ -84,12 +85,27 @@ class ServiceStack(Stack):
             reconcile_seconds=settings.worker.reconcile_seconds,
             **dict(settings.worker.size),
         )
-        self.facade = self._facade(ground, storage, access_logs)
+        facade = settings.facade
+        self.facade = Facade(
+            self,
+            "Facade",
+            ground=ground,
+            prefect=prefect,
+            storage=storage,
+            tokens=self._secret("Tokens", facade.tokens_secret_arn),
+            webhooks=self._secret("Webhooks", facade.webhook_secret_arn)
+            if facade.webhook_secret_arn
+            else None,
+            retention_days=facade.retention_days,
+            replicas=facade.replicas,
+            **dict(facade.size),
+        )
+        self.door = self._door(vpc, access_logs)
         # A deployment of either counts as well only when there is a server to speak to.
         for service in (self.worker.service, self.facade.service):
             service.node.add_dependency(self.server.service)
         CfnOutput(self, "Url", value=f"https://{settings.facade.domain_name}")
-        CfnOutput(self, "BalancerName", value=self.facade.balancer.load_balancer_dns_name)
+        CfnOutput(self, "BalancerName", value=self.door.balancer.load_balancer_dns_name)
 
     def _cluster(self, vpc: ec2.IVpc) -> ecs.ICluster:
         cluster = self._settings.cluster
@@ -116,42 +132,37 @@ class ServiceStack(Stack):
             return ecs.ContainerImage.from_ecr_repository(repository, image.digest)
         return ecs.ContainerImage.from_registry(image.uri)
 
-    def _facade(self, ground: Ground, storage: Storage, access_logs: s3.IBucket) -> Facade:
+    def _door(self, vpc: ec2.IVpc, access_logs: s3.IBucket) -> Door:
         facade = self._settings.facade
         zone = None
         if facade.hosted_zone_id is not None and facade.hosted_zone_name is not None:
             zone = route53.HostedZone.from_hosted_zone_attributes(
                 self, "Zone", hosted_zone_id=facade.hosted_zone_id, zone_name=facade.hosted_zone_name
             )
-        certificate = (
-            acm.Certificate.from_certificate_arn(self, "Certificate", facade.certificate_arn)
-            if facade.certificate_arn is not None
-            else acm.Certificate(
-                self,
-                "Certificate",
-                domain_name=facade.domain_name,
-                validation=acm.CertificateValidation.from_dns(zone),
-            )
-        )
-        return Facade(
+        door = Door(
             self,
-            "Facade",
-            ground=ground,
-            prefect=self.server.access,
-            storage=storage,
-            tokens=self._secret("Tokens", facade.tokens_secret_arn),
-            webhooks=self._secret("Webhooks", facade.webhook_secret_arn)
-            if facade.webhook_secret_arn
-            else None,
-            domain_name=facade.domain_name,
-            certificate=certificate,
-            zone=zone,
+            "Door",
+            vpc=vpc,
+            service=self.facade.service,
+            certificate=self._certificate(zone),
             allowed_cidrs=facade.allowed_cidrs,
-            retention_days=facade.retention_days,
-            replicas=facade.replicas,
+            internal=facade.internal,
             access_logs=access_logs,
             protect=self._settings.protect_data,
-            **dict(facade.size),
+        )
+        if zone is not None:
+            door.name(zone, facade.domain_name)
+        return door
+
+    def _certificate(self, zone: route53.IHostedZone | None) -> acm.ICertificate:
+        facade = self._settings.facade
+        if facade.certificate_arn is not None:
+            return acm.Certificate.from_certificate_arn(self, "Certificate", facade.certificate_arn)
+        return acm.Certificate(
+            self,
+            "Certificate",
+            domain_name=facade.domain_name,
+            validation=acm.CertificateValidation.from_dns(zone),
         )
 
     def _secret(self, id: str, arn: str) -> secretsmanager.ISecret:

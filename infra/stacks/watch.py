@@ -27,7 +27,7 @@ class WatchStack(Stack):
         watch = settings.watch
         alarms = Alarms(self, "Alarms", email=watch.email)
         alarms.watch_crash_detection(service.crash_detection.queue, service.crash_detection.dead_letters)
-        alarms.watch_facade(service.facade.balancer, service.facade.targets)
+        alarms.watch_facade(service.door.balancer, service.door.targets)
         alarms.watch_service("Server", service.server.service)
         alarms.watch_service("Facade", service.facade.service)
         alarms.watch_service("Worker", service.worker.service)

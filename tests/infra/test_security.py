@@ -24,13 +24,17 @@ JOB = "JobsJobDefinitionTaskRole"
 
 def test_the_load_balancer_is_the_only_public_thing(default: Deployment) -> None:
     assert public(default) == {
-        "AWS::ElasticLoadBalancingV2::LoadBalancer FacadeBalancer",
-        "AWS::EC2::SecurityGroup FacadeDoor port 443",
+        "AWS::ElasticLoadBalancingV2::LoadBalancer DoorBalancer",
+        "AWS::EC2::SecurityGroup DoorSecurityGroup port 443",
     }
 
 
+def test_an_internal_facade_leaves_nothing_public(deployments: dict[str, Deployment]) -> None:
+    assert public(deployments["instance"]) == set()
+
+
 def test_a_setting_narrows_who_may_connect(deployments: dict[str, Deployment]) -> None:
-    door = deployments["existing"].one("AWS::EC2::SecurityGroup", "FacadeDoor")
+    door = deployments["existing"].one("AWS::EC2::SecurityGroup", "DoorSecurityGroup")
     assert [rule["CidrIp"] for rule in door.properties["SecurityGroupIngress"]] == ["198.51.100.0/24"]
 
 
@@ -95,7 +99,7 @@ def test_the_server_lets_in_its_own_tasks_and_the_database_the_server(default: D
     assert reached == {
         4200: {"JobsJobSecurityGroup", "WorkerSecurityGroup", "FacadeApiSecurityGroup"},
         5432: {"PrefectServerSecurityGroup"},
-        8000: {"FacadeDoor"},
+        8000: {"DoorSecurityGroup"},
     }
 
 
