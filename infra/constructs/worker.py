@@ -10,7 +10,6 @@ from infra.constructs.crash_detection import CrashDetection
 from infra.constructs.jobs import Jobs
 from infra.constructs.reasons import explain_wildcard
 from infra.constructs.service import PREFECT_PORT, Ground, PrefectAccess, Service
-from infra.constructs.storage import Storage
 
 WORK_POOL = "ecs"
 _HEALTH_PORT = 8080
@@ -26,7 +25,6 @@ class Worker(Construct):
         *,
         ground: Ground,
         prefect: PrefectAccess,
-        storage: Storage,
         jobs: Jobs,
         crash_detection: CrashDetection,
         cpu: int,
@@ -38,7 +36,6 @@ class Worker(Construct):
         private = ground.vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
         environment = {
             **prefect.environment,
-            "JOBS_STORAGE_URL": storage.url,
             "JOBS_ECS_CLUSTER": ground.cluster.cluster_arn,
             "JOBS_ECS_TASK_DEFINITION": jobs.family,
             "JOBS_ECS_SUBNETS": ",".join(private.subnet_ids),

@@ -79,23 +79,24 @@ class ServiceStack(Stack):
             "Worker",
             ground=ground,
             prefect=prefect,
-            storage=storage,
             jobs=jobs,
             crash_detection=self.crash_detection,
             reconcile_seconds=settings.worker.reconcile_seconds,
             **dict(settings.worker.size),
         )
-        facade = settings.facade
+        facade, webhooks = settings.facade, None
+        if facade.webhook_secret_arn is not None:
+            webhooks = secretsmanager.Secret.from_secret_complete_arn(
+                self, "Webhooks", facade.webhook_secret_arn
+            )
         self.facade = Facade(
             self,
             "Facade",
             ground=ground,
             prefect=prefect,
             storage=storage,
-            tokens=self._secret("Tokens", facade.tokens_secret_arn),
-            webhooks=self._secret("Webhooks", facade.webhook_secret_arn)
-            if facade.webhook_secret_arn
-            else None,
+            tokens=secretsmanager.Secret.from_secret_complete_arn(self, "Tokens", facade.tokens_secret_arn),
+            webhooks=webhooks,
             retention_days=facade.retention_days,
             replicas=facade.replicas,
             **dict(facade.size),
@@ -164,6 +165,3 @@ class ServiceStack(Stack):
             domain_name=facade.domain_name,
             validation=acm.CertificateValidation.from_dns(zone),
         )
-
-    def _secret(self, id: str, arn: str) -> secretsmanager.ISecret:
-        return secretsmanager.Secret.from_secret_complete_arn(self, id, arn)
