@@ -17,6 +17,7 @@ insight_router = APIRouter()
 
 _SVG = "image/svg+xml"
 _ZIP = "application/zip"
+_ZIP_FILE = {"schema": {"type": "string", "format": "binary"}, "example": "PK…"}
 _AS_A_PICTURE_ONLY = {
     # Names in it come from workflows. Should one ever become more than text, no browser acts on it.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
@@ -72,7 +73,7 @@ async def draw_job(
     tags=["outputs"],
     response_class=Response,
     responses={
-        200: {"description": "The crate, a zip file.", "content": {_ZIP: {}}},
+        200: {"description": "The crate, a zip file.", "content": {_ZIP: _ZIP_FILE}},
         **refusals(404, 409, 422, 500),
     },
 )
