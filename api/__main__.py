@@ -34,6 +34,7 @@ def serve(settings: Settings) -> int:
         app,
         host=settings.api_host,
         port=settings.api_port,
+        timeout_keep_alive=settings.keep_alive_seconds,
         log_config=None,
         access_log=False,  # `api.operation.observation` writes these lines
     )
