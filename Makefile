@@ -5,9 +5,11 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 CHROMIUM := /usr/bin/chromium
+CDK := infra/node_modules/.installed
+SETTINGS ?= $(firstword $(wildcard infra/settings.toml) infra/settings.example.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test check bench requirements browser image clean
+.PHONY: help env demo up test check bench requirements browser image cdk synth clean
 
 help: ## List the commands.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -18,7 +20,7 @@ demo: env ## Start everything, run the example pipeline, show it rule by rule, s
 up: env ## Start everything and stay until Ctrl-C.
 	@$(RUN) -m deployments up
 
-test: check browser ## Run the whole test suite, the quick checks first.
+test: check browser cdk ## Run the whole test suite, the quick checks first.
 	$(RUN) -m pytest --ignore=tests/house
 
 check: env ## Lint, check types and the house's own rules: under a minute.
@@ -53,5 +55,18 @@ image: env ## Build the image without Docker (needs root, takes minutes), and ru
 	@which buildah mmdebstrap >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah mmdebstrap >/dev/null; }
 	JOBS_TEST_IMAGE=build $(RUN) -m pytest tests/deployments/test_image.py
 
+cdk: $(CDK) ## Install the CDK's command line, for the node that is in the environment.
+
+$(CDK): infra/package.json $(INSTALLED)
+	@test -x $(VENV)/bin/npm || { echo "There is no node in $(VENV): run make clean env."; exit 1; }
+	cd infra && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm install --silent
+	@touch $@
+
+synth: cdk ## Synthesize the stacks for AWS (SETTINGS=FILE), and print what they cost idle.
+	@rm -rf build/cdk.out
+	cd infra && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npx cdk synth --strict --quiet \
+		--output $(CURDIR)/build/cdk.out --context settings=$(abspath $(SETTINGS))
+	@$(RUN) -m infra.costs build/cdk.out
+
 clean: ## Remove the environment and what tests and demos have left.
-	rm -rf $(VENV) .jobs build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .jobs build infra/node_modules .pytest_cache .mypy_cache .ruff_cache

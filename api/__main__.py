@@ -5,11 +5,11 @@ import sys
 
 import uvicorn
 
+from api.access.opening import StaysClosed, check_opening, token_source
+from api.access.token_commands import add_token_commands, run_token_command
 from api.app import create_app
-from api.logs import configure_logs
-from api.opening import StaysClosed, check_opening, token_source
+from api.operation.logs import configure_logs
 from api.settings import Settings
-from api.token_commands import add_token_commands, run_token_command
 
 
 def main() -> int:
@@ -34,8 +34,9 @@ def serve(settings: Settings) -> int:
         app,
         host=settings.api_host,
         port=settings.api_port,
+        timeout_keep_alive=settings.keep_alive_seconds,
         log_config=None,
-        access_log=False,  # `api.observation` writes these lines
+        access_log=False,  # `api.operation.observation` writes these lines
     )
     return 0
 

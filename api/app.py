@@ -23,29 +23,30 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from api import insight_routes, streams
-from api.access import declare_tokens
+from api.access.callers import declare_tokens
+from api.access.gate import Gate
+from api.access.opening import check_opening, token_source
+from api.access.rates import Rates
 from api.bundles import Bundles
-from api.changes import Changes
-from api.deliveries import Deliveries
-from api.following import Following
-from api.gate import Gate
-from api.health import Health
+from api.events.changes import Changes
+from api.events.following import Following
+from api.events.streams import events_router
+from api.insight.routes import insight_router
 from api.jobs import Jobs
-from api.metrics import Metrics
-from api.observation import Observation
-from api.opening import check_opening, token_source
+from api.operation.health import Health
+from api.operation.metrics import Metrics
+from api.operation.observation import Observation
+from api.operation.retention import Retention
+from api.operation.routes import service_router
+from api.operation.telemetry import is_wanted, trace
 from api.outputs import Outputs
 from api.overview import Overview
 from api.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable, problem_response
-from api.rates import Rates
-from api.retention import Retention
-from api.routes import router
-from api.service_routes import service_router
+from api.routes import jobs_router
 from api.settings import Settings
-from api.signing import signing_key
-from api.telemetry import is_wanted, trace
 from api.validation import problem_of
+from api.webhooks.deliveries import Deliveries
+from api.webhooks.signing import signing_key
 from api.wes.routes import wes_router
 from flows.storage import StorageError, open_storage
 
@@ -60,8 +61,8 @@ _PROBE_SECONDS = 3.0
 """Who asks whether the service is ready does not wait for long."""
 
 
-# The streams come before /jobs/{job_id}, which would take "events" for an id.
-_ROUTERS = (streams.router, router, insight_routes.router, service_router, wes_router)
+# Events come before /jobs/{job_id}, which would take "events" for an id.
+_ROUTERS = (events_router, jobs_router, insight_router, service_router, wes_router)
 
 
 class Facade(FastAPI):

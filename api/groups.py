@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from difflib import get_close_matches
 from uuid import UUID
 
-from api.access import Caller
+from api.access.callers import Caller
 from api.problems import FieldProblem, UnknownGroup
 
 LIFETIME_SECONDS = 5.0

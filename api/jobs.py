@@ -23,19 +23,21 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.states import Cancelling
 
-from api.access import ANYONE, Caller
-from api.crates import History
-from api.cursors import JobPosition, LogPosition, RuleJobPosition
+from api.access.callers import ANYONE, Caller
 from api.disposal import Disposal
-from api.filters import flow_run_filter, log_filter, task_run_filter
-from api.graphs import GraphOf
 from api.groups import Groups
+from api.insight.crates import History
+from api.insight.graphs import GraphOf
+from api.insight.pictures import MOST_BOXES, Drawing, drawing_of
+from api.insight.plans import Shared, rule_job_rows
+from api.listing.cursors import JobPosition, LogPosition, RuleJobPosition
+from api.listing.filters import flow_run_filter, log_filter, task_run_filter
+from api.listing.log_pages import LogKey, next_logs
+from api.listing.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
+from api.listing.task_pages import Mark, next_task_runs
 from api.live import LiveJobs
-from api.log_pages import LogKey, next_logs
 from api.machines import job_variables
 from api.patience import patience
-from api.pictures import MOST_BOXES, Drawing, drawing_of
-from api.plans import Shared, rule_job_rows
 from api.problems import (
     BodyTooLarge,
     IdempotencyKeyReused,
@@ -45,15 +47,13 @@ from api.problems import (
     NotResumable,
     TooManyOpenJobs,
 )
-from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.rows import FLOW_RUN_ROWS, FlowRunRow, RuleJobRow
 from api.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
 from api.settings import Settings
 from api.statuses import FINAL_STATUSES, OPEN_STATUSES, JobStatus
-from api.task_pages import Mark, next_task_runs
 from api.translation import job_from, log_line_from, rule_job_from
 from api.waiting import Waiting
-from api.webhooks import check_webhook
+from api.webhooks.messages import check_webhook
 from api.workflows import check_workflow
 from flows.spec import FLOW_NAME, EngineName, JobSpec, Label
 from flows.storage import Storage
@@ -348,9 +348,11 @@ class Jobs:
                     break
         return rows
 
-    async def _check_open_jobs(self, group: str) -> None:
-        """Raises `TooManyOpenJobs`. Submissions at the same time don't see each other: as many as
-        there are at once may be let through above the limit.
+    async def _check_open_jobs(self, group: str, idempotency_key: object) -> None:
+        """Raises `TooManyOpenJobs`, unless there is a job of that key, which makes no other.
+
+        Submissions at the same time don't see each other: as many as there are at once may be let
+        through above the limit.
         """
         most = self._settings.max_open_jobs_per_group
         if most is None:
@@ -360,7 +362,11 @@ class Jobs:
         body = {"flow_runs": flow_runs.model_dump(mode="json", exclude_unset=True)}
         response = await self._client.request("POST", "/flow_runs/count", json=body)
         count = int(response.content)
-        if count >= most:
+        if count < most:
+            return
+        body = {"flow_runs": {"idempotency_key": {"any_": [idempotency_key]}}}
+        response = await self._client.request("POST", "/flow_runs/count", json=body)
+        if not int(response.content):
             raise TooManyOpenJobs(
                 f"The group '{group}' has {count} open jobs, and may have {most}.",
                 "Submit again when one of them has ended, or cancel one.",
@@ -369,7 +375,7 @@ class Jobs:
     async def _make(self, group: str, body: Mapping[str, object]) -> FlowRunRow:
         """A flow run of the group's deployment. Raises `UnknownGroup` and `TooManyOpenJobs`."""
         async with patience(self._settings.submit_patience_seconds), self._submissions:
-            await self._check_open_jobs(group)
+            await self._check_open_jobs(group, body["idempotency_key"])
             try:
                 return await self._create_flow_run(group, body)
             except httpx.HTTPStatusError as error:

@@ -11,9 +11,9 @@ from fastapi import Response, status
 from fastapi.responses import FileResponse, RedirectResponse
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
-from api.cursors import OutputPosition
+from api.listing.cursors import OutputPosition
+from api.listing.queries import PageQuery
 from api.problems import ManifestDamaged, NotFound
-from api.queries import PageQuery
 from api.schemas import Output, OutputPage
 from flows.spec import RelativePath
 from flows.storage import BlobNotFound, Method, Storage, job_key, media_type_of

@@ -22,9 +22,9 @@ from prefect.client.schemas.objects import StateType, WorkPoolStatus
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from api.filters import flow_run_filter
+from api.listing.filters import flow_run_filter
+from api.listing.queries import MAX_LIMIT, JobQuery
 from api.patience import patience
-from api.queries import MAX_LIMIT, JobQuery
 from api.rows import FLOW_RUN_ROWS, FlowRunRow
 from api.statuses import FINAL_STATUSES, OPEN_STATUSES, JobStatus, RuleJobStatus, job_status, rule_job_status
 from flows.spec import FLOW_NAME, Label

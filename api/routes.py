@@ -7,18 +7,18 @@ import anyio.to_thread
 from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
-from api.access import Scope, WithCaller
+from api.access.callers import Scope, WithCaller
 from api.bodies import JsonBodyRoute
 from api.bundles import Bundles
 from api.jobs import Jobs
+from api.listing.queries import JobQuery, PageQuery, RuleJobQuery
 from api.outputs import Outputs
 from api.problems import NotAllowed, refusals
-from api.queries import JobQuery, PageQuery, RuleJobQuery
 from api.schemas import Alive, Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
 from flows.spec import JobSpec
 from flows.storage import Method
 
-router = APIRouter(route_class=JsonBodyRoute)
+jobs_router = APIRouter(route_class=JsonBodyRoute)
 
 
 async def _jobs(request: Request, caller: WithCaller) -> Jobs:
@@ -89,7 +89,7 @@ _SPECS = {
 _ARCHIVE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
-@router.put(
+@jobs_router.put(
     "/bundles",
     operation_id="putBundle",
     summary="Send a workflow",
@@ -115,7 +115,7 @@ async def put_bundle(
     return bundle
 
 
-@router.post(
+@jobs_router.post(
     "/jobs",
     operation_id="submitJob",
     summary="Submit a workflow",
@@ -138,7 +138,7 @@ async def submit_job(
     return job
 
 
-@router.get(
+@jobs_router.get(
     "/jobs",
     operation_id="listJobs",
     summary="Find jobs, newest first",
@@ -150,7 +150,7 @@ async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobP
     return await jobs.list(query)
 
 
-@router.delete(
+@jobs_router.delete(
     "/jobs/{job_id}",
     operation_id="deleteJob",
     summary="Remove a job that has ended",
@@ -172,7 +172,7 @@ async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs) -> None:
     await jobs.delete(job_id)
 
 
-@router.post(
+@jobs_router.post(
     "/jobs/{job_id}/cancel",
     operation_id="cancelJob",
     summary="Stop a job",
@@ -185,7 +185,7 @@ async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
     return await jobs.cancel(job_id)
 
 
-@router.post(
+@jobs_router.post(
     "/jobs/{job_id}/resume",
     operation_id="resumeJob",
     summary="Go on with a job that failed or was cancelled",
@@ -206,7 +206,7 @@ async def resume_job(job_id: UUID, jobs: WithJobs, response: Response) -> Job:
     return job
 
 
-@router.get(
+@jobs_router.get(
     "/jobs/{job_id}/tasks",
     operation_id="listTasks",
     summary="See a job's rule jobs",
@@ -218,7 +218,7 @@ async def list_tasks(job_id: UUID, query: Annotated[RuleJobQuery, Query()], jobs
     return await jobs.tasks(job_id, query)
 
 
-@router.get(
+@jobs_router.get(
     "/jobs/{job_id}/tasks/{task_id}",
     operation_id="getTask",
     summary="See one rule job",
@@ -229,7 +229,7 @@ async def get_task(job_id: UUID, task_id: UUID, jobs: WithJobs) -> RuleJob:
     return await jobs.task(job_id, task_id)
 
 
-@router.get(
+@jobs_router.get(
     "/jobs/{job_id}/tasks/{task_id}/logs",
     operation_id="listTaskLogs",
     summary="Read a rule job's log",
@@ -242,7 +242,7 @@ async def list_task_logs(
     return await jobs.logs(job_id, query, task_id)
 
 
-@router.get(
+@jobs_router.get(
     "/jobs/{job_id}/logs",
     operation_id="listLogs",
     summary="Read a job's log, its rule jobs' included",
@@ -253,7 +253,7 @@ async def list_logs(job_id: UUID, query: Annotated[PageQuery, Query()], jobs: Wi
     return await jobs.logs(job_id, query)
 
 
-@router.get(
+@jobs_router.get(
     "/jobs/{job_id}/outputs",
     operation_id="listOutputs",
     summary="See what a job has made",
@@ -268,8 +268,8 @@ async def list_outputs(
     return await anyio.to_thread.run_sync(outputs.page, job_id, query)
 
 
-@router.head("/jobs/{job_id}/outputs/{path:path}", include_in_schema=False)
-@router.get(
+@jobs_router.head("/jobs/{job_id}/outputs/{path:path}", include_in_schema=False)
+@jobs_router.get(
     "/jobs/{job_id}/outputs/{path:path}",
     operation_id="downloadOutput",
     summary="Download one output",
@@ -299,7 +299,7 @@ async def download_output(
     return await anyio.to_thread.run_sync(outputs.download, job_id, path, method)
 
 
-@router.get("/livez", operation_id="isAlive", summary="See that the service runs", tags=["service"])
+@jobs_router.get("/livez", operation_id="isAlive", summary="See that the service runs", tags=["service"])
 async def is_alive() -> Alive:
     """Asks nobody else: a service that can't reach Prefect is alive, and restarting it would not help."""
     return Alive()

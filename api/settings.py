@@ -10,7 +10,7 @@ from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from api.machines import Machines
-from api.signing import signing_key
+from api.webhooks.signing import signing_key
 from flows.addresses import GitSettings
 from flows.bundles import BundleLimits
 from flows.storage import StorageSettings
@@ -69,6 +69,13 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
     )
     retention_look_seconds: float = Field(
         default=3600.0, gt=0, le=86_400, description="How often old jobs are looked for."
+    )
+    keep_alive_seconds: int = Field(
+        default=5,
+        ge=1,
+        le=3600,
+        description="How long a connection on which nobody asks is kept; behind a load balancer, longer than "
+        "it keeps them.",
     )
     service_id: str = Field(
         default="org.prefect-snakemake", min_length=1, description="In WES: the id of this service."

@@ -55,7 +55,12 @@ def up(settings: LocalSettings, console: Console) -> int:
 
 def demo(settings: LocalSettings, console: Console) -> int:
     """Start the stack, run the example pipeline, and stop again."""
-    with LocalStack(settings, console.print), httpx.Client(base_url=settings.api_url, timeout=30) as api:
+    token = os.environ.get("JOBS_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else None
+    with (
+        LocalStack(settings, console.print),
+        httpx.Client(base_url=settings.api_url, headers=headers, timeout=30) as api,
+    ):
         Demo(settings, api, console).run()
     return 0
 

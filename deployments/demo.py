@@ -59,7 +59,9 @@ class Demo:
             "tags": {"example": "variants"},
         }
         response = self.api.post("/jobs", json=body)
-        response.raise_for_status()
+        if response.is_error:
+            problem = response.json()
+            raise DemoError(f"{problem['detail']} {problem['resolution']}")
         job: Json = response.json()
         self.console.print(f"POST {self.settings.api_url}/jobs → {response.status_code}, job {job['id']}")
         return job

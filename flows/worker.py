@@ -137,10 +137,10 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         if task_status is not None:
             task_status.started(process.identifier)
         try:
-            exit_code = await process.wait()
+            # In the table until Prefect knows how it ended: what is not in there looks lost.
+            await self._settle(flow_run.id, _explanation(await process.wait()))
         finally:
             del self._flow_processes[flow_run.id]
-        await self._settle(flow_run.id, _explanation(exit_code))
         return SnakemakeWorkerResult(status_code=0, identifier=process.identifier)
 
     async def sync_with_backend(self) -> None:

@@ -11,9 +11,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
 from api.jobs import Jobs
+from api.listing.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.problems import WES_PREFIX as PREFIX
 from api.problems import BadCursor, InvalidRequest, NotFound
-from api.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.routes import IdempotencyKey, WithBundles, WithJobs, WithOutputs
 from api.settings import Settings
 from api.wes import translation

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from api.access import OPEN_PATHS, Scope
+from api.access.callers import OPEN_PATHS, Scope
+from api.access.tokens import TokenFile
 from api.app import create_app
 from api.settings import Settings
-from api.tokens import TokenFile
 from tests.api.support import facade, get, submit, the_problem, walk
 
 pytestmark = pytest.mark.anyio

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cursors import JobPosition, LogPosition, OutputPosition, Position, RuleJobPosition
+from api.listing.cursors import JobPosition, LogPosition, OutputPosition, Position, RuleJobPosition
+from api.listing.queries import MAX_CURSOR, JobQuery
 from api.problems import BadCursor
-from api.queries import MAX_CURSOR, JobQuery
 from api.schemas import Output
 from api.statuses import JobStatus
 from api.translation import tags_from

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from tests.api.support import PROBLEM, get
+from tests.exchanges.__main__ import GUIDE
+from tests.exchanges.sections import SECTIONS
 
 pytestmark = pytest.mark.anyio
 
@@ -137,3 +140,19 @@ async def test_a_generated_client_works(document: Any, service_url: str, tmp_pat
         check=False,
     )
     assert (used.stdout, used.stderr) == ("pending\n", "")
+
+
+_METHODS = {"get": "curl", "post": "curl", "put": "curl -T", "delete": "-X DELETE"}
+
+
+async def test_every_operation_is_shown_with_a_real_exchange(document: Any) -> None:
+    exchanges = [exchange for section in SECTIONS.values() for exchange in section]
+    guide = GUIDE.read_text()
+    assert [exchange.command for exchange in exchanges if f"$ {exchange.command}\n" not in guide] == []
+    for path, methods in document["paths"].items():
+        asked = re.sub(r"\{\w+}", lambda part: ".+" if part[0] == "{path}" else r"\$\w+", path)
+        for method in methods:
+            asks = [
+                one.command for one in exchanges if re.search(rf"localhost:8000{asked}(?![\w/])", one.command)
+            ]
+            assert any(_METHODS[method] in command for command in asks), f"{method} {path}"

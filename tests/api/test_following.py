@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -12,9 +13,9 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
-from api.changes import Changes
-from api.feed import Moment
-from api.following import Following
+from api.events.changes import Changes
+from api.events.feed import Moment
+from api.events.following import Following
 from api.jobs import Jobs
 from api.settings import Settings
 from flows.spec import Label
@@ -164,6 +165,22 @@ async def test_who_follows_all_jobs_is_told_of_each_and_of_what_was_missed(
 
     async with following(service_url, "/jobs/events", last_event_id) as stream:
         await until(stream, "job", id=str(two), status="completed")
+
+
+async def test_what_happened_a_moment_ago_is_known_to_have(
+    prefect: PrefectClient, api: httpx.AsyncClient, worker: Worker
+) -> None:
+    """Prefect writes its events down seconds later, and tells them only to who listened already."""
+    waiting, running, ended = await submit(api), await submit(api), await submit(api)
+    before = datetime.now(UTC)
+    late = await submit(api)
+    await worker.bring_to(running, StateType.RUNNING)
+    await worker.bring_to(ended, StateType.COMPLETED)
+
+    known = await Changes(prefect, 8).jobs_since(before)
+
+    assert {running, ended, late} <= known
+    assert waiting not in known
 
 
 async def test_a_hundred_followers_cost_prefect_as_much_as_one(

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.client.schemas.objects import StateType
 
-from api.drawing import NAMESPACE, draw
-from api.graphs import Graph, GraphOf, Node
+from api.insight.drawing import NAMESPACE, draw
+from api.insight.graphs import Graph, GraphOf, Node
 from api.statuses import RuleJobStatus
 from flows.spec import RuleJobState
 from tests.api.support import RuleJobInState, Worker, submit, the_problem

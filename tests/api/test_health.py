@@ -8,9 +8,9 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 
-from api.access import Scope
+from api.access.callers import Scope
+from api.access.tokens import TokenFile
 from api.settings import Settings
-from api.tokens import TokenFile
 from flows.spec import FLOW_NAME
 from tests.api.servers import free_port
 from tests.api.support import GROUPS, facade
@@ -101,7 +101,7 @@ async def test_strangers_learn_neither_groups_nor_paths(
 async def test_asking_again_at_once_asks_nobody(
     prefect_api_url: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.health.FRESH_SECONDS", 3600)
+    monkeypatch.setattr("api.operation.health.FRESH_SECONDS", 3600)
     async with facade(prefect_api_url, Settings(home=home)) as client:
         first = (await client.get("/readyz")).json()
         home.chmod(0o700)

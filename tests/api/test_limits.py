@@ -9,10 +9,10 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
-from api.access import Scope
-from api.rates import MOST_BUCKETS, Rates
+from api.access.callers import Scope
+from api.access.rates import MOST_BUCKETS, Rates
+from api.access.tokens import TokenFile
 from api.settings import Settings
-from api.tokens import TokenFile
 from flows.spec import FLOW_NAME
 from tests.api.support import MOCK_JOB, Worker, facade, submit, the_problem
 
@@ -123,6 +123,24 @@ class TestOpenJobs:
                 assert await submit(client, group="narrow")
                 assert (await client.post(f"/jobs/{waiting}/cancel")).status_code == 202
                 assert await submit(client, group="narrow")
+        finally:
+            await prefect.delete_deployment(deployment_id)
+
+    async def test_do_not_keep_a_submission_from_being_repeated(
+        self, prefect: PrefectClient, prefect_api_url: str, home: Path
+    ) -> None:
+        flow_id = await prefect.create_flow_from_name(FLOW_NAME)
+        deployment_id = await prefect.create_deployment(flow_id, "single", enforce_parameter_schema=False)
+        try:
+            async with facade(prefect_api_url, Settings(home=home, max_open_jobs_per_group=1)) as client:
+                body, headers = MOCK_JOB | {"group": "single"}, {"Idempotency-Key": "once"}
+                first = await client.post("/jobs", json=body, headers=headers)
+                again = await client.post("/jobs", json=body, headers=headers)
+
+                assert (first.status_code, again.status_code) == (201, 201)
+                assert again.json()["id"] == first.json()["id"]
+                another = await client.post("/jobs", json=body, headers={"Idempotency-Key": "twice"})
+                the_problem(another, 429)
         finally:
             await prefect.delete_deployment(deployment_id)
 

@@ -13,11 +13,11 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from api.access import Scope as TokenScope
-from api.logs import configure_logs
-from api.observation import Observation
+from api.access.callers import Scope as TokenScope
+from api.access.tokens import TokenFile
+from api.operation.logs import configure_logs
+from api.operation.observation import Observation
 from api.settings import LogFormat, Settings
-from api.tokens import TokenFile
 from tests.api.support import facade, get, submit
 
 
@@ -39,7 +39,7 @@ def lines(log: io.StringIO) -> list[dict[str, Any]]:
 
 
 def access_lines(log: io.StringIO) -> list[dict[str, Any]]:
-    return [line for line in lines(log) if line["logger"] == "api.access"]
+    return [line for line in lines(log) if line["logger"] == "api.access.callers"]
 
 
 @pytest.mark.anyio
@@ -138,4 +138,4 @@ async def test_text_is_for_people(api: httpx.AsyncClient, log: io.StringIO) -> N
 
     await get(api, "/jobs", limit=1)
 
-    assert log.getvalue().endswith(" INFO api.access: GET /jobs 200\n")
+    assert log.getvalue().endswith(" INFO api.access.callers: GET /jobs 200\n")

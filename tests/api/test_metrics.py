@@ -10,9 +10,9 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.access import Scope
+from api.access.callers import Scope
+from api.access.tokens import TokenFile
 from api.settings import Settings
-from api.tokens import TokenFile
 from flows.spec import FLOW_NAME, RuleJobState
 from tests.api.servers import free_port
 from tests.api.support import RuleJobInState, Worker, facade, submit, the_problem
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(autouse=True)
 def always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.metrics.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("api.operation.metrics.FRESH_SECONDS", 0.0)
 
 
 @pytest.fixture

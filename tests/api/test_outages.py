@@ -106,7 +106,8 @@ async def test_a_prefect_that_is_not_there_is_told_soon() -> None:
 async def test_a_prefect_that_went_away_is_told_soon(prefect_api_url: str) -> None:
     async with AsyncExitStack() as staying:
         async with serving(UnreliablePrefect(prefect_api_url)) as proxy_url:
-            api = await staying.enter_async_context(facade(f"{proxy_url}/api", IMPATIENT))
+            settings = Settings(read_patience_seconds=2.0, submit_patience_seconds=0.5)
+            api = await staying.enter_async_context(facade(f"{proxy_url}/api", settings))
             await get(api, "/jobs")
         await is_told_soon(api)
 

@@ -13,9 +13,9 @@ from prefect.client.schemas.objects import State, StateType
 
 from api.disposal import Disposal
 from api.jobs import Jobs
+from api.operation.retention import Retention
 from api.overview import Overview
 from api.problems import NotFound
-from api.retention import Retention
 from api.settings import Settings
 from flows.spec import EngineName, JobSpec
 from flows.storage import LocalStorage, open_storage

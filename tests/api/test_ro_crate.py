@@ -20,7 +20,7 @@ from rocrate.rocrate import ROCrate
 from rocrate_validator import services
 from rocrate_validator.models import Severity, ValidationSettings
 
-from api.crates import METADATA, MOST_RULE_JOBS, SPEC
+from api.insight.crates import METADATA, MOST_RULE_JOBS, SPEC
 from flows.spec import ExecutionSpec, Label, RuleJobRecord, RuleJobState
 from flows.workspace import Workspace, WorkspaceSettings
 from tests.api.support import RuleJobInState, Worker, submit, the_problem

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.__main__ import main
+from api.operation.telemetry import is_wanted
 from api.settings import Settings
-from api.telemetry import is_wanted
 from tests.api.servers import serving
 from tests.api.support import facade
 

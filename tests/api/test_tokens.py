@@ -13,10 +13,10 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from api.__main__ import main
-from api.access import Caller, Scope, is_loopback
-from api.opening import StaysClosed, check_opening, token_source
+from api.access.callers import Caller, Scope, is_loopback
+from api.access.opening import StaysClosed, check_opening, token_source
+from api.access.tokens import Expired, TokenFile, TokensUnreadable, find
 from api.settings import Settings
-from api.tokens import Expired, TokenFile, TokensUnreadable, find
 from tests.api.support import facade
 
 Command = Callable[..., tuple[int, str, str]]

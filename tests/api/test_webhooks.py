@@ -24,11 +24,11 @@ from pydantic import SecretStr, ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.types import Receive, Scope, Send
 
-from api.addresses import AddressRefused, check_url, public_addresses
-from api.deliveries import Deliveries
 from api.overview import Overview
 from api.settings import Settings
-from api.signing import signing_key
+from api.webhooks.addresses import AddressRefused, check_url, public_addresses
+from api.webhooks.deliveries import Deliveries
+from api.webhooks.signing import signing_key
 from flows.addresses import is_public
 from flows.spec import ErrorKind, Label
 from tests.api.servers import serving

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from api.access import Scope
-from api.tokens import TokenFile
+from api.access.callers import Scope
+from api.access.tokens import TokenFile
 from tests.api.servers import facade_process
 from tests.api.support import RuleJobInState, Worker, submit
 

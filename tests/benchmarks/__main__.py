@@ -45,9 +45,11 @@ def main() -> None:
             httpx.Client(base_url=settings.api_url, timeout=60) as http,
         ):
             report = Report(PROJECT / "build" / "bench.json", console, _about())
-            _compare(names, report, stack, JobsClient(http), roots, arguments)
-    console.print(report.table())
-    plot(report, PROJECT / "build" / "bench.svg")
+            try:
+                _compare(names, report, stack, JobsClient(http), roots, arguments)
+            finally:  # also what was measured before something failed
+                console.print(report.table())
+                plot(report, PROJECT / "build" / "bench.svg")
 
 
 def _compare(

@@ -1,6 +1,7 @@
 """Who may import whom, and what may be done where: the rooms of ARCHITECTURE.md, asserted."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 ROOMS = ("api", "deployments", "flows", "infra", "tests")
-NOT_OURS = ("flows/examples", "tests/workflows")
+NOT_OURS = ("flows/examples", "tests/workflows", "infra/node_modules", "infra/cdk.out")
 OPEN_TO_THE_FACADE = {"spec", "storage", "bundles", "trees", "addresses"}
 MEASURE_PROCESSES = ("flows/inside/capture.py", "flows/inside/usage.py")
 """They stand in for what Snakemake starts; they decide nothing."""
@@ -97,3 +98,14 @@ def test_every_exception_from_a_rule_carries_its_reason() -> None:
             for mark, separator in reasons.items():
                 if mark in line:
                     assert separator in line.split(mark, 1)[1], f"{path}:{number} gives no reason"
+
+
+def test_every_package_of_the_service_is_in_the_wheel() -> None:
+    listed = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {
+        ".".join(path.parent.relative_to(PROJECT).parts)
+        for room in ("api", "deployments", "flows")
+        for path in modules(room)
+        if path.name == "__init__.py" and "plugin" not in path.parent.name
+    }
+    assert there == {name for name in listed if "plugin" not in name}

@@ -1,0 +1,1 @@
+"""Who may: tokens, their callers, the gate before the routes."""

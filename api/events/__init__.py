@@ -1,0 +1,1 @@
+"""Jobs live: what happens to them, told to who follows."""

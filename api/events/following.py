@@ -1,0 +1,247 @@
+"""Tells everyone who follows a job, or all jobs, what happens, at the price of one who asks.
+
+All followers of a job share one `FollowedJob`, which looks at Prefect once per `TICK_SECONDS`
+and ends with the last of them. Those who follow all jobs share one `FollowedJobs`, which
+hears from Prefect's event stream which jobs changed, and asks now and then in case it
+did not hear well.
+"""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import httpx
+from prefect.client.schemas.objects import Log, TaskRun
+from prefect.events.clients import PrefectEventSubscriber
+from prefect.events.filters import EventFilter, EventNameFilter
+from websockets.exceptions import WebSocketException
+
+from api.events.changes import Changes
+from api.events.feed import Change, Feed, Moment, Told
+from api.problems import NotFound, ProblemError
+from api.schemas import Job
+from api.statuses import FINAL_STATUSES, JobStatus
+from api.translation import log_line_from, rule_job_from
+
+TICK_SECONDS = 1.0
+_LATE_LINES = timedelta(seconds=10)
+"""A line may reach Prefect after lines that were written later."""
+
+_ASK_AGAIN = timedelta(seconds=10)
+_PAUSE_SECONDS = 5.0
+_FLOW_RUN_EVENTS = "prefect.flow-run."
+_MOVING = (JobStatus.RUNNING, JobStatus.CANCELLING)
+
+ReadJob = Callable[[UUID], Awaitable[Job]]
+ReadJobs = Callable[[Collection[UUID]], Awaitable[Mapping[UUID, Job]]]
+Key = TypeVar("Key")
+Kind = TypeVar("Kind", bound="_Followed")
+
+logger = logging.getLogger(__name__)
+
+
+class Following:
+    """What is followed now."""
+
+    def __init__(self, changes: Changes, read_job: ReadJob, read_jobs: ReadJobs) -> None:
+        self._changes = changes
+        self._read_job = read_job
+        self._read_jobs = read_jobs
+        self._jobs: dict[UUID, FollowedJob] = {}
+        self._all: dict[None, FollowedJobs] = {}
+
+    async def job(self, job_id: UUID, since: Moment | None) -> AsyncIterator[Told]:
+        """Everything of a job so far, or since a moment; then what happens, until it has ended.
+
+        A change is a `job`, a `task` or a `log`, with the same JSON as elsewhere.
+        """
+
+        def is_news(change: Change) -> bool:
+            return change.event == "job" or since is None or change.recorded_at >= since.earliest
+
+        with _shared(self._jobs, job_id, lambda: FollowedJob(job_id, self._read_job, self._changes)) as job:
+            async for told in job.feed.follow(is_news):
+                yield told
+
+    async def jobs(self, groups: Collection[str] | None, since: Moment | None) -> AsyncIterator[Told]:
+        """What happens from now on, or has since a moment, to the jobs of these groups; of all without."""
+
+        def is_visible(change: Change) -> bool:
+            return groups is None or change.group in groups
+
+        with _shared(self._all, None, lambda: FollowedJobs(self._read_jobs, self._changes)) as jobs:
+            if since is not None:
+                changed = await self._changes.jobs_since(since.earliest)
+                for job in (await self._read_jobs(changed)).values():
+                    change = _change_of(job)
+                    if is_visible(change):
+                        yield change
+            async for told in jobs.feed.follow(lambda _: False):
+                if isinstance(told, Moment) or is_visible(told):
+                    yield told
+
+
+class _Followed(ABC):
+    """Looks again and again, for as long as it has followers."""
+
+    def __init__(self) -> None:
+        self.feed = Feed()
+        self.followers = 0
+        self._watch = asyncio.create_task(self._look_again_and_again())
+
+    def close(self) -> None:
+        self._watch.cancel()
+
+    @abstractmethod
+    async def look(self) -> Moment:
+        """Keep what is new in the feed; the moment that is reached thereby."""
+
+    async def _look_again_and_again(self) -> None:
+        async with self._listening():
+            while self.feed.moment is None or not self.feed.moment.is_end:
+                try:
+                    await self.feed.reach(await self.look())
+                    await asyncio.sleep(TICK_SECONDS)
+                except ProblemError as error:
+                    logger.warning("Followers wait: %s", error.detail)
+                    await asyncio.sleep(_PAUSE_SECONDS)
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        yield
+
+
+class FollowedJob(_Followed):
+    """One job: its status and progress, its rule jobs and its log."""
+
+    def __init__(self, job_id: UUID, read_job: ReadJob, changes: Changes) -> None:
+        self._job_id = job_id
+        self._read_job = read_job
+        self._changes = changes
+        self._job = ""
+        self._rule_jobs: dict[UUID, tuple[object, ...]] = {}
+        self._line_ids: set[UUID] = set()
+        self._last_line: datetime | None = None
+        super().__init__()
+
+    async def look(self) -> Moment:
+        now = datetime.now(UTC)
+        try:
+            job = await self._read_job(self._job_id)
+        except NotFound:  # it was deleted
+            return Moment(now, is_end=True)
+        is_end = job.status in FINAL_STATUSES
+        if self.feed.moment is None or is_end:
+            self._keep_rule_jobs(await self._changes.all_rule_jobs(self._job_id))
+            self._keep_lines(await self._changes.all_lines(self._job_id))
+        elif job.started_at is not None:
+            self._keep_rule_jobs(await self._changes.new_rule_jobs(self._job_id, self._is_known))
+            since = self._last_line - _LATE_LINES if self._last_line else None
+            self._keep_lines(await self._changes.lines_since(self._job_id, since))
+        change = _change_of(job)
+        if change.data != self._job:
+            self._job = change.data
+            self.feed.keep(change.event, change.data, change.recorded_at)
+        return Moment(now, is_end)
+
+    def _keep_rule_jobs(self, task_runs: Sequence[TaskRun]) -> None:
+        new = [task_run for task_run in task_runs if not self._is_known(task_run)]
+        for task_run in sorted(new, key=_changed_at):
+            self._rule_jobs[task_run.id] = _state_of(task_run)
+            recorded_at = task_run.updated or _changed_at(task_run)
+            self.feed.keep("task", rule_job_from(task_run).model_dump_json(), recorded_at)
+
+    def _keep_lines(self, lines: Sequence[Log]) -> None:
+        for line in lines:
+            if line.id not in self._line_ids:
+                self._line_ids.add(line.id)
+                self.feed.keep("log", log_line_from(line).model_dump_json(), line.created or line.timestamp)
+                self._last_line = max(line.timestamp, self._last_line or line.timestamp)
+
+    def _is_known(self, task_run: TaskRun) -> bool:
+        return self._rule_jobs.get(task_run.id) == _state_of(task_run)
+
+
+class FollowedJobs(_Followed):
+    """All jobs: status and progress."""
+
+    def __init__(self, read_jobs: ReadJobs, changes: Changes) -> None:
+        self._read_jobs = read_jobs
+        self._changes = changes
+        self._changed: set[UUID] = set()
+        self._asked_at = datetime.now(UTC)
+        self._moving: set[UUID] = set()
+        self._told: dict[UUID, str] = {}
+        super().__init__()
+
+    async def look(self) -> Moment:
+        now = datetime.now(UTC)
+        if self.feed.moment is None:
+            self._moving |= await self._changes.active_jobs()
+        if now > self._asked_at + _ASK_AGAIN:
+            self._changed |= await self._changes.jobs_since(Moment(self._asked_at).earliest)
+            self._asked_at = now
+        wanted, self._changed = self._changed, set()
+        jobs = await self._read_jobs(wanted | self._moving)
+        for job_id, job in jobs.items():
+            change = _change_of(job)
+            is_new = job_id in wanted or job_id in self._told
+            if is_new and self._told.get(job_id) != change.data:
+                self.feed.keep(change.event, change.data, change.recorded_at, change.group)
+            self._told[job_id] = change.data
+        self._moving = {job_id for job_id, job in jobs.items() if job.status in _MOVING}
+        self._told = {job_id: text for job_id, text in self._told.items() if job_id in self._moving}
+        return Moment(now)
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        listener = asyncio.create_task(self._listen())
+        try:
+            yield
+        finally:
+            listener.cancel()
+
+    async def _listen(self) -> None:
+        """Hear which jobs changed; what changed while nobody heard is asked for."""
+        flow_runs = EventFilter(event=EventNameFilter(prefix=[_FLOW_RUN_EVENTS]))
+        while True:
+            try:
+                async with PrefectEventSubscriber(filter=flow_runs) as events:
+                    self._changed |= await self._changes.jobs_since(Moment(self._asked_at).earliest)
+                    async for event in events:
+                        self._changed.add(UUID(event.resource.id.removeprefix(_FLOW_RUN_EVENTS)))
+            except (OSError, WebSocketException, httpx.HTTPError, ProblemError) as error:
+                logger.warning("The facade does not hear Prefect's events (%s); it tries again.", error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+
+@contextmanager
+def _shared(followed: dict[Key, Kind], key: Key, make: Callable[[], Kind]) -> Iterator[Kind]:
+    """The one of this key: made for the first of its followers, closed after the last."""
+    one = followed.get(key) or make()
+    followed[key] = one
+    one.followers += 1
+    try:
+        yield one
+    finally:
+        one.followers -= 1
+        if not one.followers:
+            one.close()
+            del followed[key]
+
+
+def _change_of(job: Job) -> Change:
+    return Change("job", job.json_text, job.updated_at or datetime.now(UTC), job.group)
+
+
+def _changed_at(task_run: TaskRun) -> datetime:
+    return task_run.state.timestamp if task_run.state else datetime.min.replace(tzinfo=UTC)
+
+
+def _state_of(task_run: TaskRun) -> tuple[object, ...]:
+    return task_run.state_type, task_run.state_name, task_run.run_count

@@ -1,0 +1,186 @@
+"""Jobs live over HTTP: server-sent events, and answers that wait for a change."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
+from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
+
+from api.access.callers import WithCaller
+from api.events.feed import Change, Moment, Told
+from api.events.following import Following
+from api.problems import BadCursor, FieldProblem, refusals
+from api.routes import WithJobs
+from api.schemas import Job
+from api.settings import Settings
+from api.statuses import FINAL_STATUSES
+
+events_router = APIRouter()
+
+PING_SECONDS = 15.0
+"""Proxies close a connection on which nothing comes for about a minute."""
+
+LONGEST_WAIT = 60
+_LOOK_AGAIN_SECONDS = 0.25
+# In JSON they may stand as they are, but readers of lines, ours included, take them for the end of one.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+_NO_PROXY_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events. FastAPI's own class wants the route to be a generator, which can refuse no more."""
+
+    media_type = "text/event-stream"
+
+
+async def _following(request: Request) -> Following:
+    following: Following = request.app.state.following
+    return following
+
+
+async def _since(
+    last_event_id: Annotated[
+        str | None,
+        Header(alias="Last-Event-ID", description="The id of the last event that was received."),
+    ] = None,
+) -> Moment | None:
+    if last_event_id is None:
+        return None
+    try:
+        return Moment.parse(last_event_id)
+    except ValueError as error:
+        raise BadCursor(
+            f"{error}.",
+            "Give the id of the last event that was received, or none to start from the beginning.",
+            [FieldProblem(pointer="Last-Event-ID", message=str(error))],
+        ) from error
+
+
+_STREAM = {
+    "description": "Events until the client leaves, or the job has ended.",
+    "content": {
+        "text/event-stream": {
+            "schema": {"type": "string"},
+            "example": 'event: job\ndata: {"id": "0199c2f4-…", …}\n\nid: 1759829472000\n\n',
+        }
+    },
+}
+
+WithFollowing = Annotated[Following, Depends(_following)]
+Since = Annotated[Moment | None, Depends(_since)]
+
+
+@events_router.get(
+    "/jobs/events",
+    operation_id="followJobs",
+    summary="Follow all jobs",
+    tags=["jobs"],
+    response_class=EventStream,
+    responses={200: _STREAM, **refusals(400, 422)},
+)
+async def follow_jobs(caller: WithCaller, following: WithFollowing, since: Since) -> Response:
+    """An event `job` with the job whenever its status or progress changes, from now on.
+
+    `Last-Event-ID` brings what was missed. Connect first and list the jobs then, and nothing
+    falls between. A change may come more than once.
+    """
+    return _streamed(following.jobs(caller.groups, since))
+
+
+@events_router.get(
+    "/jobs/{job_id}/events",
+    operation_id="followJob",
+    summary="Follow a job",
+    tags=["jobs"],
+    response_class=EventStream,
+    responses={
+        200: _STREAM,
+        204: {"description": "The job has ended, and the client knows all of it."},
+        **refusals(400, 404, 422),
+    },
+)
+async def follow_job(job_id: UUID, jobs: WithJobs, following: WithFollowing, since: Since) -> Response:
+    """Events `job`, `task` and `log` with the same JSON as elsewhere, from the job's beginning to its end.
+
+    `Last-Event-ID` goes on from there, on any replica and after a restart. A change may come
+    more than once, and never not at all. Of more than 10,000 changes before the connection, the
+    newest are told.
+    """
+    job = await jobs.get(job_id)
+    if since is not None and since.is_end and job.status in FINAL_STATUSES:
+        return Response(status_code=status.HTTP_204_NO_CONTENT)  # tells an EventSource not to come back
+    return _streamed(following.job(job_id, since))
+
+
+@events_router.get(
+    "/jobs/{job_id}",
+    operation_id="getJob",
+    summary="See how a job is doing",
+    tags=["jobs"],
+    responses={
+        200: {"model": Job},
+        304: {"description": "The job is as `If-None-Match` says."},
+        **refusals(404, 422),
+    },
+)
+async def get_job(
+    request: Request,
+    job_id: UUID,
+    jobs: WithJobs,
+    wait: Annotated[
+        float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for a change before answering.")
+    ] = 0,
+    if_none_match: Annotated[
+        str | None, Header(alias="If-None-Match", description="The `ETag` of an earlier answer.")
+    ] = None,
+) -> Response:
+    """With `wait`, answers as soon as the job is another than `If-None-Match` says, or than it is now.
+
+    A job that has ended is answered at once.
+    """
+    clock = asyncio.get_running_loop().time
+    settings: Settings = request.app.state.settings
+    deadline = clock() + min(wait, settings.longest_wait_seconds)
+    job = await jobs.get(job_id)
+    known = named_tags(if_none_match) if if_none_match else {job.etag}
+    while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        job = await jobs.get(job_id)
+    headers = {"ETag": job.etag, "Cache-Control": "no-cache"}
+    if if_none_match and ("*" in known or job.etag in known):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    return Response(job.json_text, media_type="application/json", headers=headers)
+
+
+def named_tags(if_none_match: str) -> set[str]:
+    """What a client knows already, by an `If-None-Match`."""
+    return {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+
+
+def _streamed(told: AsyncIterator[Told]) -> Response:
+    return EventStream(_with_pings(told), headers=_NO_PROXY_BUFFER)
+
+
+async def _with_pings(told: AsyncIterator[Told]) -> AsyncIterator[bytes]:
+    """Events as bytes, and a comment whenever nothing has come for a while."""
+    yield format_sse_event(retry=2000)
+    coming = asyncio.ensure_future(anext(told, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({coming}, timeout=PING_SECONDS)
+            if not done:
+                yield format_sse_event(comment="nothing new")
+                continue
+            match coming.result():
+                case None:
+                    return
+                case Change() as change:
+                    yield format_sse_event(event=change.event, data_str=change.data.translate(_LINE_ENDS))
+                case Moment() as moment:
+                    yield format_sse_event(id=str(moment))
+            coming = asyncio.ensure_future(anext(told, None))
+    finally:
+        coming.cancel()

@@ -1,0 +1,293 @@
+"""Draws a graph as an SVG that stands alone: no scripts, nothing from elsewhere. Pure.
+
+Light and dark as the reader's system is; every state has a sign of its own besides its colour.
+Names come from workflows and may hold anything: they become text and nothing else, because the
+document is built as a tree, and characters that XML has no place for are replaced.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from itertools import accumulate, pairwise
+from xml.etree import ElementTree
+
+from api.insight.graphs import Graph, GraphOf, Node
+from api.insight.layers import Box, Edge, Layout, Point, Size, arrange_fitting
+from api.statuses import RuleJobStatus
+
+NAMESPACE = "http://www.w3.org/2000/svg"
+
+_STATES = (
+    RuleJobStatus.COMPLETED,
+    RuleJobStatus.SKIPPED,
+    RuleJobStatus.RUNNING,
+    RuleJobStatus.PENDING,
+    RuleJobStatus.FAILED,
+    RuleJobStatus.CANCELLED,
+)
+
+_SIGNS: Mapping[RuleJobStatus, str] = {
+    RuleJobStatus.COMPLETED: "M-3,0.2 L-0.9,2.4 L3.1,-2.2",
+    RuleJobStatus.SKIPPED: "M-2.8,-2.4 L-0.4,0 L-2.8,2.4 M0.6,-2.4 L3,0 L0.6,2.4",
+    RuleJobStatus.RUNNING: "M-1.6,-2.8 L3,0 L-1.6,2.8 Z",
+    RuleJobStatus.PENDING: "",
+    RuleJobStatus.FAILED: "M-2.3,-2.3 L2.3,2.3 M2.3,-2.3 L-2.3,2.3",
+    RuleJobStatus.CANCELLED: "M-2.9,0 L2.9,0",
+}
+"""Drawn on a disc with a radius of 6.5."""
+
+_STYLE = """
+svg{--paper:#fff;--card:#f8fafc;--rim:#cbd5e1;--ink:#0f172a;--faint:#5b6b80;--line:#9aa8ba;--rail:#e2e8f0;
+--completed:#15803d;--skipped:#5f9ea0;--running:#2563eb;--pending:#94a3b8;--failed:#dc2626;--cancelled:#b45309;
+font-family:ui-sans-serif,system-ui,'Segoe UI',Helvetica,Arial,sans-serif;background:var(--paper)}
+@media (prefers-color-scheme:dark){svg{--paper:#0d1420;--card:#172131;--rim:#344256;--ink:#e6edf6;
+--faint:#9fb0c5;--line:#56677e;--rail:#2a384c;--completed:#3fb968;--skipped:#5fb3b3;--running:#5b9bff;
+--pending:#64748b;--failed:#f26d6d;--cancelled:#e0a040}}
+.paper{fill:var(--paper)}.card{fill:var(--card);stroke:var(--rim)}.rail{fill:var(--rail)}
+.edge{fill:none;stroke:var(--line);stroke-width:1.3}.tip{fill:var(--line)}
+.name{font:500 13px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:var(--ink)}
+.head{font-size:16px;font-weight:600;fill:var(--ink)}.note{font-size:11.5px;fill:var(--faint)}
+.end{text-anchor:end}.count{font-variant-numeric:tabular-nums}
+.sign{fill:none;stroke:var(--paper);stroke-width:1.7;stroke-linecap:round;stroke-linejoin:round}
+.completed{fill:var(--completed)}.skipped{fill:var(--skipped)}.running{fill:var(--running)}
+.failed{fill:var(--failed)}.cancelled{fill:var(--cancelled)}.pending{fill:var(--rail)}
+circle.pending{fill:none;stroke:var(--pending);stroke-width:1.6}
+.card.is-failed{stroke:var(--failed);stroke-width:1.6}.card.is-running{stroke:var(--running);stroke-width:1.6}
+@media (prefers-reduced-motion:no-preference){rect.running{animation:breathe 1.6s ease-in-out infinite}
+@keyframes breathe{50%{opacity:.45}}}
+"""
+
+_MARGIN = 24.0
+_HEAD = 62.0
+_FOOT = 40.0
+_RULE_HEIGHT = 56.0
+_JOB_HEIGHT = 32.0
+_SMALLEST_RULE = 150.0
+_LETTER = 7.85
+"""Width of a letter of the monospaced `name`, with a little to spare."""
+_NOTE_LETTER = 6.3
+_LONGEST_NAME = 34
+_LONGEST_NOTE = 500
+_WIDE = 1100.0
+"""What a page of documentation or a browser's window shows at its size."""
+_NARROWEST = 620.0
+"""The legend needs as much."""
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""https://www.w3.org/TR/xml/#charsets"""
+
+
+def draw(graph: Graph, kind: GraphOf, heading: str, subheading: str) -> bytes:
+    """The document. Raises `api.insight.layers.TooManyPlaces`."""
+    layout = arrange_fitting([_size(node, kind) for node in graph.nodes], graph.edges, _WIDE)
+    width = max(layout.width + 2 * _MARGIN, _NARROWEST)
+    height = layout.height + _HEAD + _FOOT + (_MARGIN if graph.nodes else 0.0)
+    svg = ElementTree.Element(
+        "svg",
+        {
+            "xmlns": NAMESPACE,
+            "viewBox": f"0 0 {width:.0f} {height:.0f}",
+            "width": f"{width:.0f}",
+            "height": f"{height:.0f}",
+            "role": "img",
+        },
+    )
+    _add(svg, "title", text=f"{heading}: {subheading}")
+    _add(svg, "style", text=_STYLE)
+    _add_arrowhead(svg)
+    _add(svg, "rect", _class="paper", width="100%", height="100%")
+    _add(svg, "text", _class="head", x=_MARGIN, y=32, text=_shortened(heading, int((width - 48) / 10)))
+    _add(svg, "text", _class="note count", x=_MARGIN, y=51, text=subheading)
+    drawing = _add(svg, "g", transform=f"translate({(width - layout.width) / 2:.1f} {_HEAD + 12:.1f})")
+    _add_edges(drawing, graph, layout)
+    for node, box in zip(graph.nodes, layout.boxes, strict=True):
+        (_add_rule if kind is GraphOf.RULES else _add_job)(drawing, node, box)
+    _add_legend(svg, graph.counts, height - 18)
+    document: bytes = ElementTree.tostring(svg, encoding="utf-8", xml_declaration=True)
+    return document
+
+
+def _size(node: Node, kind: GraphOf) -> Size:
+    name = _cells(_shortened(node.name, _LONGEST_NAME)) * _LETTER
+    if kind is GraphOf.JOBS:
+        return Size(name + 92, _JOB_HEIGHT)  # with room for the time, so that boxes do not move when it comes
+    return Size(max(_SMALLEST_RULE, name + 46, 22 + _NOTE_LETTER * len(_short_count(node))), _RULE_HEIGHT)
+
+
+def _add_edges(parent: ElementTree.Element, graph: Graph, layout: Layout) -> None:
+    for edge, route in layout.routes.items():
+        path = _add(
+            parent,
+            "path",
+            _class="edge",
+            d=_path(edge, route, is_downwards=layout.is_downwards),
+            marker_end="url(#tip)",
+        )
+        before, after = (graph.nodes[number].name for number in edge)
+        _add(path, "title", text=f"{before} → {after}")
+
+
+def _path(edge: Edge, route: tuple[Point, ...], *, is_downwards: bool) -> str:
+    """Levels joined by curves, drawn as if to the right; the arrowhead takes the last bit."""
+    if is_downwards:
+        route = tuple((y, x) for x, y in route)
+    if edge[0] == edge[1]:
+        (start, level), (end, _) = route
+        steps = [(start, level), (start, level - 15), (end, level - 15), (end, level - 5)]
+        return f"M{_at(steps[0], is_downwards)}C{' '.join(_at(step, is_downwards) for step in steps[1:])}"
+    (x_before, _), (x_end, y_end) = route[-2:]
+    route = (*route[:-1], (x_end - (5 if x_before < x_end else -5), y_end))
+    drawn = [f"M{_at(route[0], is_downwards)}"]
+    for (x, y), (next_x, next_y) in pairwise(route):
+        if abs(next_y - y) < 0.05:
+            drawn.append(f"L{_at((next_x, next_y), is_downwards)}")
+        else:
+            bend = (x + next_x) / 2
+            steps = [(bend, y), (bend, next_y), (next_x, next_y)]
+            drawn.append(f"C{' '.join(_at(step, is_downwards) for step in steps)}")
+    return "".join(drawn)
+
+
+def _at(point: Point, is_downwards: bool) -> str:
+    x, y = point[::-1] if is_downwards else point
+    return f"{x:.1f},{y:.1f}"
+
+
+def _add_rule(parent: ElementTree.Element, node: Node, box: Box) -> None:
+    group = _add_card(parent, node, box)
+    _add_sign(group, node.status, box.x + 17, box.y + 18)
+    _add(
+        group, "text", _class="name", x=box.x + 31, y=box.y + 22.5, text=_shortened(node.name, _LONGEST_NAME)
+    )
+    _add(group, "text", _class="note count", x=box.x + 11, y=box.y + 40, text=_short_count(node))
+    if node.seconds is not None and node.status in (RuleJobStatus.COMPLETED, RuleJobStatus.SKIPPED):
+        seconds = f"up to {_duration(node.seconds)}" if node.total > 1 else _duration(node.seconds)
+        _add(
+            group,
+            "text",
+            _class="note count end",
+            x=box.x + box.width - 11,
+            y=box.y + 40,
+            text=seconds,
+        )
+    _add_bar(group, node, box)
+
+
+def _add_job(parent: ElementTree.Element, node: Node, box: Box) -> None:
+    group = _add_card(parent, node, box)
+    _add_sign(group, node.status, box.x + 16, box.y + box.height / 2)
+    _add(
+        group, "text", _class="name", x=box.x + 30, y=box.y + 20.5, text=_shortened(node.name, _LONGEST_NAME)
+    )
+    if node.seconds is not None:
+        _add(
+            group,
+            "text",
+            _class="note count end",
+            x=box.x + box.width - 10,
+            y=box.y + 20.5,
+            text=_duration(node.seconds),
+        )
+
+
+def _add_card(parent: ElementTree.Element, node: Node, box: Box) -> ElementTree.Element:
+    """The box with its tooltip."""
+    group = _add(parent, "g")
+    counts = ", ".join(f"{node.counts[state]} {state}" for state in _STATES if node.counts.get(state))
+    _add(group, "title", text="\n".join([node.name, counts, *node.notes])[:_LONGEST_NOTE])
+    _add(
+        group,
+        "rect",
+        _class=f"card is-{node.status}",
+        x=box.x,
+        y=box.y,
+        width=box.width,
+        height=box.height,
+        rx=8,
+    )
+    return group
+
+
+def _add_bar(parent: ElementTree.Element, node: Node, box: Box) -> None:
+    """How far a rule is: its rule jobs by state, side by side."""
+    left, length, top = box.x + 11, box.width - 22, box.y + box.height - 9
+    _add(parent, "rect", _class="rail", x=left, y=top, width=length, height=3, rx=1.5)
+    shown = [state for state in _STATES if state is not RuleJobStatus.PENDING and node.counts.get(state)]
+    shares = [length * node.counts[state] / node.total for state in shown]
+    for state, share, start in zip(shown, shares, accumulate([0.0, *shares]), strict=False):
+        _add(parent, "rect", _class=state.value, x=left + start, y=top, width=share, height=3, rx=1.5)
+
+
+def _add_legend(svg: ElementTree.Element, counts: Mapping[RuleJobStatus, int], y: float) -> None:
+    x = _MARGIN + 7
+    for state in _STATES:
+        text = f"{counts.get(state, 0):,} {state}"
+        _add_sign(svg, state, x, y - 4)
+        _add(svg, "text", _class="note count", x=x + 12, y=y, text=text)
+        x += 34 + _NOTE_LETTER * len(text)
+
+
+def _add_sign(parent: ElementTree.Element, state: RuleJobStatus, x: float, y: float) -> None:
+    radius = 5.7 if state is RuleJobStatus.PENDING else 6.5
+    _add(parent, "circle", _class=state.value, cx=x, cy=y, r=radius)
+    if _SIGNS[state]:
+        _add(parent, "path", _class="sign", d=_SIGNS[state], transform=f"translate({x:.1f} {y:.1f})")
+
+
+def _add_arrowhead(svg: ElementTree.Element) -> None:
+    marker = _add(
+        _add(svg, "defs"),
+        "marker",
+        id="tip",
+        viewBox="0 0 8 8",
+        refX=2,
+        refY=4,
+        markerWidth=8,
+        markerHeight=8,
+        markerUnits="userSpaceOnUse",
+        orient="auto",
+    )
+    _add(marker, "path", _class="tip", d="M0,0.6 L7.4,4 L0,7.4 L1.8,4 Z")
+
+
+def _add(
+    parent: ElementTree.Element, tag: str, *, text: str | None = None, **attributes: str | float
+) -> ElementTree.Element:
+    """A new element; `_class` stands for `class`, `marker_end` for `marker-end`."""
+    named = {
+        name.removeprefix("_").replace("_", "-"): value if isinstance(value, str) else f"{value:.5g}"
+        for name, value in attributes.items()
+    }
+    element = ElementTree.SubElement(parent, tag, named)
+    if text is not None:
+        element.text = _NOT_XML.sub("\ufffd", text)
+    return element
+
+
+def _short_count(node: Node) -> str:
+    """Done of all, and what is not as it should be."""
+    shown = (RuleJobStatus.FAILED, RuleJobStatus.RUNNING, RuleJobStatus.CANCELLED)
+    others = [f"{node.counts[state]:,} {state}" for state in shown if node.counts.get(state)]
+    return " · ".join([f"{node.done:,} of {node.total:,}", *others])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"
+
+
+def _shortened(text: str, cells: int) -> str:
+    """As much of it as fits, on one line."""
+    text = " ".join(text.split())
+    if _cells(text) <= cells:
+        return text
+    widths = accumulate(_cells(letter) for letter in text)
+    fitting = sum(width < cells for width in widths)
+    return f"{text[:fitting]}…"
+
+
+def _cells(text: Iterable[str]) -> int:
+    """How many letters of a monospaced font it is wide."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

@@ -1,0 +1,49 @@
+"""A job's graph as a picture: what is drawn of it, and what is refused. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from api.insight.drawing import draw
+from api.insight.graphs import GraphOf, graph_of
+from api.insight.layers import TooManyPlaces
+from api.problems import FieldProblem, GraphTooLarge
+from api.rows import RuleJobRow
+from api.schemas import Job
+from api.statuses import FINAL_STATUSES
+
+MOST_BOXES = 500
+"""In one drawing; nobody finds anything in more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """An SVG document."""
+
+    svg: bytes
+    is_final: bool
+    """Whether it shows an end: nothing of it can change any more."""
+
+
+def drawing_of(job: Job, kind: GraphOf, rows: Sequence[RuleJobRow]) -> Drawing:
+    """Raises `GraphTooLarge`."""
+    if kind is GraphOf.JOBS and len(rows) > MOST_BOXES:
+        raise _too_large(kind, f"has more than {MOST_BOXES} rule jobs")
+    graph = graph_of(kind, rows)
+    if len(graph.nodes) > MOST_BOXES:
+        raise _too_large(kind, f"has {len(graph.nodes)} rules, and a drawing at most {MOST_BOXES}")
+    done, total = sum(node.done for node in graph.nodes), sum(node.total for node in graph.nodes)
+    state = f"{job.status} · {done:,} of {total:,} rule jobs done" if total else f"{job.status} · no plan yet"
+    try:
+        svg = draw(graph, kind, job.name, state)
+    except TooManyPlaces:
+        raise _too_large(kind, "has too many dependencies to tell them apart in a drawing") from None
+    return Drawing(svg, is_final=job.status in FINAL_STATUSES and graph.is_final)
+
+
+def _too_large(kind: GraphOf, why: str) -> GraphTooLarge:
+    asks_for = (
+        "Ask for ?of=rules: it counts the rule jobs of each rule."
+        if kind is GraphOf.JOBS
+        else "Read GET /jobs/{id}/tasks instead: it lists every rule job, rule by rule with ?rule=…."
+    )
+    return GraphTooLarge(f"The job {why}.", asks_for, [FieldProblem(pointer="?of", message=why)])

@@ -1,0 +1,99 @@
+"""What people want to see of a job, over HTTP: its graph as a picture, and what came of it as a crate."""
+
+from hashlib import sha256
+from typing import Annotated
+from uuid import UUID
+
+import anyio.to_thread
+from fastapi import APIRouter, Header, Query, Request, Response, status
+
+from api.events.streams import named_tags
+from api.insight.crates import MOST_RULE_JOBS, crate_of
+from api.listing.queries import GraphQuery
+from api.problems import NotFound, refusals
+from api.routes import WithJobs, WithOutputs
+
+insight_router = APIRouter()
+
+_SVG = "image/svg+xml"
+_ZIP = "application/zip"
+_ZIP_FILE = {"schema": {"type": "string", "format": "binary"}, "example": "PK…"}
+_AS_A_PICTURE_ONLY = {
+    # Names in it come from workflows. Should one ever become more than text, no browser acts on it.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+@insight_router.get(
+    "/jobs/{job_id}/graph.svg",
+    operation_id="drawJob",
+    summary="See a job's graph",
+    tags=["jobs"],
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The drawing.",
+            "content": {
+                _SVG: {
+                    "schema": {"type": "string"},
+                    "example": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 480">…</svg>',
+                }
+            },
+        },
+        304: {"description": "The drawing is as `If-None-Match` says."},
+        **refusals(404, 422),
+    },
+)
+async def draw_job(
+    job_id: UUID,
+    query: Annotated[GraphQuery, Query()],
+    jobs: WithJobs,
+    if_none_match: Annotated[
+        str | None, Header(alias="If-None-Match", description="The `ETag` of an earlier answer.")
+    ] = None,
+) -> Response:
+    """What waits for what, and how far each part is: of a second ago while the job runs.
+
+    Asked for again, it is the picture of that moment. A graph of more than 500 rule jobs is
+    drawn with `of=rules` only.
+    """
+    svg = await jobs.drawing(job_id, query.of)
+    headers = {"ETag": f'"{sha256(svg).hexdigest()[:20]}"', **_AS_A_PICTURE_ONLY}
+    if if_none_match and {"*", headers["ETag"]} & named_tags(if_none_match):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    return Response(svg, media_type=_SVG, headers=headers)
+
+
+@insight_router.get(
+    "/jobs/{job_id}/ro-crate",
+    operation_id="packJob",
+    summary="Take a job home as a research object",
+    tags=["outputs"],
+    response_class=Response,
+    responses={
+        200: {"description": "The crate, a zip file.", "content": {_ZIP: _ZIP_FILE}},
+        **refusals(404, 409, 422, 500),
+    },
+)
+async def pack_job(job_id: UUID, request: Request, jobs: WithJobs, outputs: WithOutputs) -> Response:
+    """A Workflow Run RO-Crate: who ran what when, from which configuration, and what came of it.
+
+    It holds the metadata, the Snakefile and the job spec, and names the outputs by their
+    addresses here, with sizes and checksums.
+    """
+    history = await jobs.history(job_id, MOST_RULE_JOBS)
+    manifest = await anyio.to_thread.run_sync(outputs.manifest, job_id)
+    if manifest.snakefile is None:
+        raise NotFound(
+            f"The job {job_id} has no crate: it ended before it published anything, or ran no Snakefile.",
+            "Submit the workflow again with the snakemake engine.",
+        )
+    base_url = str(request.base_url).rstrip("/")
+    crate = await anyio.to_thread.run_sync(crate_of, history, manifest, manifest.snakefile, base_url)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{job_id}.crate.zip"',
+        "Cache-Control": "no-cache",
+    }
+    return Response(crate, media_type=_ZIP, headers=headers)

@@ -1,0 +1,1 @@
+"""Exact filters, and pages that neither repeat nor miss."""

@@ -1,0 +1,128 @@
+"""Whether the service can do its work, part by part."""
+
+import os
+import time
+from enum import StrEnum
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.access.tokens import TokenSource, TokensUnreadable
+from api.overview import Overview
+from api.problems import ProblemError
+
+FRESH_SECONDS = 1.0
+"""Whoever asks within this time gets the same answer: asking often costs Prefect nothing."""
+
+
+class PartName(StrEnum):
+    """What the service needs."""
+
+    PREFECT = "prefect"
+    """The Prefect server, and its database behind it."""
+    WORKERS = "workers"
+    """A worker for each group. Without one, jobs are taken all the same, and wait."""
+    STORAGE = "storage"
+    """Where the directories of jobs are."""
+    TOKENS = "tokens"
+    """The list of tokens, where there is one."""
+
+
+class ReadinessStatus(StrEnum):
+    """What a load balancer and an operator want to know."""
+
+    READY = "ready"
+    DEGRADED = "degraded"
+    """Jobs are taken, but some would wait: no reason to send clients elsewhere."""
+    NOT_READY = "not ready"
+
+
+class Part(BaseModel):
+    """One thing that the service needs."""
+
+    name: PartName
+    ready: bool
+    detail: str = Field(description="What was seen; names neither groups nor paths, for everybody may ask.")
+
+
+class Readiness(BaseModel):
+    """Whether the service can do its work."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "status": "ready",
+                    "parts": [{"name": "prefect", "ready": True, "detail": "Prefect answers."}],
+                }
+            ]
+        }
+    )
+
+    status: ReadinessStatus
+    parts: list[Part]
+
+    @classmethod
+    def of(cls, parts: list[Part]) -> "Readiness":
+        missing = {part.name for part in parts if not part.ready}
+        if missing - {PartName.WORKERS}:
+            return cls(status=ReadinessStatus.NOT_READY, parts=parts)
+        return cls(status=ReadinessStatus.DEGRADED if missing else ReadinessStatus.READY, parts=parts)
+
+
+class Health:
+    """Looks at every part, at most once in `FRESH_SECONDS`."""
+
+    def __init__(self, overview: Overview, home: Path, tokens: TokenSource | None) -> None:
+        self._overview = overview
+        self._home = home
+        self._tokens = tokens
+        self._lock = anyio.Lock()
+        self._readiness: Readiness | None = None
+        self._expires = 0.0
+
+    async def readiness(self) -> Readiness:
+        async with self._lock:
+            if self._readiness is None or time.monotonic() >= self._expires:
+                self._readiness = Readiness.of(await self._parts())
+                self._expires = time.monotonic() + FRESH_SECONDS
+            return self._readiness
+
+    async def _parts(self) -> list[Part]:
+        storage = await anyio.to_thread.run_sync(_storage, self._home)
+        return [*await self._prefect_and_workers(), storage, *self._token_part()]
+
+    async def _prefect_and_workers(self) -> list[Part]:
+        try:
+            groups = await self._overview.groups()
+            pools = await self._overview.pools_with_workers(groups)
+        except ProblemError as error:
+            unknown = Part(name=PartName.WORKERS, ready=False, detail="Only Prefect knows.")
+            return [Part(name=PartName.PREFECT, ready=False, detail=error.detail), unknown]
+        served = sum(group.work_pool in pools for group in groups)
+        detail = f"{served} of {len(groups)} groups have a worker."
+        return [
+            Part(name=PartName.PREFECT, ready=True, detail="Prefect answers."),
+            Part(name=PartName.WORKERS, ready=0 < served == len(groups), detail=detail),
+        ]
+
+    def _token_part(self) -> list[Part]:
+        if self._tokens is None:
+            return []
+        try:
+            self._tokens.read()
+        except TokensUnreadable:
+            return [Part(name=PartName.TOKENS, ready=False, detail="The tokens can't be read.")]
+        return [Part(name=PartName.TOKENS, ready=True, detail="The tokens can be read.")]
+
+
+def _storage(home: Path) -> Part:
+    if not home.is_dir():
+        detail = "The directory that JOBS_HOME names is not there."
+    elif not os.access(home, os.R_OK | os.W_OK | os.X_OK):
+        detail = "The directory that JOBS_HOME names can't be written."
+    else:
+        return Part(name=PartName.STORAGE, ready=True, detail="The directory of the jobs can be written.")
+    return Part(name=PartName.STORAGE, ready=False, detail=detail)

@@ -1,0 +1,44 @@
+"""The facade's log: one line for each thing that happened, as text or as JSON, with the job it is about.
+
+Neither holds headers, bodies or queries, so no token, secret or address of a webhook.
+"""
+
+import logging
+import sys
+from typing import TextIO
+
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
+
+from api.operation.observation import job_id_of_request
+from api.settings import LogFormat
+
+
+def configure_logs(log_format: LogFormat, stream: TextIO = sys.stderr) -> None:
+    """Everything that this process logs goes to `stream`, from INFO on."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_formatter(log_format))
+    handler.addFilter(_add_job_id)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # One line for every request to Prefect would drown ours; those to webhooks would name their addresses.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+def _formatter(log_format: LogFormat) -> logging.Formatter:
+    match log_format:
+        case LogFormat.TEXT:
+            return logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        case LogFormat.JSON:
+            return JsonFormatter(
+                "{levelname}{name}{message}{job_id}",
+                style="{",
+                timestamp="timestamp",
+                reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's message once more
+                rename_fields={"levelname": "level", "name": "logger"},
+            )
+
+
+def _add_job_id(record: logging.LogRecord) -> bool:
+    if not hasattr(record, "job_id"):
+        record.job_id = job_id_of_request.get()
+    return True

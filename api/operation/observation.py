@@ -1,0 +1,77 @@
+"""Sees every request from outside: counts it, times it, and writes a line about it."""
+
+import logging
+import re
+import time
+from contextvars import ContextVar
+from urllib.parse import quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.access.callers import OPEN_PATHS, Caller
+from api.operation.metrics import UNKNOWN_ROUTE, Metrics
+
+ACCESS_LOGGER = "api.access.callers"
+
+job_id_of_request: ContextVar[str | None] = ContextVar("job_id_of_request", default=None)
+"""The job that the path names, for whatever is logged on the way."""
+
+_log = logging.getLogger(ACCESS_LOGGER)
+_JOB_ID = re.compile(r"/(?:jobs|runs)/([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})(?:/|$)", re.IGNORECASE)
+
+
+class Observation:
+    """Middleware around all others, so that a refusal is seen as well."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        found = _JOB_ID.search(scope["path"])
+        token = job_id_of_request.set(found.group(1).lower() if found else None)
+        begun = time.monotonic()
+        answered: tuple[int, float] | None = None
+
+        async def send_and_look(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = message["status"], time.monotonic()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_look)
+        finally:
+            # An exception that comes this far is answered with 500 by Starlette itself.
+            status, moment = answered or (500, time.monotonic())
+            self._observe(scope, status, moment - begun)
+            job_id_of_request.reset(token)
+
+    def _observe(self, scope: Scope, status: int, seconds: float) -> None:
+        app = scope.get("app")
+        # Only from the lifespan on.
+        metrics: Metrics | None = getattr(app.state, "metrics", None) if app else None
+        if metrics is not None:
+            route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
+            metrics.observe_request(scope["method"], route, status, seconds)
+        caller: Caller | None = scope.get("state", {}).get("caller")
+        # Probes come every few seconds and say nothing, unless they fail.
+        level = logging.DEBUG if scope["path"] in OPEN_PATHS and status < 500 else logging.INFO
+        path = quote(scope["path"])  # without its query; a decoded line break would begin a line of its own
+        _log.log(
+            level,
+            "%s %s %d",
+            scope["method"],
+            path,
+            status,
+            extra={
+                "method": scope["method"],
+                "path": path,
+                "status": status,
+                "seconds": round(seconds, 6),
+                "caller": caller.name if caller else None,
+                "client": scope["client"][0] if scope.get("client") else None,
+            },
+        )

@@ -1,0 +1,52 @@
+"""Traces of requests, for whoever collects them over OTLP.
+
+The variables are OpenTelemetry's own: OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS
+say where to, OTEL_SERVICE_NAME under which name.
+"""
+
+import os
+from collections.abc import Callable
+
+from fastapi import FastAPI
+
+from api.access.callers import OPEN_PATHS
+from api.access.opening import StaysClosed
+
+SERVICE_NAME = "prefect-snakemake-api"
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+
+def is_wanted(otel: bool | None) -> bool:
+    """As the setting says; without it, whether a collector is named."""
+    return any(os.environ.get(name) for name in _ENDPOINTS) if otel is None else otel
+
+
+def trace(app: FastAPI) -> Callable[[], None]:
+    """From now on, a span for each request; what is returned sends the last ones.
+
+    To be called before the application is: FastAPI puts its middleware together once.
+    Raises `StaysClosed` where OpenTelemetry is not installed.
+    """
+    try:
+        # Only who wants traces has these packages, and pays for their import.
+        from opentelemetry.exporter.otlp.proto.http import trace_exporter  # noqa: PLC0415 - see above
+        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415 - see above
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - see above
+        from opentelemetry.sdk.trace import TracerProvider, export  # noqa: PLC0415 - see above
+    except ImportError as error:
+        raise StaysClosed(
+            f"Traces are wanted, and OpenTelemetry is not installed ({error}). "
+            "Install prefect-snakemake[otel], or set JOBS_OTEL=false."
+        ) from error
+    name = os.environ.get("OTEL_SERVICE_NAME", SERVICE_NAME)
+    # Not the process's own: whatever else is traced here has another.
+    provider = TracerProvider(resource=Resource.create({"service.name": name}))
+    provider.add_span_processor(export.BatchSpanProcessor(trace_exporter.OTLPSpanExporter()))
+    FastAPIInstrumentor.instrument_app(
+        app,
+        tracer_provider=provider,
+        excluded_urls=",".join(f"//[^/]+{path}$" for path in sorted(OPEN_PATHS)),
+        exclude_spans=["receive", "send"],
+    )
+    return provider.shutdown

@@ -1,0 +1,95 @@
+"""Hands one message to one receiver, and connects to no address that it has not looked at."""
+
+import ssl
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Self
+
+import anyio
+import httpx
+
+from api.webhooks.addresses import AddressRefused, check_url, public_addresses
+from api.webhooks.messages import Message
+
+ANSWER_SECONDS = 10.0
+
+
+class Outcome(StrEnum):
+    """What became of one try."""
+
+    DELIVERED = "delivered"
+    """Answered with 2xx."""
+    FAILED = "failed"
+    """To be tried again."""
+    REFUSED = "refused"
+    """Not to be tried again: the receiver is gone (410), or may not be told."""
+
+
+class Courier:
+    """As a context, from when it can connect to when it has disconnected."""
+
+    def __init__(
+        self, key: bytes, private_hosts: frozenset[str], ssl_context: ssl.SSLContext | None = None
+    ) -> None:
+        self._key = key
+        self._private_hosts = private_hosts
+        self._client = httpx.AsyncClient(
+            verify=ssl_context or ssl.create_default_context(),
+            # No proxy of the environment: it would connect where we would not.
+            trust_env=False,
+            follow_redirects=False,
+            timeout=ANSWER_SECONDS,
+            # A connection is for the name that its certificate was checked for, not for its address.
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._client.aclose()
+
+    async def hand_over(self, url: str, message: Message) -> tuple[Outcome, str]:
+        """What became of it, and why, without the address."""
+        try:
+            # Again: Prefect's users can write the label that this URL was in.
+            check_url(url, self._private_hosts)
+            with anyio.fail_after(ANSWER_SECONDS):
+                status = await self._post(httpx.URL(url), message)
+        except AddressRefused as error:
+            return Outcome.REFUSED, str(error)
+        except TimeoutError:
+            return Outcome.FAILED, f"no answer within {ANSWER_SECONDS:g} seconds"
+        except (httpx.HTTPError, OSError) as error:
+            return Outcome.FAILED, type(error).__name__
+        except (httpx.InvalidURL, ValueError) as error:  # a name that can be none is a UnicodeError
+            return Outcome.REFUSED, type(error).__name__
+        if 200 <= status < 300:
+            return Outcome.DELIVERED, f"answered {status}"
+        return (Outcome.REFUSED if status == httpx.codes.GONE else Outcome.FAILED), f"answered {status}"
+
+    async def _post(self, url: httpx.URL, message: Message) -> int:
+        """The status of the answer, whose body is not read."""
+        host = url.raw_host.decode()
+        port = url.port or (443 if url.scheme == "https" else 80)
+        headers = {**message.headers(self._key, datetime.now(UTC)), "Host": url.netloc.decode()}
+        addresses = await public_addresses(host, port, self._private_hosts)
+        for address in addresses:
+            request = self._client.build_request(
+                "POST",
+                url.copy_with(host=address),
+                headers=headers,
+                content=message.body,
+                # The certificate must be that of the name.
+                extensions={"sni_hostname": host},
+            )
+            try:
+                response = await self._client.send(request, stream=True)
+            except httpx.ConnectError:
+                if address == addresses[-1]:
+                    raise
+            else:
+                await response.aclose()
+                return response.status_code
+        raise OSError(f"{host} has no address")

@@ -1,0 +1,162 @@
+"""Delivers webhooks: at least once for each final state of a job, whoever set it.
+
+Nothing is kept here. Jobs that have ended are found in Prefect, those that were told of bear
+a label, and when to try again follows from when the job ended. So a replica that is started
+anew goes on where another has stopped, and of two that run, both deliver the same message.
+"""
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import anyio
+from anyio.abc import TaskGroup
+from prefect.exceptions import ObjectNotFound
+
+from api.overview import Overview
+from api.problems import ProblemError
+from api.rows import FlowRunRow
+from api.translation import job_from
+from api.webhooks.courier import Courier, Outcome
+from api.webhooks.messages import Message
+from flows.spec import Label
+
+LOOK_BACK = timedelta(days=1)
+"""How long no replica may run: a job that ended in that time is still told of."""
+
+_AGAIN = timedelta(minutes=5)
+"""How often all that may still be delivered is looked through, for what a lagging clock has hidden."""
+
+_AT_ONCE = 16
+_MOST_WAITING = 10_000
+"""Messages that wait in memory; more are found again later."""
+
+_JITTER = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class Deliveries:
+    """Runs beside the requests, from start to end of the facade."""
+
+    def __init__(
+        self,
+        overview: Overview,
+        key: bytes,
+        *,
+        retry_seconds: Sequence[float],
+        poll_seconds: float,
+        private_hosts: Sequence[str],
+        prefect_ui_url: str,
+        count: Callable[[str], None],
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`retry_seconds` count from the end of the job; `count` hears of the outcome of each try."""
+        self._overview = overview
+        self._key = key
+        self._retries = [timedelta(seconds=seconds) for seconds in sorted(retry_seconds)]
+        self._poll_seconds = poll_seconds
+        self._private_hosts = frozenset(private_hosts)
+        self._prefect_ui_url = prefect_ui_url
+        self._count = count
+        self._ssl_context = ssl_context
+        self._under_way: set[str] = set()
+        self._sending = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            try:
+                await self._run()
+            except Exception:  # noqa: BLE001 - else one defect would end all webhooks, unseen until the stop
+                _log.exception("Webhooks are started anew.")
+                await asyncio.sleep(self._poll_seconds)
+
+    async def _run(self) -> None:
+        look_back = LOOK_BACK
+        async with (
+            Courier(self._key, self._private_hosts, self._ssl_context) as courier,
+            anyio.create_task_group() as tries,
+        ):
+            while True:
+                try:
+                    await self._look_for(look_back, courier, tries)
+                    look_back = self._retries[-1] if self._retries else timedelta(0)
+                except ProblemError as error:
+                    _log.warning("Webhooks wait: %s", error.detail)
+                    await asyncio.sleep(self._poll_seconds)
+
+    async def _look_for(self, look_back: timedelta, courier: Courier, tries: TaskGroup) -> None:
+        """Finds what has ended since then and what ends now, for a while."""
+        begun = datetime.now(UTC)
+        sweep = self._overview.ended(begun - look_back)
+        while datetime.now(UTC) - begun < _AGAIN:
+            await self._start(await sweep.next(), courier, tries)
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _start(self, rows: Sequence[FlowRunRow], courier: Courier, tries: TaskGroup) -> None:
+        wanted = [row for row in rows if Label.WEBHOOK_URL in row.labels]
+        if not wanted:
+            return
+        names = {group.deployment_id: group.name for group in await self._overview.groups()}
+        for row in wanted:
+            group = names.get(row.deployment_id) if row.deployment_id else None
+            if group is None or row.end_time is None or len(self._under_way) >= _MOST_WAITING:
+                continue
+            job = job_from(row, group, self._prefect_ui_url)
+            message_id = Message.id_of(job, row.end_time)
+            if message_id not in self._under_way and not _is_settled(row, message_id):
+                self._under_way.add(message_id)
+                url = str(row.labels[Label.WEBHOOK_URL])
+                message = Message.of(job, row.end_time)
+                tries.start_soon(self._deliver, courier, row.id, url, message, row.end_time)
+
+    async def _deliver(
+        self, courier: Courier, job_id: UUID, url: str, message: Message, ended_at: datetime
+    ) -> None:
+        """Tries at once, and then at the times that are still to come."""
+        try:
+            while True:
+                async with self._sending:
+                    outcome, reason = await courier.hand_over(url, message)
+                self._count(outcome)
+                _log.info(
+                    "Webhook of job %s to %s: %s",
+                    job_id,
+                    urlsplit(url).hostname,  # the rest of it may be a secret
+                    reason,
+                    extra={"job_id": str(job_id), "webhook_id": message.id, "outcome": outcome},
+                )
+                if outcome is not Outcome.FAILED:
+                    await self._settle(job_id, message, outcome)
+                    return
+                pause = self._pause(datetime.now(UTC) - ended_at)
+                if pause is None:
+                    _log.warning("Webhook of job %s was given up.", job_id, extra={"job_id": str(job_id)})
+                    return
+                await asyncio.sleep(pause.total_seconds())
+        finally:
+            self._under_way.discard(message.id)
+
+    async def _settle(self, job_id: UUID, message: Message, outcome: Outcome) -> None:
+        label = Label.WEBHOOK_DELIVERED if outcome is Outcome.DELIVERED else Label.WEBHOOK_REFUSED
+        try:
+            await self._overview.label(job_id, {label: message.id})
+        except (ProblemError, ObjectNotFound) as error:
+            # Then it is delivered once more when a replica is started anew, with the same id.
+            _log.warning("Webhook of job %s: %s was not noted down (%s).", job_id, outcome, error)
+
+    def _pause(self, age: timedelta) -> timedelta | None:
+        """How long until the next try, none after the last one; never for all at the same time."""
+        later = next((retry for retry in self._retries if retry > age), None)
+        return None if later is None else later * random.uniform(1, 1 + _JITTER) - age
+
+
+def _is_settled(row: FlowRunRow, message_id: str) -> bool:
+    labels: Mapping[str, object] = row.labels
+    return message_id in (labels.get(Label.WEBHOOK_DELIVERED), labels.get(Label.WEBHOOK_REFUSED))

@@ -1,0 +1,82 @@
+"""What a webhook says, and how a receiver knows that it is from us: the Standard Webhooks specification.
+
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
+
+import base64
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Literal, Self
+from uuid import uuid5
+
+from pydantic import AwareDatetime, BaseModel
+
+from api.problems import FieldProblem, WebhookRefused
+from api.schemas import Job
+from api.webhooks.addresses import AddressRefused, check_url
+from flows.spec import Webhook
+
+_POINTER = "#/webhook/url"
+
+
+class WebhookBody(BaseModel):
+    """A job has reached a final status."""
+
+    type: Literal["job.completed", "job.failed", "job.cancelled"]
+    timestamp: AwareDatetime
+    data: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One final state of one job. Every try to deliver it, from every replica, has the same id and body."""
+
+    id: str
+    body: bytes
+
+    @classmethod
+    def of(cls, job: Job, ended_at: datetime) -> Self:
+        body = WebhookBody.model_validate({"type": f"job.{job.status}", "timestamp": ended_at, "data": job})
+        return cls(cls.id_of(job, ended_at), body.model_dump_json().encode())
+
+    @staticmethod
+    def id_of(job: Job, ended_at: datetime) -> str:
+        """A job that is run again ends again, and that is another message."""
+        return f"msg_{uuid5(job.id, ended_at.isoformat()).hex}"
+
+    def headers(self, key: bytes, sent_at: datetime) -> Mapping[str, str]:
+        seconds = int(sent_at.timestamp())
+        signed = f"{self.id}.{seconds}.".encode() + self.body
+        signature = base64.b64encode(hmac.digest(key, signed, sha256)).decode()
+        return {
+            "Content-Type": "application/json",
+            "webhook-id": self.id,
+            "webhook-timestamp": str(seconds),
+            "webhook-signature": f"v1,{signature}",
+        }
+
+
+def check_webhook(webhook: Webhook | None, *, can_sign: bool, private_hosts: Sequence[str]) -> None:
+    """Raises `WebhookRefused` for one that would never be delivered."""
+    if webhook is None:
+        return
+    if not can_sign:
+        raise _refused(
+            "This server sends no webhooks.",
+            "Leave it out and ask GET /jobs/{id}; or tell the operator to set JOBS_WEBHOOK_SECRET.",
+        )
+    try:
+        check_url(str(webhook.url), private_hosts)
+    except AddressRefused as error:
+        raise _refused(
+            str(error),
+            "Give an https address in the internet; an operator may allow others by "
+            "JOBS_WEBHOOK_ALLOWED_PRIVATE_HOSTS.",
+        ) from error
+
+
+def _refused(detail: str, resolution: str) -> WebhookRefused:
+    return WebhookRefused(detail, resolution, [FieldProblem(pointer=_POINTER, message=detail)])

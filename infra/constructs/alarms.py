@@ -1,0 +1,140 @@
+"""Who hears of trouble: one topic, and alarms that each mean something to do."""
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_elasticloadbalancingv2 as elb
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_rds as rds
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+_MINUTE = Duration.minutes(1)
+_FIVE_MINUTES = Duration.minutes(5)
+_IGNORE = cloudwatch.TreatMissingData.NOT_BREACHING
+_ALARM = cloudwatch.TreatMissingData.BREACHING
+
+
+class Alarms(Construct):
+    """Every alarm is told by e-mail, and so is its end; AWS asks the reader to confirm the address once."""
+
+    def __init__(self, scope: Construct, id: str, *, email: str) -> None:
+        super().__init__(scope, id)
+        self.topic = sns.Topic(self, "Topic", enforce_ssl=True)
+        self.topic.add_subscription(subscriptions.EmailSubscription(email))
+        # A topic with a policy of its own has lost the one that lets CloudWatch in.
+        self.topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                actions=["sns:Publish"],
+                resources=[self.topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}},
+            )
+        )
+
+    def watch_crash_detection(self, queue: sqs.IQueue, dead_letters: sqs.IQueue) -> None:
+        self._alarm(
+            "DeadLetters",
+            dead_letters.metric_approximate_number_of_messages_visible(period=_MINUTE, statistic="Maximum"),
+            above=0,
+            means="An event of a task could not be handled: read the worker's log, then redrive the queue.",
+        )
+        self._alarm(
+            "CrashDetectionWaits",
+            queue.metric_approximate_age_of_oldest_message(period=_MINUTE, statistic="Maximum"),
+            above=300,
+            means="Nobody reads that tasks ended: look at the worker.",
+        )
+
+    def watch_facade(
+        self, balancer: elb.ApplicationLoadBalancer, targets: elb.ApplicationTargetGroup
+    ) -> None:
+        self._alarm(
+            "FacadeFails",
+            targets.metrics.http_code_target(
+                elb.HttpCodeTarget.TARGET_5XX_COUNT, period=_FIVE_MINUTES, statistic="Sum"
+            ),
+            above=10,
+            means="The facade answers with 5xx: read its log, and Prefect's.",
+        )
+        self._alarm(
+            "BalancerFails",
+            balancer.metrics.http_code_elb(
+                elb.HttpCodeElb.ELB_5XX_COUNT, period=_FIVE_MINUTES, statistic="Sum"
+            ),
+            above=10,
+            means="The load balancer reaches no facade.",
+        )
+        self._alarm(
+            "FacadeUnhealthy",
+            targets.metrics.unhealthy_host_count(period=_MINUTE, statistic="Maximum"),
+            above=0,
+            periods=5,
+            means="A facade does not answer /livez.",
+        )
+
+    def watch_service(self, name: str, service: ecs.FargateService) -> None:
+        """A service without a task reports nothing: each task sends one sample a minute."""
+        self._alarm(
+            f"{name}Down",
+            service.metric_cpu_utilization(period=_MINUTE, statistic="SampleCount"),
+            below=1,
+            periods=5,
+            missing=_ALARM,
+            means=f"No task of {name.lower()} runs: read its log and the events of its service.",
+        )
+
+    def watch_aurora(self, cluster: rds.DatabaseCluster) -> None:
+        self._alarm(
+            "DatabaseCapacity",
+            cluster.metric("ACUUtilization", period=_FIVE_MINUTES, statistic="Average"),
+            above=90,
+            periods=3,
+            means="The database is at its largest: raise database.max_capacity.",
+        )
+
+    def watch_instance(self, instance: rds.DatabaseInstance) -> None:
+        self._alarm(
+            "DatabaseCpu",
+            instance.metric_cpu_utilization(period=_FIVE_MINUTES, statistic="Average"),
+            above=80,
+            periods=3,
+            means="The database is busy: give it a larger instance_type.",
+        )
+        self._alarm(
+            "DatabaseDisk",
+            instance.metric_free_storage_space(period=_FIVE_MINUTES, statistic="Minimum"),
+            below=2 << 30,
+            means="The database has less than 2 GiB of disk left.",
+        )
+
+    def _alarm(
+        self,
+        id: str,
+        metric: cloudwatch.IMetric,
+        *,
+        means: str,
+        above: float | None = None,
+        below: float | None = None,
+        periods: int = 1,
+        missing: cloudwatch.TreatMissingData = _IGNORE,
+    ) -> None:
+        alarm = cloudwatch.Alarm(
+            self,
+            id,
+            metric=metric,
+            alarm_description=means,
+            threshold=above if above is not None else below,
+            comparison_operator=(
+                cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD
+                if above is not None
+                else cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
+            ),
+            evaluation_periods=periods,
+            treat_missing_data=missing,
+        )
+        alarm.add_alarm_action(actions.SnsAction(self.topic))
+        alarm.add_ok_action(actions.SnsAction(self.topic))

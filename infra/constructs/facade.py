@@ -1,0 +1,63 @@
+"""The jobs API: stateless, as many tasks as wanted. `door` says who reaches it."""
+
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from infra.constructs.door import IDLE_SECONDS
+from infra.constructs.service import JOBS_HOME, PREFECT_PORT, Ground, PrefectAccess, Service
+from infra.constructs.storage import Storage
+
+PORT = 8000
+
+
+class Facade(Construct):
+    """`tokens` holds what `python -m api tokens` writes; without `webhooks` no webhooks are sent."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        ground: Ground,
+        prefect: PrefectAccess,
+        storage: Storage,
+        tokens: secretsmanager.ISecret,
+        webhooks: secretsmanager.ISecret | None,
+        retention_days: int | None,
+        replicas: int,
+        cpu: int,
+        memory_mib: int,
+    ) -> None:
+        super().__init__(scope, id)
+        self.task = Service(self, "Api", ground=ground, cpu=cpu, memory_mib=memory_mib)
+        environment = {
+            **prefect.environment,
+            "JOBS_API_HOST": "0.0.0.0",
+            "JOBS_API_PORT": str(PORT),
+            "JOBS_STORAGE_URL": storage.url,
+            "JOBS_HOME": JOBS_HOME,
+            "JOBS_MACHINES": "fargate",
+            "JOBS_LOG_FORMAT": "json",
+            # Else the load balancer asks on connections that the facade is closing, and answers 502.
+            "JOBS_KEEP_ALIVE_SECONDS": str(IDLE_SECONDS + 10),
+            # Whom uvicorn believes which scheme and client a request had: the load balancer.
+            "FORWARDED_ALLOW_IPS": ground.vpc.vpc_cidr_block,
+        }
+        if retention_days is not None:
+            environment["JOBS_RETENTION_DAYS"] = str(retention_days)
+        secrets = {**prefect.secrets, "JOBS_TOKENS": ecs.Secret.from_secrets_manager(tokens)}
+        if webhooks is not None:
+            secrets["JOBS_WEBHOOK_SECRET"] = ecs.Secret.from_secrets_manager(webhooks)
+        self.task.add_container(
+            "api",
+            ["python", "-m", "api"],
+            environment=environment,
+            secrets=secrets,
+            port=PORT,
+            health=f"http://127.0.0.1:{PORT}/livez",
+        )
+        self.service = self.task.run(replicas=replicas, one_at_a_time=False)
+        self.service.connections.allow_to(prefect.connections, ec2.Port.tcp(PREFECT_PORT), "Facade")
+        storage.grant_use(self.task.definition.task_role)

@@ -1,0 +1,46 @@
+"""The task in which a job runs: made here once, so that no job registers a revision."""
+
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from infra.constructs.service import JOBS_HOME, PREFECT_PORT, Ground, PrefectAccess, Task
+from infra.constructs.storage import Storage
+
+CONTAINER = "job"
+"""The worker's overrides name it."""
+
+
+class Jobs(Construct):
+    """RunTask says size, disk and command; this says image, role, secrets and log."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        ground: Ground,
+        prefect: PrefectAccess,
+        storage: Storage,
+        disk_gib: int | None,
+    ) -> None:
+        super().__init__(scope, id)
+        self.family = f"{ground.name}-job"
+        self.task = Task(
+            self,
+            "Job",
+            ground=ground,
+            cpu=1024,
+            memory_mib=2048,
+            disk_gib=disk_gib,
+            family=self.family,
+        )
+        self.task.add_container(
+            CONTAINER,
+            ["prefect", "flow-run", "execute"],
+            environment={**prefect.environment, "JOBS_STORAGE_URL": storage.url, "JOBS_HOME": JOBS_HOME},
+            secrets=prefect.secrets,
+        )
+        group = self.task.security_group
+        group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(80), "What workflows download")
+        group.connections.allow_to(prefect.connections, ec2.Port.tcp(PREFECT_PORT), "Jobs")
+        storage.grant_use(self.task.definition.task_role)

@@ -1,0 +1,98 @@
+"""The Prefect server: inside the VPC only, behind a password that nobody chose."""
+
+from aws_cdk import Duration
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_servicediscovery as servicediscovery
+from constructs import Construct
+
+from infra.constructs.database import DatabaseEndpoint
+from infra.constructs.reasons import acknowledge, explain_wildcard
+from infra.constructs.service import PREFECT_PORT, Ground, PrefectAccess, Service
+
+TUNING = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+}
+"""As `deployments.local` has it, with the reasons; a test compares both."""
+
+
+class PrefectServer(Construct):
+    """One server with its services in one task, found by a name in the VPC's own DNS.
+
+    One, because its events go through its memory. It speaks plain HTTP: its security group lets
+    in the service's own tasks and nobody else.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        *,
+        ground: Ground,
+        database: DatabaseEndpoint,
+        cpu: int,
+        memory_mib: int,
+        may_be_entered: bool,
+    ) -> None:
+        super().__init__(scope, id)
+        auth = secretsmanager.Secret(
+            self,
+            "Auth",
+            description="PREFECT_API_AUTH_STRING of all that speaks to the Prefect server",
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                password_length=48, exclude_punctuation=True
+            ),
+        )
+        acknowledge(auth, "AwsSolutions-SMG4", "Running tasks keep the one that they started with.")
+        self.task = Service(self, "Server", ground=ground, cpu=cpu, memory_mib=memory_mib)
+        self.task.add_container(
+            "server",
+            ["prefect", "server", "start", "--host", "0.0.0.0", "--port", str(PREFECT_PORT)],
+            port=PREFECT_PORT,
+            health=f"http://127.0.0.1:{PREFECT_PORT}/api/health",
+            environment={
+                **TUNING,
+                # Without the driver, Prefect ignores the parts and takes SQLite.
+                "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
+                "PREFECT_SERVER_DATABASE_HOST": database.host,
+                "PREFECT_SERVER_DATABASE_PORT": str(database.port),
+                "PREFECT_SERVER_DATABASE_NAME": database.name,
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_UI_API_URL": f"http://127.0.0.1:{PREFECT_PORT}/api",
+            },
+            secrets={
+                "PREFECT_SERVER_DATABASE_USER": ecs.Secret.from_secrets_manager(database.secret, "username"),
+                "PREFECT_SERVER_DATABASE_PASSWORD": ecs.Secret.from_secrets_manager(
+                    database.secret, "password"
+                ),
+                "PREFECT_SERVER_API_AUTH_STRING": ecs.Secret.from_secrets_manager(auth),
+            },
+        )
+        self.service = self.task.run(replicas=1, one_at_a_time=True, may_be_entered=may_be_entered)
+        if may_be_entered:
+            explain_wildcard(
+                self.task.definition.task_role,
+                "*",
+                "ECS Exec, which the settings ask for, speaks to Session Manager, which knows no resources.",
+            )
+        # The database's rule belongs to this stack: the database need not know who comes.
+        self.service.connections.allow_to(database.connections, ec2.Port.tcp(database.port), "Prefect server")
+        self.access = PrefectAccess(self._name(ground), auth, self.service.connections)
+
+    def _name(self, ground: Ground) -> str:
+        namespace = servicediscovery.PrivateDnsNamespace(
+            self, "Namespace", vpc=ground.vpc, name=f"{ground.name}.internal"
+        )
+        self.service.enable_cloud_map(
+            cloud_map_namespace=namespace,
+            name="server",
+            dns_record_type=servicediscovery.DnsRecordType.A,
+            dns_ttl=Duration.seconds(10),
+        )
+        return f"http://server.{ground.name}.internal:{PREFECT_PORT}/api"

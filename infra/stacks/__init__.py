@@ -1,0 +1,1 @@
+"""Stacks compose constructs by the settings, and grant; what changes together is deployed together."""

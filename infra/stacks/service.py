@@ -1,0 +1,167 @@
+"""What runs: the Prefect server, the facade, the worker, and the task of the jobs."""
+
+from typing import Any
+
+from aws_cdk import CfnOutput, IgnoreMode, Stack
+from aws_cdk import aws_certificatemanager as acm
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_route53 as route53
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from infra.constructs.cluster import given_cluster, new_cluster
+from infra.constructs.crash_detection import CrashDetection
+from infra.constructs.database import DatabaseEndpoint
+from infra.constructs.door import Door
+from infra.constructs.facade import Facade
+from infra.constructs.jobs import Jobs
+from infra.constructs.prefect_server import PrefectServer
+from infra.constructs.service import Ground
+from infra.constructs.storage import Storage
+from infra.constructs.worker import Worker
+from infra.settings import BuiltImage, ExistingCluster, PushedImage, Settings
+
+
+class ServiceStack(Stack):
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        settings: Settings,
+        *,
+        vpc: ec2.IVpc,
+        access_logs: s3.IBucket,
+        repository: ecr.IRepository,
+        storage: Storage,
+        database: DatabaseEndpoint,
+        **options: Any,
+    ) -> None:
+        super().__init__(scope, id, **options)
+        self._settings = settings
+        ground = Ground(
+            name=settings.name,
+            vpc=vpc,
+            cluster=self._cluster(vpc),
+            cluster_name=settings.cluster_name,
+            image=self._image(repository),
+            log_days=settings.watch.log_days,
+        )
+        self.server = PrefectServer(
+            self,
+            "Prefect",
+            ground=ground,
+            database=database,
+            may_be_entered=settings.server.may_be_entered,
+            **dict(settings.server.size),
+        )
+        prefect = self.server.access
+        jobs = Jobs(
+            self,
+            "Jobs",
+            ground=ground,
+            prefect=prefect,
+            storage=storage,
+            disk_gib=settings.jobs.disk_gib,
+        )
+        self.crash_detection = CrashDetection(
+            self,
+            "CrashDetection",
+            name=settings.name,
+            cluster_arn=ground.cluster.cluster_arn,
+            family=jobs.family,
+        )
+        self.worker = Worker(
+            self,
+            "Worker",
+            ground=ground,
+            prefect=prefect,
+            jobs=jobs,
+            crash_detection=self.crash_detection,
+            reconcile_seconds=settings.worker.reconcile_seconds,
+            **dict(settings.worker.size),
+        )
+        facade, webhooks = settings.facade, None
+        if facade.webhook_secret_arn is not None:
+            webhooks = secretsmanager.Secret.from_secret_complete_arn(
+                self, "Webhooks", facade.webhook_secret_arn
+            )
+        self.facade = Facade(
+            self,
+            "Facade",
+            ground=ground,
+            prefect=prefect,
+            storage=storage,
+            tokens=secretsmanager.Secret.from_secret_complete_arn(self, "Tokens", facade.tokens_secret_arn),
+            webhooks=webhooks,
+            retention_days=facade.retention_days,
+            replicas=facade.replicas,
+            **dict(facade.size),
+        )
+        self.door = self._door(vpc, access_logs)
+        # A deployment of either counts as well only when there is a server to speak to.
+        for service in (self.worker.service, self.facade.service):
+            service.node.add_dependency(self.server.service)
+        CfnOutput(self, "Url", value=f"https://{settings.facade.domain_name}")
+        CfnOutput(self, "BalancerName", value=self.door.balancer.load_balancer_dns_name)
+
+    def _cluster(self, vpc: ec2.IVpc) -> ecs.ICluster:
+        cluster = self._settings.cluster
+        if isinstance(cluster, ExistingCluster):
+            return given_cluster(self, "Cluster", vpc=vpc, name=self._settings.cluster_name)
+        return new_cluster(
+            self,
+            "Cluster",
+            vpc=vpc,
+            name=self._settings.cluster_name,
+            container_insights=cluster.container_insights,
+        )
+
+    def _image(self, repository: ecr.IRepository) -> ecs.ContainerImage:
+        image = self._settings.image
+        if isinstance(image, BuiltImage):
+            return ecs.ContainerImage.from_asset(
+                str(image.context),
+                file=image.dockerfile,
+                platform=ecr_assets.Platform.LINUX_AMD64,
+                ignore_mode=IgnoreMode.DOCKER,
+            )
+        if isinstance(image, PushedImage):
+            return ecs.ContainerImage.from_ecr_repository(repository, image.digest)
+        return ecs.ContainerImage.from_registry(image.uri)
+
+    def _door(self, vpc: ec2.IVpc, access_logs: s3.IBucket) -> Door:
+        facade = self._settings.facade
+        zone = None
+        if facade.hosted_zone_id is not None and facade.hosted_zone_name is not None:
+            zone = route53.HostedZone.from_hosted_zone_attributes(
+                self, "Zone", hosted_zone_id=facade.hosted_zone_id, zone_name=facade.hosted_zone_name
+            )
+        door = Door(
+            self,
+            "Door",
+            vpc=vpc,
+            service=self.facade.service,
+            certificate=self._certificate(zone),
+            allowed_cidrs=facade.allowed_cidrs,
+            internal=facade.internal,
+            access_logs=access_logs,
+            protect=self._settings.protect_data,
+        )
+        if zone is not None:
+            door.name(zone, facade.domain_name)
+        return door
+
+    def _certificate(self, zone: route53.IHostedZone | None) -> acm.ICertificate:
+        facade = self._settings.facade
+        if facade.certificate_arn is not None:
+            return acm.Certificate.from_certificate_arn(self, "Certificate", facade.certificate_arn)
+        return acm.Certificate(
+            self,
+            "Certificate",
+            domain_name=facade.domain_name,
+            validation=acm.CertificateValidation.from_dns(zone),
+        )

@@ -1,0 +1,38 @@
+"""Who hears of trouble, and of cost."""
+
+from typing import Any
+
+from aws_cdk import Stack
+from constructs import Construct
+
+from infra.constructs.alarms import Alarms
+from infra.constructs.budget import Budget
+from infra.settings import Settings
+from infra.stacks.data import DataStack
+from infra.stacks.service import ServiceStack
+
+
+class WatchStack(Stack):
+    def __init__(
+        self,
+        scope: Construct,
+        id: str,
+        settings: Settings,
+        *,
+        data: DataStack,
+        service: ServiceStack,
+        **options: Any,
+    ) -> None:
+        super().__init__(scope, id, **options)
+        watch = settings.watch
+        alarms = Alarms(self, "Alarms", email=watch.email)
+        alarms.watch_crash_detection(service.crash_detection.queue, service.crash_detection.dead_letters)
+        alarms.watch_facade(service.door.balancer, service.door.targets)
+        alarms.watch_service("Server", service.server.service)
+        alarms.watch_service("Facade", service.facade.service)
+        alarms.watch_service("Worker", service.worker.service)
+        if data.cluster is not None:
+            alarms.watch_aurora(data.cluster)
+        if data.instance is not None:
+            alarms.watch_instance(data.instance)
+        Budget(self, "Budget", name=settings.name, monthly_usd=watch.monthly_budget_usd, email=watch.email)

@@ -1,0 +1,101 @@
+"""What is asked, in order: each exchange may use what an earlier one kept."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A command, and what a reader should know of it."""
+
+    command: str
+    text: str = ""
+    keeps: tuple[str, str] | None = None
+    """A variable for later commands, and the expression of `answer` that it gets."""
+
+
+_JSON = "-H 'Content-Type: application/json'"
+_WES = "localhost:8000/ga4gh/wes/v1"
+_JOB = ("JOB", "answer['id']")
+
+SECTIONS = {
+    "Send a workflow": [
+        Exchange("tar -czf variants.tgz -C variants . && curl -T variants.tgz localhost:8000/bundles",
+                 keeps=("BUNDLE", "answer['bundle']")),
+    ],
+    "Submit a job": [
+        Exchange(
+            f"curl -i localhost:8000/jobs {_JSON} -H 'Idempotency-Key: run-1' "
+            """-d '{"name": "run-1", "workflow": {"bundle": "'$BUNDLE'"}, "cores": 2, """
+            """"tags": {"project": "x"}, "options": {"report": true}}'""",
+            keeps=_JOB,
+        ),
+        Exchange(
+            f"curl localhost:8000/jobs {_JSON} "
+            """-d '{"workflow": {"bundle": "'$BUNDLE'"}, "cores": 0}'""",
+            "What can't be is refused, with the field and what to do:",
+        ),
+    ],
+    "Follow it": [
+        Exchange("curl -N --max-time 6 localhost:8000/jobs/events || true",
+                 "All jobs, as server-sent events; with `Last-Event-ID` what was missed comes first:"),
+        Exchange("curl -N localhost:8000/jobs/$JOB/events | tail -9",
+                 "One job, from its beginning until it has ended; the end of that:"),
+        Exchange("curl -i localhost:8000/jobs/$JOB?wait=30",
+                 "One answer; `wait` holds it back until the job changes, or has ended:"),
+    ],
+    "List jobs": [
+        Exchange("curl 'localhost:8000/jobs?status=completed&tag=project:x&limit=1'"),
+    ],
+    "See its rule jobs": [
+        Exchange("curl 'localhost:8000/jobs/$JOB/tasks?rule=map_reads&limit=1'".replace("'", '"'),
+                 keeps=("TASK", "answer['items'][0]['id']")),
+        Exchange("curl localhost:8000/jobs/$JOB/tasks/$TASK"),
+        Exchange('curl "localhost:8000/jobs/$JOB/tasks/$TASK/logs?limit=3"'),
+    ],
+    "Read its log": [
+        Exchange('curl "localhost:8000/jobs/$JOB/logs?limit=2"'),
+    ],
+    "Take its outputs": [
+        Exchange('curl "localhost:8000/jobs/$JOB/outputs?limit=2"'),
+        Exchange("curl -i -r 0-63 localhost:8000/jobs/$JOB/outputs/results/summary.md",
+                 "Downloads know ranges:"),
+    ],
+    "See what ran": [
+        Exchange("curl -i localhost:8000/jobs/$JOB/graph.svg"),
+        Exchange("curl -OJ localhost:8000/jobs/$JOB/ro-crate && unzip -l *.crate.zip"),
+    ],
+    "Cancel, resume, remove": [
+        Exchange(
+            f"curl localhost:8000/jobs {_JSON} "
+            """-d '{"workflow": {"path": "'$PWD'/sleeper"}, "config": {"seconds": 30}}'""",
+            keeps=_JOB,
+        ),
+        Exchange("curl -i -X POST localhost:8000/jobs/$JOB/cancel"),
+        Exchange("curl -N localhost:8000/jobs/$JOB/events | tail -4"),
+        Exchange("curl -i -X POST localhost:8000/jobs/$JOB/resume",
+                 "Another job goes on in the same directory:", keeps=("RESUMED", "answer['id']")),
+        Exchange("curl -X POST localhost:8000/jobs/$RESUMED/cancel"),
+        Exchange("curl -N localhost:8000/jobs/$RESUMED/events | tail -4"),
+        Exchange("curl -i -X DELETE localhost:8000/jobs/$RESUMED"),
+    ],
+    "Operate the service": [
+        Exchange("curl localhost:8000/livez"),
+        Exchange("curl localhost:8000/readyz"),
+        Exchange("curl localhost:8000/metrics | grep -v '^#' | grep jobs_ | head -8"),
+    ],
+    "GA4GH WES": [
+        Exchange(f"curl {_WES}/service-info"),
+        Exchange(
+            f"curl {_WES}/runs -F workflow_type=SMK -F workflow_type_version=1.0 -F workflow_url=Snakefile "
+            """-F 'workflow_params={"seconds": 1}' -F 'workflow_attachment=@sleeper/Snakefile'""",
+            keeps=("RUN", "answer['run_id']"),
+        ),
+        Exchange(f"curl {_WES}/runs/$RUN/status"),
+        Exchange(f"sleep 12 && curl {_WES}/runs/$RUN"),
+        Exchange(f'curl "{_WES}/runs?page_size=1"'),
+        Exchange(f'curl "{_WES}/runs/$RUN/tasks?page_size=1"',
+                 keeps=("TASK", "answer['task_logs'][0]['id']")),
+        Exchange(f"curl {_WES}/runs/$RUN/tasks/$TASK"),
+        Exchange(f"curl -X POST {_WES}/runs/$RUN/cancel"),
+    ],
+}  # fmt: skip
