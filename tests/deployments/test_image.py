@@ -117,6 +117,14 @@ def test_nobody_is_root_in_it_and_nothing_is_in_it_that_does_not_run(container: 
     ]
 
 
+def test_byte_code_is_bound_to_its_source_and_holds_at_any_time(container: Container) -> None:
+    flags = container.output(
+        *("python", "-c"),
+        "import pathlib; print({path.read_bytes()[4] for path in pathlib.Path('/').glob('venv/lib/**/*.pyc')})",
+    )
+    assert flags == "{1}", "unchecked hash-based, as PEP 552 has it"
+
+
 def test_its_containers_are_the_service(container: Container, tmp_path: Path) -> None:
     api_port, prefect_port = map(str, free_ports(2))
     prefect_url = f"http://127.0.0.1:{prefect_port}/api"
