@@ -6,6 +6,8 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 CHROMIUM := /usr/bin/chromium
 CDK := infra/node_modules/.installed
+# Their jobs must start and end within seconds, so they have the machine for themselves.
+SERVICE := tests/fundamentals tests/service tests/ecs
 SETTINGS ?= $(firstword $(wildcard infra/settings.toml) infra/settings.example.toml)
 
 .DEFAULT_GOAL := help
@@ -21,7 +23,9 @@ up: env ## Start everything and stay until Ctrl-C.
 	@$(RUN) -m deployments up
 
 test: check browser cdk ## Run the whole test suite, the quick checks first.
-	$(RUN) -m pytest --ignore=tests/house
+	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
+		$(addprefix --ignore=,tests/house $(SERVICE))
+	$(RUN) -m pytest $(SERVICE)
 
 check: env ## Lint, check types and the house's own rules: under a minute.
 	$(RUN) -m ruff check .
