@@ -57,7 +57,8 @@ _NAME_DIRECTORY = "Name the directory of the workflow."
 _MAKE_READABLE = "Make the workflow's directory readable for the service."
 _CHUNK_BYTES = 1 << 20
 _LONGEST_SNAKEFILE = 1 << 20
-_ASKING_SECONDS = 0.5
+_LEAVING_SECONDS = 10.0
+"""A process lives on for a moment when its job has ended already; and who asks for a holder locks, too."""
 
 
 class StageError(Exception):
@@ -285,16 +286,15 @@ class Workspace:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         # Never closed: the kernel lets go of the lock when the process is gone.
         descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + _ASKING_SECONDS
+        deadline = time.monotonic() + _LEAVING_SECONDS
         while not _flock(descriptor):
-            # Who asks for the holder has the lock for a moment.
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise StageError(
                     f"another process runs in {lock_file.parent}",
                     "Wait until that job has ended, or cancel it.",
                 )
-            time.sleep(0.01)
+            time.sleep(0.02)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         self._held.add(lock_file)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,8 +85,9 @@ def test_a_directory_that_nobody_has_held_has_no_holder(workspace: Workspace) ->
 
 
 def test_a_directory_that_another_process_holds_is_refused_until_that_is_gone_however_it_goes(
-    workspace: Workspace, tmp_path: Path
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flows.workspace._LEAVING_SECONDS", 0.5)
     with another_holder(tmp_path) as pid:
         assert workspace.holder() == pid
         with pytest.raises(StageError, match="another process runs in"):
@@ -94,6 +96,13 @@ def test_a_directory_that_another_process_holds_is_refused_until_that_is_gone_ho
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: workspace.holder() == 0, "the lock is free")
     workspace.lock()
+    assert workspace.holder() == os.getpid()
+
+
+def test_a_process_whose_job_has_ended_is_waited_for(workspace: Workspace, tmp_path: Path) -> None:
+    with another_holder(tmp_path) as pid:
+        threading.Timer(1, os.kill, (pid, signal.SIGTERM)).start()
+        workspace.lock()
     assert workspace.holder() == os.getpid()
 
 
