@@ -164,8 +164,14 @@ class Recorder:
         return messages or self._attempt_logs.take()
 
     def _show_progress(self) -> None:
-        """Tell clients how many rule jobs the server has recorded."""
-        done = self._prefect.count_completed() if self.mirror.told_completed() else 0
+        """Tell clients how many rule jobs the server has recorded.
+
+        It is asked only while it may not have recorded all that it was told: a job that waits for a
+        long rule must cost it nothing.
+        """
+        told, done = self.mirror.told_completed(), self._shown_progress.done
+        if done != told:
+            done = self._prefect.count_completed() if told else 0
         progress = Progress(done=done, total=self.mirror.total())
         if progress != self._shown_progress:
             self._prefect.label({Label.PROGRESS_DONE: progress.done, Label.PROGRESS_TOTAL: progress.total})
