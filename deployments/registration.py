@@ -96,5 +96,4 @@ async def _register_work_pool(client: PrefectClient, work_pool: str) -> None:
         await client.create_work_pool(
             WorkPoolCreate(name=work_pool, type=work_pool, base_job_template=template)
         )
-    if work_pool == ECS:
-        await client.update_work_pool(work_pool, WorkPoolUpdate(base_job_template=template))
+    await client.update_work_pool(work_pool, WorkPoolUpdate(base_job_template=template))

@@ -1,6 +1,8 @@
 """Jobs are forked from one warm process, and nothing of one job reaches another."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -51,6 +53,28 @@ def test_modules_variables_prefixes_handlers_and_files_of_one_job_stay_its_own(
         assert seen == f"{name} nothing {signal.SIG_DFL:d} {prefix}"
         # Input, output, error, and the directory that `ls` lists.
         assert int(descriptors) == 4
+
+
+def test_a_job_variable_sets_the_environment_of_its_job_alone(
+    stack: LocalStack, jobs: JobsClient, tmp_path: Path
+) -> None:
+    (tmp_path / "Snakefile").write_text(
+        "rule a:\n    output: 'a.txt'\n    shell: 'echo ${{GREETING:-none}} > {output}'\n"
+    )
+    prefect = [sys.executable, "-m", "prefect"]
+    submit = ["deployment", "run", "snakemake-job/default", "-p", f'workflow={{"path": "{tmp_path}"}}']
+
+    for tag, greeting in (("with", ["--job-variable", 'env={"GREETING": "hello"}']), ("without", [])):
+        subprocess.run(
+            [*prefect, *submit, *greeting, "--tag", f"greeting:{tag}"], env=stack.environment, check=True
+        )
+
+    said = {}
+    for tag in ("with", "without"):
+        job = next(iter(jobs.items("/jobs", tag=f"greeting:{tag}")))
+        jobs.wait(job["id"], "completed")
+        said[tag] = jobs.http.get(f"/jobs/{job['id']}/outputs/a.txt").text.strip()
+    assert said == {"with": "hello", "without": "none"}
 
 
 def test_the_memory_of_idle_processes_is_shared(stack: LocalStack) -> None:
