@@ -28,21 +28,6 @@ _WORKER_STOP_SECONDS = 30.0
 _SERVER_STOP_SECONDS = 10.0
 _POSTGRES_ATTEMPTS = 4
 
-SERVER_TUNING = {
-    # Task-run states and events arrive in bursts of thousands: recorded in batches of 200, two
-    # states of a rule job cost the server 4.8 ms of CPU.
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
-    # Whole seconds only: the server rounds down, and 0 makes its recorder spin on a whole core.
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
-    # A job that waits for its turn in a full group is not late; telling so would cost each waiting
-    # job a change of state.
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-}
-
 
 class LocalStack:
     """Runs from `start` to `stop`; as a context, from one end to the other."""
@@ -154,20 +139,11 @@ class LocalStack:
     def _start_server(self, database_url: str) -> None:
         environment = {
             **self.environment,
-            **SERVER_TUNING,
             "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
             "PREFECT_UI_API_URL": f"{self.settings.prefect_url}/api",
         }
-        command = [
-            "-m",
-            "prefect",
-            "server",
-            "start",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(self.settings.prefect_port),
-        ]
+        port = str(self.settings.prefect_port)
+        command = ["-m", "deployments.server", "--host", "127.0.0.1", "--port", port]
         self.server = self._start_process("prefect-server", command, _SERVER_STOP_SECONDS, environment)
         self._wait_until(
             lambda: _answers(f"{self.settings.prefect_url}/api/health"), "the Prefect server answers"

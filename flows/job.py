@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import flow
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Crashed, Failed
@@ -91,15 +91,11 @@ def snakemake_job(
         options=options,
         mock=mock,
     )
-    flow_run = _flow_run()
+    flow_run, client = _flow_run()
     job_id = flow_run.id
     resumes = flow_run.labels.get(Label.RESUMES)
     workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None)
-    with (
-        termination.by_sigterm(),
-        get_client(sync_client=True) as client,
-        Recorder(client, job_id) as recorder,
-    ):
+    with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
             error = _run(spec, workspace, recorder, client)
         except RecordError as failure:
@@ -254,8 +250,9 @@ def _final_state(
     return state_of_kind(message=error.headline)
 
 
-def _flow_run() -> FlowRun:
+def _flow_run() -> tuple[FlowRun, SyncPrefectClient]:
+    """This flow run, and the client that Prefect's engine speaks to the server with."""
     context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
+    if context is None or context.flow_run is None or not isinstance(context.client, SyncPrefectClient):
         raise RuntimeError(f"{FLOW_NAME} runs as a Prefect flow only")
-    return context.flow_run
+    return context.flow_run, context.client

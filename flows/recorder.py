@@ -31,6 +31,8 @@ from flows.spec import Label
 from flows.task_runs import JsonObject, log_entry
 
 TICK_SECONDS = 0.25
+FIRST_LOOK_SECONDS = 0.04
+"""Closing looks soon whether all is recorded, then ever more rarely: small jobs would wait for it."""
 BATCH = 200
 """State changes per request; also the most rows that Prefect gives per read."""
 UNCONFIRMED_LIMIT = 1_000
@@ -89,10 +91,11 @@ class Recorder:
         self.mirror.close(ending, time.time())
         deadline = time.monotonic() + PATIENCE_SECONDS
         last_recorded, last_news = -1, time.monotonic()
+        pause = FIRST_LOOK_SECONDS
         while True:
             if time.monotonic() > deadline:
                 raise RecordError(f"Prefect has recorded {last_recorded} of {len(self.mirror)} rule jobs.")
-            is_flushed = self._try(self._tick)
+            is_flushed = self._try(self._tell)
             recorded = self._try(self._prefect.count_final) if is_flushed else None
             if recorded is None:
                 time.sleep(1)
@@ -104,7 +107,8 @@ class Recorder:
             elif time.monotonic() - last_news > RESEND_AFTER_SECONDS:
                 self._send_lost_again()
                 last_news = time.monotonic()
-            time.sleep(TICK_SECONDS / 2)
+            time.sleep(pause)
+            pause = min(pause * 1.3, TICK_SECONDS)
         self._try(self._show_progress)
 
     def __enter__(self) -> Self:
@@ -124,12 +128,16 @@ class Recorder:
             pause = TICK_SECONDS if self._try(self._tick) else min(pause * 2, 10.0)
 
     def _tick(self) -> bool:
-        """One round of telling. True, to tell it from one that `_try` has ended."""
-        self._send_logs()
-        self._send_changes()
+        self._tell()
         if time.monotonic() >= self._next_progress:
             self._show_progress()
             self._next_progress = time.monotonic() + PROGRESS_SECONDS
+        return True
+
+    def _tell(self) -> bool:
+        """Send what there is. True, to tell it from a round that `_try` has ended."""
+        self._send_changes()
+        self._send_logs()
         return True
 
     def _send_changes(self) -> None:
@@ -161,7 +169,7 @@ class Recorder:
 
     def _next_logs(self) -> list[JsonObject]:
         messages = [self._messages.popleft() for _ in range(min(BATCH, len(self._messages)))]
-        return messages or self._attempt_logs.take()
+        return messages + self._attempt_logs.take()
 
     def _show_progress(self) -> None:
         """Tell clients how many rule jobs the server has recorded.

@@ -45,6 +45,7 @@ from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
@@ -193,6 +194,9 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         finally:
             if claim := self._claims.get(flow_run.id):
                 claim.set()
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Tell nothing: a fork takes less time than telling of it costs the server."""
 
     async def _submit_run_and_capture_errors(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
@@ -358,6 +362,8 @@ class Zygote:
                 [sys.executable, "-m", "flows.zygote", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 cwd=Path(__file__).parent.parent,
+                # Also what a profile says: flow processes get it, and inherit what they need not read.
+                env={**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)},
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         if not await reader.readline():

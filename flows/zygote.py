@@ -16,27 +16,38 @@ time, `Exited`.
 """
 
 import contextlib
+import gc
 import json
+import logging
 import os
 import select
 import signal
 import socket
+import ssl
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 from uuid import UUID
 
+import httpx
 import psutil
-from prefect.context import root_settings_context
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import SettingsContext, SyncClientContext, root_settings_context
 from prefect.engine import handle_engine_signals
-from prefect.flow_engine import load_flow_run, run_flow
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_URL
 
 from flows import termination
 from flows.engines import WARM_KEEPER_VARIABLE
 from flows.inside.driver import preload
 from flows.inside.keeper import alarm_on_child_exit, keep
 from flows.job import snakemake_job
+
+_PATIENCE_SECONDS = 120.0
+"""How long a flow process waits for a Prefect server that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +75,33 @@ class Exited:
     """Negative: the signal that ended it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """Prefect's settings, which take 70 ms to read, and the variables that they were read from."""
+
+    variables: Mapping[str, str]
+    settings: SettingsContext
+
+    def context(self) -> SettingsContext:
+        """The settings for a job, read anew if its environment says something else."""
+        known = _prefect_variables(os.environ) == self.variables
+        root = self.settings if known else root_settings_context()
+        # The worker has compared versions, and sees at once when a flow process is gone.
+        client = root.settings.client.model_copy(update={"server_version_check_enabled": False})
+        flows = root.settings.flows.model_copy(update={"heartbeat_frequency": None})
+        settings = root.settings.model_copy(update={"client": client, "flows": flows})
+        return SettingsContext(profile=root.profile, settings=settings)
+
+
 def main(control: socket.socket) -> NoReturn:
     """Serve the worker at the other end of `control`."""
     preload()
+    inherited = Inherited(_prefect_variables(os.environ), root_settings_context())
+    # What Prefect's engine says of a run, its states say too.
+    logging.getLogger("prefect.flow_runs").setLevel(logging.WARNING)
+    # A collection would look at all that was imported, and so make it each child's own.
+    gc.collect()
+    gc.freeze()
     alarm = alarm_on_child_exit()
     # Ctrl-C reaches the whole process group; the worker decides when the zygote ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -84,13 +119,13 @@ def main(control: socket.socket) -> NoReturn:
                 os._exit(0)
             *requests, lines = (lines + chunk).split(b"\n")
             for request in requests:
-                _serve(Fork(**json.loads(request)), control)
+                _serve(Fork(**json.loads(request)), inherited, control)
 
 
-def _serve(fork: Fork, control: socket.socket) -> None:
+def _serve(fork: Fork, inherited: Inherited, control: socket.socket) -> None:
     pid = os.fork()
     if pid == 0:
-        _become_flow_process(fork)
+        _become_flow_process(fork, inherited)
     started_at = psutil.Process(pid).create_time()
     _send(control, Forked(flow_run_id=fork.flow_run_id, pid=pid, started_at=started_at))
 
@@ -109,7 +144,7 @@ def _send(control: socket.socket, message: Forked | Exited) -> None:
         control.sendall(json.dumps(asdict(message)).encode() + b"\n")
 
 
-def _become_flow_process(fork: Fork) -> NoReturn:
+def _become_flow_process(fork: Fork, inherited: Inherited) -> NoReturn:
     exit_code = 1
     try:
         os.setsid()
@@ -123,7 +158,7 @@ def _become_flow_process(fork: Fork) -> NoReturn:
         os.environ.update(fork.environment)
         if fork.with_keeper:
             _fork_keeper()
-        exit_code = _run(UUID(fork.flow_run_id))
+        exit_code = _run(UUID(fork.flow_run_id), inherited)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -140,17 +175,52 @@ def _fork_keeper() -> None:
     os.environ[WARM_KEEPER_VARIABLE] = str(ours.detach())
 
 
-def _run(flow_run_id: UUID) -> int:
-    """What `python -m prefect.engine` does, with a flow that is already loaded."""
+def _run(flow_run_id: UUID, inherited: Inherited) -> int:
+    """What `python -m prefect.engine` does, with a flow that is already loaded, over one connection."""
     try:
-        with root_settings_context(), handle_engine_signals(flow_run_id):
-            flow_run = load_flow_run(flow_run_id)
+        with inherited.context(), _client() as clients, handle_engine_signals(flow_run_id):
+            flow_run = _read(clients.client, flow_run_id)
             # Prefect's server would let a job run that was cancelled a moment ago.
             if flow_run.state is None or not flow_run.state.is_final():
-                run_flow(snakemake_job, flow_run=flow_run, return_type="state")
+                # With its deployment, the engine would listen for a suspension, which only tasks heed.
+                unnamed = flow_run.model_copy(update={"deployment_id": None})
+                run_flow(snakemake_job, flow_run=unnamed, return_type="state")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     return 0
+
+
+def _read(client: SyncPrefectClient, flow_run_id: UUID) -> FlowRun:
+    """The flow run, once Prefect answers; a client of Prefect's tries again only what has once answered."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return client.read_flow_run(flow_run_id)
+        except httpx.ConnectError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+def _client() -> SyncClientContext:
+    """The client of all that speaks to Prefect in this process.
+
+    Without TLS it needs no certificates, which take 40 ms to load. It is put into its context as one
+    of no settings of its own: Prefect would not find it for those who ask for any (`get_client`).
+    """
+    if PREFECT_API_URL.value().startswith("https:"):
+        return SyncClientContext()
+    none_trusted = {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
+    return SyncClientContext.model_construct(client=get_client(none_trusted, sync_client=True))
+
+
+def _prefect_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those that its settings are made of: two underscores mark what tells of one flow run."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith("PREFECT_") and not name.startswith("PREFECT__")
+    }
 
 
 if __name__ == "__main__":

@@ -11,17 +11,6 @@ from infra.constructs.database import DatabaseEndpoint
 from infra.constructs.reasons import acknowledge, explain_wildcard
 from infra.constructs.service import PREFECT_PORT, Ground, PrefectAccess, Service
 
-TUNING = {
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
-}
-"""As `deployments.local` has it, with the reasons; a test compares both."""
-
 
 class PrefectServer(Construct):
     """One server with its services in one task, found by a name in the VPC's own DNS.
@@ -54,11 +43,10 @@ class PrefectServer(Construct):
         self.task = Service(self, "Server", ground=ground, cpu=cpu, memory_mib=memory_mib)
         self.task.add_container(
             "server",
-            ["prefect", "server", "start", "--host", "0.0.0.0", "--port", str(PREFECT_PORT)],
+            ["python", "-m", "deployments.server", "--host", "0.0.0.0", "--port", str(PREFECT_PORT)],
             port=PREFECT_PORT,
             health=f"http://127.0.0.1:{PREFECT_PORT}/api/health",
             environment={
-                **TUNING,
                 # Without the driver, Prefect ignores the parts and takes SQLite.
                 "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
                 "PREFECT_SERVER_DATABASE_HOST": database.host,

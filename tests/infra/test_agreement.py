@@ -16,9 +16,7 @@ from pydantic_settings import BaseSettings
 import api
 import deployments as deployments_room
 import flows
-from deployments.local import SERVER_TUNING
 from infra.constructs.jobs import CONTAINER
-from infra.constructs.prefect_server import TUNING
 from tests.infra.deployment import Deployment
 
 OF_AWS = {"AWS_REGION", "AWS_DEFAULT_REGION"}
@@ -80,14 +78,10 @@ def test_a_variable_that_nobody_knows_would_be_seen() -> None:
     assert known.isdisjoint({"JOBS_STORAGE", "PREFECT_API", OF_UVICORN})
 
 
-def test_the_server_is_tuned_as_the_local_one() -> None:
-    assert TUNING == SERVER_TUNING
-
-
 @pytest.mark.parametrize(
     ("container", "command"),
     [
-        ("server", "prefect server start --host 0.0.0.0 --port 4200"),
+        ("server", "python -m deployments.server --host 0.0.0.0 --port 4200"),
         ("registration", "python -m deployments register --work-pool ecs"),
         ("worker", "prefect worker start --type ecs --pool ecs --with-healthcheck"),
         ("reconciler", "python -m deployments reconcile"),

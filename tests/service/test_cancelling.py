@@ -18,7 +18,7 @@ def test_a_job_cancelled_while_its_flow_process_is_being_forked_never_runs(
     try:
         job_id = jobs.submit_workflow("sleeper", cores=4)
         wait_until(
-            lambda: prefect_api.get(f"/flow_runs/{job_id}").json()["state"]["name"] == "Submitting",
+            lambda: prefect_api.get(f"/flow_runs/{job_id}").json()["state"]["type"] == "PENDING",
             "the worker has taken the job",
         )
         jobs.http.post(f"/jobs/{job_id}/cancel")
