@@ -55,6 +55,8 @@ _log = logging.getLogger(__name__)
 # For one attempt at one call to Prefect. Waiting for a free connection has no limit of its own:
 # Prefect's client would answer that with a pause of seconds before it queues again.
 _ATTEMPT_TIMEOUT = httpx.Timeout(10, connect=3, pool=None)
+# Packing what goes over one machine or network takes Prefect's server longer than sending it.
+_UNPACKED = {"Accept-Encoding": "identity"}
 
 
 _PROBE_SECONDS = 3.0
@@ -125,7 +127,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         if app.state.end_traces is not None:
             stack.push_async_callback(anyio.to_thread.run_sync, app.state.end_traces)
-        client = await stack.enter_async_context(get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT}))
+        client = await stack.enter_async_context(
+            get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT, "headers": _UNPACKED})
+        )
         jobs = app.state.jobs = Jobs(client, settings, app.state.storage, ui_url)
         changes = Changes(client, settings.read_patience_seconds)
         app.state.following = Following(changes, jobs.get, jobs.many)

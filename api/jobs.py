@@ -1,6 +1,7 @@
 """Jobs, as Prefect knows them. The only room of the facade that talks to Prefect."""
 
 import json
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from copy import copy
@@ -163,9 +164,11 @@ class Jobs:
                 groups = {deployment_id: query.group}
             if not groups:
                 return JobPage(items=[], next_cursor=None)
+            read_at = time.monotonic()
             flow_runs = await self._read_flow_runs(flow_run_filter(query, groups.keys(), after), asked)
             page = flow_runs[: query.limit]
             jobs = await self._jobs_from(page, groups)
+        self._live.learn(jobs, read_at)
         if len(flow_runs) < asked:
             return JobPage(items=[*jobs], next_cursor=None)
         # Flow runs of a deployment have a time at which they were to start.

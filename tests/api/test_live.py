@@ -136,6 +136,42 @@ async def test_a_job_that_was_changed_is_read_again_at_once() -> None:
     assert job.status is JobStatus.CANCELLING
 
 
+async def test_who_has_seen_a_list_is_not_told_older_news() -> None:
+    prefect = Prefect()
+    live = LiveJobs(prefect.read, 200)
+    job_id = prefect.job()
+    await live.get(job_id)
+    prefect.done[job_id] = 1
+    read_at = time.monotonic()
+    listed = await prefect.read(frozenset([job_id]))
+
+    live.learn(listed.values(), read_at)
+
+    job = await live.get(job_id)
+    assert job is not None
+    assert job.progress.done == 1
+
+
+async def test_a_read_that_began_before_a_list_does_not_answer_who_has_seen_it() -> None:
+    prefect = Prefect()
+    live = LiveJobs(prefect.read, 200)
+    job_id = prefect.job()
+    await live.get(job_id)
+    await asyncio.sleep(FRESH_SECONDS)
+    old = asyncio.create_task(live.get(job_id))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the read has begun
+    prefect.done[job_id] = 1
+    read_at = time.monotonic()
+
+    live.learn((await prefect.read(frozenset([job_id]))).values(), read_at)
+    await old
+
+    job = await live.get(job_id)
+    assert job is not None
+    assert job.progress.done == 1
+
+
 async def test_everybody_who_waits_is_told_that_prefect_is_away_and_the_next_one_asks_again() -> None:
     prefect = Prefect()
     live = LiveJobs(prefect.read, 200)
