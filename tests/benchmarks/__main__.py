@@ -29,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(NAMES)}; all by default")
     parser.add_argument("--trials", type=int, default=5, help="of each short comparison")
-    parser.add_argument("--limit", type=float, default=600, help="seconds that a bare snakemake may take")
+    parser.add_argument("--limit", type=float, default=300, help="seconds that a bare snakemake may take")
     arguments = parser.parse_args()
     names = arguments.names or NAMES
     # Started in the background, SIGINT would be ignored by Prefect's worker too, which then never ends.
@@ -72,7 +72,7 @@ def _compare(
         requests.submits(report, stack) if "submits" not in names else None
         requests.lists(report, stack)
     if "scale" in names:
-        workflows.many_rules(report, jobs, {1_000: 0.6, 5_000: 0.3}, arguments.limit)
+        workflows.many_rules(report, stack, jobs, {1_000: 0.6, 5_000: 0.3}, arguments.limit)
     if "memory" in names:
         requests.memory(report, stack)
 

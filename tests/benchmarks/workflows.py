@@ -1,5 +1,6 @@
 """How long workflows take: submitted to this service, and run by a bare `snakemake`."""
 
+import contextlib
 import resource
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 from deployments.local import PROJECT, WORK_POOL, LocalStack
 from tests.benchmarks.rows import Report, Row, median, seconds
@@ -18,6 +20,10 @@ from tests.support import WORKFLOWS, JobsClient, wait_until
 
 ONE_RULE = 'rule one:\n    output: "began.txt"\n    shell: "date +%s.%N > {output}"\n'
 PROCESS_GROUP = "benchmark-process"
+_OUR_SCHEDULING = (
+    "import os, sys; from flows.inside import driver; "
+    "driver.drive(['--scheduler=greedy', *sys.argv[1:]], open(os.devnull, 'wb'))"
+)
 
 
 @dataclass(frozen=True)
@@ -124,51 +130,72 @@ def _is_online(stack: LocalStack, pool: str) -> bool:
     return bool(httpx.post(url, json={}).json())
 
 
-def many_rules(report: Report, jobs: JobsClient, counts: dict[int, float], limit: float) -> None:
+def many_rules(
+    report: Report, stack: LocalStack, jobs: JobsClient, counts: dict[int, float], limit: float
+) -> None:
     """`touch` jobs on two cores; `counts` gives the target for each size."""
-    touch = WORKFLOWS / "touch"
-    cpu_per_job: dict[int, float] = {}
+    costs = {}
     for count, target in counts.items():
-        ours, cpu_per_job[count] = _with_cpu_per_job(jobs, count)
-        try:
-            theirs = _bare_within(touch, count, limit)
-            report.add(
-                Row(
-                    f"{count:,} rule jobs",
-                    ours / theirs,
-                    target,
-                    ours=f"{ours:.1f} s",
-                    theirs=f"{theirs:.1f} s",
-                )
-            )
-        except subprocess.TimeoutExpired:
-            row = Row(
-                f"{count:,} rule jobs",
-                ours / limit,
-                target,
-                ours=f"{ours:.1f} s",
-                theirs=f"more than {limit:g} s",
-            )
-            report.add(row)
-    small, large = min(cpu_per_job), max(cpu_per_job)
-    if small != large:
-        ratio = cpu_per_job[large] / cpu_per_job[small]
+        cost = costs[count] = _cost_of(stack, jobs, count)
+        theirs = _bare_within("import snakemake.cli as cli; cli.main()", count, limit)
+        scheduled = _bare_within(_OUR_SCHEDULING, count, limit)
+        compared = f"{theirs:.1f} s" if theirs < limit else f"stopped after {limit:g} s"
         report.add(
             Row(
-                f"CPU per rule job, {large:,} against {small:,}",
-                ratio,
-                1.3,
-                ours=f"{cpu_per_job[large] * 1000:.1f} ms",
-                theirs=f"{cpu_per_job[small] * 1000:.1f} ms",
+                f"{count:,} rule jobs",
+                cost.wall / theirs,
+                target,
+                ours=f"{cost.wall:.1f} s",
+                theirs=f"{compared}; with our scheduling {scheduled:.1f} s",
             )
         )
+    small, large = costs[min(costs)], costs[max(costs)]
+    report.add(
+        Row(
+            f"CPU per rule job, {max(costs):,} against {min(costs):,}",
+            large.machine_ms / small.machine_ms,
+            1.3,
+            ours=f"{large.machine_ms:.1f} ms",
+            theirs=f"{small.machine_ms:.1f} ms",
+        ),
+        Row("CPU of the flow process per rule job", large.flow_ms, 2, unit="ms"),
+        Row("CPU of Prefect's server per rule job", large.server_ms, 8, unit="ms"),
+    )
 
 
-def _with_cpu_per_job(jobs: JobsClient, count: int) -> tuple[float, float]:
-    """Wall seconds, and CPU seconds per rule job of the whole machine."""
-    before = _machine_cpu()
-    run = submitted(jobs, workflow={"path": str(WORKFLOWS / "touch")}, config={"count": count}, cores=2)
-    return run.wall, (_machine_cpu() - before) / count
+@dataclass(frozen=True)
+class Cost:
+    """Of a job of many rule jobs: seconds in all, and milliseconds of CPU per rule job."""
+
+    wall: float
+    machine_ms: float
+    flow_ms: float
+    """Of the process that mirrors the rule jobs, without Snakemake's."""
+    server_ms: float
+
+
+def _cost_of(stack: LocalStack, jobs: JobsClient, count: int) -> Cost:
+    server = psutil.Process(stack.server.pid)
+    machine, served, began = _machine_cpu(), _cpu_of(server), time.monotonic()
+    job_id = jobs.submit(
+        workflow={"path": str(WORKFLOWS / "touch")}, config={"count": count}, cores=2, name=str(count)
+    )
+    (zygote,) = psutil.Process(stack.worker.pid).children()
+    mirrored = 0.0
+    while (job := jobs.get(job_id))["status"] not in ("completed", "failed"):
+        for flow_process in zygote.children():
+            with contextlib.suppress(psutil.Error):
+                mirrored = max(mirrored, _cpu_of(flow_process))
+        time.sleep(0.1)
+    wall = time.monotonic() - began
+    assert job["status"] == "completed", job["error"]
+    seconds = (_machine_cpu() - machine, mirrored, _cpu_of(server) - served)
+    return Cost(wall, *(each / count * 1000 for each in seconds))
+
+
+def _cpu_of(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 def _machine_cpu() -> float:
@@ -179,10 +206,14 @@ def _machine_cpu() -> float:
     return (user + nice + system) / 100
 
 
-def _bare_within(workflow: Path, count: int, limit: float) -> float:
+def _bare_within(program: str, count: int, limit: float) -> float:
+    """Seconds that `snakemake` takes, started by a line of Python; `limit` if it is not done by then."""
     with tempfile.TemporaryDirectory() as directory:
-        (Path(directory) / "Snakefile").write_bytes((workflow / "Snakefile").read_bytes())
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", f"count={count}"]
+        (Path(directory) / "Snakefile").write_bytes((WORKFLOWS / "touch" / "Snakefile").read_bytes())
+        command = [sys.executable, "-c", program, "--cores", "2", "--config", f"count={count}"]
         began = time.monotonic()
-        subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=limit)
+        try:
+            subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=limit)
+        except subprocess.TimeoutExpired:
+            return limit
         return time.monotonic() - began
