@@ -52,7 +52,12 @@ class Worker(Construct):
         )
         worker = self.task.add_container(
             "worker",
-            ["prefect", "worker", "start", "--type", "ecs", "--pool", WORK_POOL, "--with-healthcheck"],
+            [
+                *("prefect", "worker", "start", "--type", "ecs", "--pool", WORK_POOL),
+                # Of jobs whose task it is about to start, not of those that run: what waits stays
+                # Scheduled, and is not mistaken for a job that no worker starts.
+                *("--limit", "50", "--with-healthcheck"),
+            ],
             environment={
                 **prefect.environment,
                 "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": crash_detection.queue.queue_name,

@@ -9,7 +9,7 @@ import pytest
 from moto.core.exceptions import JsonRESTError
 
 from tests.ecs.aws import before_each_run_task
-from tests.ecs.conftest import EcsStack
+from tests.ecs.conftest import LIMIT, EcsStack
 from tests.support import JobsClient, Json, wait_until
 
 MOCK = {"engine": "mock", "mock": {"delay_seconds": [120, 120], "success_rate": 1, "rules": 3}}
@@ -57,19 +57,13 @@ def test_a_job_that_is_cancelled_before_its_task_starts(jobs: JobsClient, stack:
 
 
 def test_a_cancel_does_not_wait_for_the_next_look(jobs: JobsClient, stack: EcsStack) -> None:
-    os.kill(stack.reconciler.pid, signal.SIGSTOP)
-    other = stack.start_reconciler("patient", JOBS_ECS_RECONCILE_SECONDS="3600")
-    try:
-        wait_until(lambda: "Looked at all jobs" in other.log.read_text(), "it has looked", seconds=30)
+    with stack.reconciled_with(JOBS_ECS_RECONCILE_SECONDS="3600"):
         job_id = submit_held(jobs, stack)
 
         jobs.http.post(f"/jobs/{job_id}/cancel")
 
         jobs.wait(job_id, "cancelled", seconds=20)
         wait_until(lambda: not stack.agent.living(), "the task is stopped")
-    finally:
-        os.kill(stack.reconciler.pid, signal.SIGCONT)
-        other.stop(10)
 
 
 def test_a_job_that_is_cancelled_while_it_runs(jobs: JobsClient, stack: EcsStack) -> None:
@@ -169,6 +163,49 @@ def test_a_run_task_that_is_throttled_is_tried_again(jobs: JobsClient, stack: Ec
     assert answers == 4
     jobs.http.post(f"/jobs/{job_id}/cancel")
     jobs.wait(job_id, "cancelled")
+
+
+def test_a_task_that_starts_after_its_job_was_given_up_runs_nothing_of_it(
+    jobs: JobsClient, stack: EcsStack, prefect_api: httpx.Client
+) -> None:
+    is_answered = threading.Event()
+    with (
+        stack.reconciled_with(JOBS_ECS_SILENT_SECONDS="2", JOBS_ECS_SETTLE_SECONDS="60"),
+        before_each_run_task(stack.aws, lambda: is_answered.wait(30)),
+    ):
+        job_id = jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1})
+        failed_by_the_system(jobs, job_id, "No worker has started a task")
+        is_answered.set()
+        wait_until(lambda: stack.aws.tasks_of(job_id), "the worker has its task after all")
+        wait_until(lambda: not stack.agent.living(), "the task has ended")
+
+    assert stack.agent.container_of(job_id).process.returncode == 0
+    assert jobs.get(job_id)["status"] == "failed"
+    assert jobs.statuses(job_id) == {}
+    states = prefect_api.get("/flow_run_states/", params={"flow_run_id": job_id}).json()
+    assert "RUNNING" not in {state["type"] for state in states}
+
+
+def test_a_worker_takes_no_more_jobs_than_it_can_start(
+    jobs: JobsClient, stack: EcsStack, prefect_api: httpx.Client
+) -> None:
+    stack.agent.is_held = True
+    are_answered = threading.Event()
+    with before_each_run_task(stack.aws, lambda: are_answered.wait(30)):
+        job_ids = [jobs.submit(**MOCK) for _ in range(LIMIT + 2)]
+
+        def states() -> list[str]:
+            return sorted(prefect_api.get(f"/flow_runs/{job_id}").json()["state_type"] for job_id in job_ids)
+
+        wait_until(lambda: states().count("PENDING") >= LIMIT, "the worker has taken what it may")
+        assert states() == ["PENDING"] * LIMIT + ["SCHEDULED"] * 2
+        are_answered.set()
+        wait_until(lambda: all(map(stack.aws.tasks_of, job_ids)), "each has a task, though none has ended")
+
+    for job_id in job_ids:
+        jobs.http.post(f"/jobs/{job_id}/cancel")
+    for job_id in job_ids:
+        jobs.wait(job_id, "cancelled")
 
 
 def test_a_task_whose_job_was_removed_is_stopped(

@@ -89,10 +89,10 @@ def test_the_server_is_tuned_as_the_local_one() -> None:
     [
         ("server", "prefect server start --host 0.0.0.0 --port 4200"),
         ("registration", "python -m deployments register --work-pool ecs"),
-        ("worker", "prefect worker start --type ecs --pool ecs --with-healthcheck"),
+        ("worker", "prefect worker start --type ecs --pool ecs --limit 50 --with-healthcheck"),
         ("reconciler", "python -m deployments reconcile"),
         ("api", "python -m api"),
-        (CONTAINER, "prefect flow-run execute"),
+        (CONTAINER, "python -m flows.container"),
     ],
 )
 def test_one_image_and_each_program_its_command(default: Deployment, container: str, command: str) -> None:
