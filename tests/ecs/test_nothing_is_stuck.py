@@ -8,7 +8,7 @@ import httpx
 import pytest
 from moto.core.exceptions import JsonRESTError
 
-from tests.ecs.aws import before_each_run_task
+from tests.ecs.aws import before_each
 from tests.ecs.conftest import LIMIT, EcsStack
 from tests.support import JobsClient, Json, wait_until
 
@@ -28,6 +28,15 @@ def submit_running(jobs: JobsClient) -> str:
     jobs.wait(job_id, "running")
     jobs.wait_for_running_rule_job(job_id)
     return job_id
+
+
+def waits(event: threading.Event) -> None:
+    assert event.wait(30)
+
+
+def has_run(prefect_api: httpx.Client, job_id: str) -> bool:
+    states = prefect_api.get("/flow_run_states/", params={"flow_run_id": job_id}).json()
+    return any(state["type"] == "RUNNING" for state in states)
 
 
 def failed_by_the_system(jobs: JobsClient, job_id: str, reason: str) -> Json:
@@ -54,6 +63,56 @@ def test_a_job_that_is_cancelled_before_its_task_starts(jobs: JobsClient, stack:
     jobs.wait(job_id, "cancelled", seconds=15)
     wait_until(lambda: not stack.agent.living(), "the task is stopped")
     assert stack.aws.tasks_of(job_id)[0]["stopCode"] == "UserInitiated"
+
+
+def test_a_job_that_is_cancelled_before_its_worker_has_asked_for_a_task(
+    jobs: JobsClient, stack: EcsStack, prefect_api: httpx.Client
+) -> None:
+    is_asked, is_answered = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        is_asked.set()
+        waits(is_answered)
+
+    with before_each(stack.aws, "run_task", hold):
+        job_id = jobs.submit(**MOCK)
+        waits(is_asked)
+        jobs.http.post(f"/jobs/{job_id}/cancel")
+        jobs.wait(job_id, "cancelled", seconds=15)
+        is_answered.set()
+        wait_until(lambda: stack.aws.tasks_of(job_id), "the worker has its task after all")
+
+    wait_until(lambda: not stack.agent.living(), "the task has ended")
+    assert jobs.get(job_id)["status"] == "cancelled"
+    assert not has_run(prefect_api, job_id)
+
+
+def test_a_job_that_is_cancelled_while_its_container_starts(
+    jobs: JobsClient, stack: EcsStack, prefect_api: httpx.Client
+) -> None:
+    job_id = jobs.submit(**MOCK)
+    wait_until(lambda: stack.agent.has_started(job_id), "its container has started")
+
+    jobs.http.post(f"/jobs/{job_id}/cancel")
+
+    jobs.wait(job_id, "cancelled", seconds=15)
+    wait_until(lambda: not stack.agent.living(), "the task has ended")
+    assert jobs.get(job_id)["status"] == "cancelled"
+    assert not has_run(prefect_api, job_id)
+
+
+def test_a_job_that_is_cancelled_and_does_not_listen(jobs: JobsClient, stack: EcsStack) -> None:
+    stack.agent.stop_seconds = 1
+    with stack.reconciled_with(JOBS_ECS_CANCEL_SECONDS="2", JOBS_ECS_SETTLE_SECONDS="1"):
+        job_id = submit_running(jobs)
+        for process in stack.agent.container_of(job_id).processes():
+            process.suspend()
+
+        jobs.http.post(f"/jobs/{job_id}/cancel")
+
+        jobs.wait(job_id, "cancelled", seconds=30)
+    assert "still runs" in stack.aws.tasks_of(job_id)[0]["stoppedReason"]
+    assert set(jobs.statuses(job_id).values()) <= {"cancelled", "completed"}
 
 
 def test_a_cancel_does_not_wait_for_the_next_look(jobs: JobsClient, stack: EcsStack) -> None:
@@ -84,8 +143,10 @@ def test_a_task_that_does_not_start(jobs: JobsClient, stack: EcsStack) -> None:
     failed_by_the_system(jobs, job_id, "CannotPullContainerError")
 
 
-def test_a_task_that_is_killed(jobs: JobsClient, stack: EcsStack) -> None:
+@pytest.mark.parametrize("loses_events", [False, True], ids=["told", "lost event"])
+def test_a_task_that_is_killed(jobs: JobsClient, stack: EcsStack, loses_events: bool) -> None:
     job_id = submit_running(jobs)
+    stack.agent.loses_events = loses_events
 
     stack.agent.container_of(job_id).kill()
 
@@ -109,13 +170,9 @@ def test_a_task_that_is_stopped_lets_its_job_say_so(
     assert state["message"] == "The job was interrupted: its worker was stopped."
 
 
-@pytest.mark.parametrize("loses_events", [False, True], ids=["told", "lost event"])
-def test_a_task_that_ends_with_exit_code_0_without_a_word(
-    jobs: JobsClient, stack: EcsStack, loses_events: bool
-) -> None:
+def test_a_task_that_ends_with_exit_code_0_without_a_word(jobs: JobsClient, stack: EcsStack) -> None:
     job_id = submit_running(jobs)
     stack.agent.told_exit_code = 0
-    stack.agent.loses_events = loses_events
 
     stack.agent.container_of(job_id).kill()
 
@@ -138,7 +195,7 @@ def test_a_worker_that_is_killed_before_it_started_the_task(jobs: JobsClient, st
         worker_is_gone.wait(10)
         raise JsonRESTError("ServerException", "nobody waits for this answer")
 
-    with before_each_run_task(stack.aws, wait_for_its_end):
+    with before_each(stack.aws, "run_task", wait_for_its_end):
         job_id = jobs.submit(**MOCK)
         wait_until(lambda: stack.worker.has_ended, "the worker is gone")
         worker_is_gone.set()
@@ -157,7 +214,7 @@ def test_a_run_task_that_is_throttled_is_tried_again(jobs: JobsClient, stack: Ec
         if answers <= 3:
             raise JsonRESTError("ThrottlingException", "Rate exceeded")
 
-    with before_each_run_task(stack.aws, throttle):
+    with before_each(stack.aws, "run_task", throttle):
         job_id = submit_held(jobs, stack)
 
     assert answers == 4
@@ -171,7 +228,7 @@ def test_a_task_that_starts_after_its_job_was_given_up_runs_nothing_of_it(
     is_answered = threading.Event()
     with (
         stack.reconciled_with(JOBS_ECS_SILENT_SECONDS="2", JOBS_ECS_SETTLE_SECONDS="60"),
-        before_each_run_task(stack.aws, lambda: is_answered.wait(30)),
+        before_each(stack.aws, "run_task", lambda: waits(is_answered)),
     ):
         job_id = jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1})
         failed_by_the_system(jobs, job_id, "No worker has started a task")
@@ -182,8 +239,7 @@ def test_a_task_that_starts_after_its_job_was_given_up_runs_nothing_of_it(
     assert stack.agent.container_of(job_id).process.returncode == 0
     assert jobs.get(job_id)["status"] == "failed"
     assert jobs.statuses(job_id) == {}
-    states = prefect_api.get("/flow_run_states/", params={"flow_run_id": job_id}).json()
-    assert "RUNNING" not in {state["type"] for state in states}
+    assert not has_run(prefect_api, job_id)
 
 
 def test_a_worker_takes_no_more_jobs_than_it_can_start(
@@ -191,7 +247,7 @@ def test_a_worker_takes_no_more_jobs_than_it_can_start(
 ) -> None:
     stack.agent.is_held = True
     are_answered = threading.Event()
-    with before_each_run_task(stack.aws, lambda: are_answered.wait(30)):
+    with before_each(stack.aws, "run_task", lambda: waits(are_answered)):
         job_ids = [jobs.submit(**MOCK) for _ in range(LIMIT + 2)]
 
         def states() -> list[str]:
