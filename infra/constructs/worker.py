@@ -113,10 +113,15 @@ class Worker(Construct):
         ):
             self.task.definition.add_to_task_role_policy(statement)
         role = self.task.definition.task_role
-        explain_wildcard(role, tasks, "Tasks of the one cluster: they have no names beforehand.")
-        explain_wildcard(role, family, "Each deployment makes a revision of the one family.")
+        of_tasks = ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource")
+        unnamed = "Tasks of the one cluster have no names beforehand."
+        explain_wildcard(role, tasks, dict.fromkeys(of_tasks, unnamed))
+        explain_wildcard(role, family, {"ecs:RunTask": "Each deployment makes a revision of the one family."})
         explain_wildcard(
             role,
             "*",
-            "ecs:ListTasks is held by its cluster; ecs:DescribeTaskDefinition knows no narrower resource.",
+            {
+                "ecs:ListTasks": "Held by its cluster.",
+                "ecs:DescribeTaskDefinition": "Knows no narrower resource.",
+            },
         )
