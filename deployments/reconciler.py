@@ -43,6 +43,9 @@ from flows.spec import ErrorKind, Label
 
 _log = logging.getLogger(__name__)
 
+LOOKED = "Looked at all jobs."
+"""Told after each look. An alarm of the deployment rings when it is not told any more."""
+
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _PAGE = 200
 _EXPLAINED_FOR = timedelta(minutes=30)
@@ -282,7 +285,7 @@ async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
 async def _look(reconciler: Reconciler) -> None:
     try:
         cases = await reconciler.reconcile()
-        _log.info("Looked at all jobs.", extra={"cases": len(cases)})
+        _log.info(LOOKED, extra={"cases": len(cases)})
     except _UNREACHABLE as error:
         _log.error("Prefect or ECS can't be asked: %s", error)
     except Exception:  # noqa: BLE001 - the worker shares the task, which ends with this process

@@ -1,5 +1,8 @@
 """The task that starts jobs: registers the groups, then runs Prefect's ECS worker and the reconciler."""
 
+import json
+from collections.abc import Mapping
+
 from aws_cdk import Aws, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
@@ -30,6 +33,7 @@ class Worker(Construct):
         cpu: int,
         memory_mib: int,
         reconcile_seconds: int,
+        groups: Mapping[str, Mapping[str, int | None]],
     ) -> None:
         super().__init__(scope, id)
         self.task = Service(self, "Worker", ground=ground, cpu=cpu, memory_mib=memory_mib)
@@ -46,7 +50,7 @@ class Worker(Construct):
         registration = self.task.add_container(
             "registration",
             ["python", "-m", "deployments", "register", "--work-pool", WORK_POOL],
-            environment=environment,
+            environment=environment | ({"JOBS_GROUPS": json.dumps(groups)} if groups else {}),
             secrets=prefect.secrets,
             essential=False,
         )
