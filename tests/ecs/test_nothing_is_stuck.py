@@ -259,7 +259,7 @@ def test_a_worker_takes_no_more_jobs_than_it_can_start(
         wait_until(lambda: all(map(stack.aws.tasks_of, job_ids)), "each has a task, though none has ended")
 
     for job_id in job_ids:
-        jobs.http.post(f"/jobs/{job_id}/cancel")
+        jobs.http.post(f"/jobs/{job_id}/cancel").raise_for_status()
     for job_id in job_ids:
         jobs.wait(job_id, "cancelled")
 
