@@ -70,7 +70,8 @@ def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
     from deployments import registration  # noqa: PLC0415 - seconds to import, and only needed here
 
     api_url = os.environ.get("PREFECT_API_URL", f"{settings.prefect_url}/api")
-    registration.register({"PREFECT_API_URL": api_url}, settings.prefect_file, work_pool)
+    groups = registration.RegistrationSettings().groups
+    registration.register({"PREFECT_API_URL": api_url}, settings.prefect_file, work_pool, groups)
     console.print(f"Registered {settings.prefect_file} on {api_url}, in '{work_pool}'.", soft_wrap=True)
     return 0
 

@@ -1,5 +1,6 @@
 """What ECS says of the tasks of jobs: a few requests for all of them, never one for each."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -19,6 +20,8 @@ _FLOW_RUN_TAG = "prefect.io/flow-run-id"
 _DESCRIBED_AT_ONCE = 100
 """https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html"""
 
+_ARN = re.compile(r"arn:[\w-]+:ecs:(?P<region>[\w-]+):\d*:task/(?P<cluster>[\w-]+)/[\w-]+")
+
 # ECS answers ThrottlingException above some requests a second: the client slows down by itself.
 _PATIENT = Config(retries={"mode": "adaptive", "total_max_attempts": 10})
 
@@ -29,9 +32,19 @@ class EcsTasks:
     def __init__(self, settings: ClusterSettings) -> None:
         self._settings = settings
         self._ecs = boto3.client("ecs", config=_PATIENT)
+        self._here = (self._ecs.meta.region_name, settings.cluster.rpartition("/")[2])
+
+    def has(self, arn: str) -> bool:
+        """Whether it is the ARN of a task of this cluster: ECS refuses all when one of them is not."""
+        task = _ARN.fullmatch(arn)
+        return task is not None and task.group("region", "cluster") == self._here
+
+    def is_elsewhere(self, arn: str) -> bool:
+        """Whether it is the ARN of a task of another cluster."""
+        return _ARN.fullmatch(arn) is not None and not self.has(arn)
 
     def read(self, also: Collection[str]) -> Sequence[Task]:
-        """All that are to run, and those of the ARNs `also` that ECS still knows."""
+        """All that are to run, and those of the ARNs `also`, of this cluster, that ECS still knows."""
         pages = self._ecs.get_paginator("list_tasks").paginate(
             cluster=self._settings.cluster, family=self._settings.task_definition, desiredStatus="RUNNING"
         )
@@ -54,12 +67,11 @@ class EcsTasks:
 def task_from(described: Mapping[str, Any]) -> Task:
     """A task as DescribeTasks tells it."""
     tags = {tag["key"]: tag["value"] for tag in described.get("tags", [])}
-    flow_run_id = tags.get(_FLOW_RUN_TAG)
     exit_codes = [container.get("exitCode") for container in described.get("containers", [])]
     has_stopped = described["lastStatus"] == "STOPPED"
     return Task(
         arn=described["taskArn"],
-        flow_run_id=UUID(flow_run_id) if flow_run_id else None,
+        flow_run_id=_id_from(tags.get(_FLOW_RUN_TAG, "")),
         created_at=described["createdAt"],
         stopped_at=described.get("stoppedAt", datetime.now(UTC)) if has_stopped else None,
         is_stopping=described.get("desiredStatus") == "STOPPED",
@@ -67,6 +79,14 @@ def task_from(described: Mapping[str, Any]) -> Task:
         reason=described.get("stoppedReason", ""),
         exit_code=next((code for code in exit_codes if code is not None), None),
     )
+
+
+def _id_from(tag: str) -> UUID | None:
+    """Whoever may run tasks may tag one with anything."""
+    try:
+        return UUID(tag)
+    except ValueError:
+        return None
 
 
 def _batches(arns: Collection[str]) -> Iterator[list[str]]:

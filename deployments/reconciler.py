@@ -34,7 +34,6 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 from pydantic import Field
 from pythonjsonlogger.json import JsonFormatter
-from websockets.exceptions import ConnectionClosed
 
 from deployments.ecs import ECS, ClusterSettings
 from deployments.ecs_tasks import EcsTasks
@@ -43,6 +42,9 @@ from flows.aftermath import close_task_runs
 from flows.spec import ErrorKind, Label
 
 _log = logging.getLogger(__name__)
+
+LOOKED = "Looked at all jobs."
+"""Told after each look. An alarm of the deployment rings when it is not told any more."""
 
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _PAGE = 200
@@ -108,21 +110,23 @@ class Reconciler:
 
         Raises httpx's and botocore's errors, when Prefect or ECS can't be asked.
         """
+        # A later clock than the reading would count what has just ended as long gone.
+        now = datetime.now(UTC)
         # Runs first: a task that is not there after its run was seen is really missing.
-        flow_runs = [flow_run async for flow_run in self._read_flow_runs()]
-        arns = [arn for flow_run in flow_runs if (arn := _task_arn(flow_run))]
+        flow_runs = [flow_run async for flow_run in self._read_flow_runs() if self._is_here(flow_run)]
+        arns = [arn for flow_run in flow_runs if (arn := _task_arn(flow_run)) and self._tasks.has(arn)]
         tasks = await asyncio.to_thread(self._tasks.read, arns)
         online = await self._workers_online()
         runs = [_run_from(flow_run, online) for flow_run in flow_runs]
         strays = {task.flow_run_id for task in tasks if task.lives} - {run.id for run in runs}
         runs += [_run_from(run, online) async for run in self._read_by_id(id for id in strays if id)]
-        cases = list(islice(_cases(runs, tasks, self._patience, datetime.now(UTC)), _MOST_ACTS))
+        cases = list(islice(_cases(runs, tasks, self._patience, now), _MOST_ACTS))
         limit = asyncio.Semaphore(_ACTS_AT_ONCE)
         await asyncio.gather(*(self._act(case, limit) for case in cases))
         return cases
 
     async def _act(self, case: Case, limit: asyncio.Semaphore) -> None:
-        """Do it, and tell; what fails is looked at again the next time."""
+        """Do it, unless the job has moved on; what fails is looked at again the next time."""
         verdict, run, task = case.verdict, case.run, case.task
         told = {
             "job_id": str(run.id if run else task.flow_run_id if task else None),
@@ -133,14 +137,24 @@ class Reconciler:
         }
         async with limit:
             try:
-                if verdict.stops_task and task is not None:
-                    await asyncio.to_thread(self._tasks.stop, task.arn, verdict.message)
+                if run is not None and not await self._is_still(run):
+                    return
+                # Its end first: Prefect's worker takes a task that is stopped for the crash of its job.
                 if verdict.ending is not None and run is not None:
                     await self._end(run, verdict, verdict.ending)
+                if verdict.stops_task and task is not None:
+                    await asyncio.to_thread(self._tasks.stop, task.arn, verdict.message)
             except (*_UNREACHABLE, ObjectNotFound) as error:
                 _log.error("%s This can't be told to Prefect or ECS: %s", verdict.message, error, extra=told)
+            except Exception:  # noqa: BLE001 - one job's trouble is not that of the others
+                _log.exception("%s This has failed.", verdict.message, extra=told)
             else:
                 _log.warning(verdict.message, extra=told)
+
+    async def _is_still(self, run: Run) -> bool:
+        """Whether the job is as it was judged: Prefect would let even what has ended be cancelled."""
+        state = (await self._client.read_flow_run(run.id)).state
+        return state is not None and (state.type, state.timestamp) == (run.state, run.since)
 
     async def _end(self, run: Run, verdict: Verdict, ending: Ending) -> None:
         """Labels first: whoever sees the state sees the reason."""
@@ -160,7 +174,6 @@ class Reconciler:
             if ending is Ending.CRASHED
             else Cancelled(message=verdict.message)
         )
-        # Not forced: a job that has ended in the meantime stays as it has.
         await self._client.set_flow_run_state(run.id, state)
 
     async def _read_flow_runs(self) -> AsyncIterator[FlowRun]:
@@ -176,6 +189,10 @@ class Reconciler:
             async for flow_run in self._pages(flow_run_filter):
                 if flow_run.state_type in _ACTIVE or Label.ERROR_KIND not in flow_run.labels:
                     yield flow_run
+
+    def _is_here(self, flow_run: FlowRun) -> bool:
+        """Not of another cluster, from before somebody changed it: its task can't be seen from here."""
+        return not self._tasks.is_elsewhere(_task_arn(flow_run) or "")
 
     async def _pages(self, flow_run_filter: FlowRunFilter) -> AsyncIterator[FlowRun]:
         offset = 0
@@ -244,7 +261,7 @@ def _task_arn(flow_run: FlowRun) -> str | None:
 
 
 async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
-    """Look again and again, and as soon as a job is cancelled; what can't be asked is asked later."""
+    """Look again and again, and as soon as a job is cancelled; whatever fails is tried again later."""
     tasks = EcsTasks(settings)
     async with get_client() as client:
         reconciler = Reconciler(client, tasks, settings.patience)
@@ -268,9 +285,11 @@ async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
 async def _look(reconciler: Reconciler) -> None:
     try:
         cases = await reconciler.reconcile()
-        _log.info("Looked at all jobs.", extra={"cases": len(cases)})
+        _log.info(LOOKED, extra={"cases": len(cases)})
     except _UNREACHABLE as error:
         _log.error("Prefect or ECS can't be asked: %s", error)
+    except Exception:  # noqa: BLE001 - the worker shares the task, which ends with this process
+        _log.exception("A look at all jobs has failed.")
 
 
 async def _listen_for_cancels(client: PrefectClient, is_due: asyncio.Event) -> None:
@@ -285,8 +304,8 @@ async def _listen_for_cancels(client: PrefectClient, is_due: asyncio.Event) -> N
             async with get_events_subscriber(filter=cancels) as subscriber:
                 async for _ in subscriber:
                     is_due.set()
-        except (OSError, ConnectionClosed, httpx.HTTPError, TimeoutError, ObjectNotFound) as error:
-            _log.warning("Prefect's events are not heard: %s", error)
+        except Exception as error:  # noqa: BLE001 - Prefect raises a plain one when it is not let in
+            _log.warning("Prefect's events are not heard: %r", error)
             await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Offers the flow: the work pool, its work queues and the groups that `prefect.yaml` declares.
+"""Offers the flow: the work pool, its work queues and the groups that `prefect.yaml` and settings declare.
 
 A group is a deployment with a work queue of its own name. The queue's concurrency limit is the
 group's: what is over it waits in order. (A deployment's own limit, in Prefect, lets each waiting
@@ -8,9 +8,10 @@ run try again every thirty seconds, in no order.)
 import asyncio
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.ecs import ECS, WorkPoolSettings, base_job_template
 from deployments.local import PROJECT, WORK_POOL
@@ -39,21 +41,36 @@ class WorkQueue(BaseModel):
     )
 
 
+class RegistrationSettings(BaseSettings):
+    """What an operator decides about groups without a change of prefect.yaml."""
+
+    model_config = SettingsConfigDict(env_prefix="JOBS_", frozen=True)
+
+    groups: dict[str, WorkQueue] = Field(
+        default={},
+        description="Work queues by group, as JSON; they replace those of prefect.yaml, and a name that it "
+        "has not becomes a group as well.",
+    )
+
+
 def register(
-    environment: Mapping[str, str], prefect_file: Path = PREFECT_FILE, work_pool: str = WORK_POOL
+    environment: Mapping[str, str],
+    prefect_file: Path = PREFECT_FILE,
+    work_pool: str = WORK_POOL,
+    groups: Mapping[str, WorkQueue] = MappingProxyType({}),
 ) -> None:
-    """Make or change everything that the file declares; doing it again changes nothing.
+    """Make or change everything that the file and `groups` declare; doing it again changes nothing.
 
     The groups are offered in `work_pool`, whichever the file names. `environment` names the Prefect
     server in `PREFECT_API_URL`. Raises `StackError`, and `ValidationError` where a setting of the
     work pool is wrong.
     """
-    queues = work_queues(prefect_file)
+    queues = work_queues(prefect_file) | dict(groups)
     with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
         asyncio.run(_register_queues(work_pool, queues))
     with tempfile.TemporaryDirectory() as directory:
         in_pool = Path(directory) / "prefect.yaml"
-        in_pool.write_text(yaml.safe_dump(_offered_in(work_pool, prefect_file)))
+        in_pool.write_text(yaml.safe_dump(_offered_in(work_pool, prefect_file, groups)))
         deploy = ["-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(in_pool)]
         run_to_end("the registration of prefect.yaml", deploy, {**os.environ, **environment}, PROJECT)
 
@@ -65,9 +82,16 @@ def work_queues(prefect_file: Path) -> dict[str, WorkQueue]:
     return {name: WorkQueue.model_validate(queue) for name, queue in declared.items()}
 
 
-def _offered_in(work_pool: str, prefect_file: Path) -> dict[str, Any]:
+def _offered_in(work_pool: str, prefect_file: Path, groups: Iterable[str]) -> dict[str, Any]:
+    """The file, with the groups that it has not: they are as its first one."""
     content: dict[str, Any] = yaml.safe_load(prefect_file.read_text())
-    for deployment in content["deployments"]:
+    first, *_ = deployments = content["deployments"]
+    known = {deployment["name"] for deployment in deployments}
+    for group in groups:
+        if group not in known:
+            place = first["work_pool"] | {"work_queue_name": group}
+            deployments.append(first | {"name": group, "work_pool": place})
+    for deployment in deployments:
         deployment["work_pool"]["name"] = work_pool
     return content
 

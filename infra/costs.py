@@ -17,6 +17,12 @@ from rich.table import Table
 PRICES = tomllib.loads((Path(__file__).parent / "prices.toml").read_text())
 _HOURLY = PRICES["hourly"]
 _MONTHLY = PRICES["monthly"]
+_BY_THE_MONTH = {
+    "AWS::SecretsManager::Secret": ("secret", "secret"),
+    "AWS::CloudWatch::Alarm": ("alarm", "alarm"),
+    "AWS::Logs::MetricFilter": ("metric read from a log", "metric"),
+    "AWS::ServiceDiscovery::PrivateDnsNamespace": ("private DNS zone", "private_zone"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,9 @@ def _prices(kind: str, properties: Mapping[str, Any], resources: Any) -> Iterato
             yield _service(properties, resources)
         case "AWS::RDS::DBInstance":
             yield _database(properties, resources)
-        case "AWS::SecretsManager::Secret":
-            yield "secret", _MONTHLY["secret"]
-        case "AWS::CloudWatch::Alarm":
-            yield "alarm", _MONTHLY["alarm"]
-        case "AWS::ServiceDiscovery::PrivateDnsNamespace":
-            yield "private DNS zone", _MONTHLY["private_zone"]
+        case _ if kind in _BY_THE_MONTH:
+            what, named = _BY_THE_MONTH[kind]
+            yield what, _MONTHLY[named]
 
 
 def _balancer(properties: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -264,6 +264,18 @@ class Worker(Part):
     )
 
 
+class Group(Part):
+    """A group's place in the queue; it replaces what prefect.yaml says of a group of this name."""
+
+    priority: int = Field(ge=1, description="Jobs of the group with the lowest number go first.")
+    concurrency_limit: int | None = Field(
+        default=None, ge=0, description="How many jobs run at once; 0 holds the group, none is no limit."
+    )
+
+
+GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)]
+
+
 class Jobs(Part):
     """What a job gets whatever it asks for: CPU and memory come with each job, and so may more disk."""
 
@@ -318,6 +330,9 @@ class Settings(Part):
     server: Server = Server()
     worker: Worker = Worker()
     jobs: Jobs = Jobs()
+    groups: dict[GroupName, Group] = Field(
+        default={}, description="Over those of prefect.yaml; a name that it has not becomes a group as well."
+    )
     github: GitHub | None = None
     watch: Watch
 

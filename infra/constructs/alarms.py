@@ -1,16 +1,22 @@
 """Who hears of trouble: one topic, and alarms that each mean something to do."""
 
+import math
+
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_elasticloadbalancingv2 as elb
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
+
+_LOOKED = "Looked at all jobs."
+"""What the reconciler writes after each look (`deployments/reconciler.py`)."""
 
 _MINUTE = Duration.minutes(1)
 _FIVE_MINUTES = Duration.minutes(5)
@@ -85,6 +91,26 @@ class Alarms(Construct):
             periods=5,
             missing=_ALARM,
             means=f"No task of {name.lower()} runs: read its log and the events of its service.",
+        )
+
+    def watch_reconciler(self, log_group: logs.ILogGroup, *, name: str, every_seconds: int) -> None:
+        """One that hangs is still a task that runs."""
+        looks = logs.MetricFilter(
+            self,
+            "Looks",
+            log_group=log_group,
+            filter_pattern=logs.FilterPattern.string_value("$.message", "=", _LOOKED),
+            metric_namespace=name,
+            metric_name="ReconcilerLooks",
+        )
+        self._alarm(
+            "ReconcilerSilent",
+            looks.metric(period=_FIVE_MINUTES, statistic="Sum"),
+            below=1,
+            # A look may take as long again as the pause before it.
+            periods=max(3, math.ceil(3 * every_seconds / _FIVE_MINUTES.to_seconds())),
+            missing=_ALARM,
+            means="Nobody looks for stuck jobs: read what the reconciler writes to the worker's log.",
         )
 
     def watch_aurora(self, cluster: rds.DatabaseCluster) -> None:

@@ -33,7 +33,7 @@ class GitHubAccess(Construct):
         self._provider_arn = provider_arn or self._provider()
         self.push = self._role("Push", f"repo:{repository}:ref:refs/heads/{branch}")
         images.grant_pull_push(self.push)
-        explain_wildcard(self.push, "*", "ecr:GetAuthorizationToken knows no narrower resource.")
+        explain_wildcard(self.push, "*", {"ecr:GetAuthorizationToken": "Knows no narrower resource."})
         self.deploy = self._role("Deploy", f"repo:{repository}:environment:{environment}")
         stack = Stack.of(self)
         self.deploy.add_to_policy(

@@ -36,7 +36,7 @@ class Jobs(Construct):
         )
         self.task.add_container(
             CONTAINER,
-            ["prefect", "flow-run", "execute"],
+            ["python", "-m", "flows.container"],
             environment={**prefect.environment, "JOBS_STORAGE_URL": storage.url, "JOBS_HOME": JOBS_HOME},
             secrets=prefect.secrets,
         )

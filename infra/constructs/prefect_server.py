@@ -68,7 +68,9 @@ class PrefectServer(Construct):
             explain_wildcard(
                 self.task.definition.task_role,
                 "*",
-                "ECS Exec, which the settings ask for, speaks to Session Manager, which knows no resources.",
+                dict.fromkeys(
+                    _OF_ECS_EXEC, "ECS Exec, which the settings ask for: Session Manager knows no resources."
+                ),
             )
         # The database's rule belongs to this stack: the database need not know who comes.
         self.service.connections.allow_to(database.connections, ec2.Port.tcp(database.port), "Prefect server")
@@ -85,3 +87,9 @@ class PrefectServer(Construct):
             dns_ttl=Duration.seconds(10),
         )
         return f"http://server.{ground.name}.internal:{PREFECT_PORT}/api"
+
+
+_OF_ECS_EXEC = tuple(
+    f"ssmmessages:{verb}{channel}Channel" for verb in ("Create", "Open") for channel in ("Control", "Data")
+)
+"""https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-exec.html"""

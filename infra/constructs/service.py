@@ -88,7 +88,7 @@ class Task(Construct):
         explain_wildcard(
             self.definition.obtain_execution_role(),
             "*",
-            "ecr:GetAuthorizationToken, with which ECS pulls the image, knows no narrower resource.",
+            {"ecr:GetAuthorizationToken": "ECS pulls the image with it, and it knows no narrower resource."},
         )
         self.security_group = ec2.SecurityGroup(
             self, "SecurityGroup", vpc=ground.vpc, allow_all_outbound=False, description=f"{ground.name} {id}"

@@ -61,18 +61,15 @@ class Storage(Construct):
         """Let a role list the store, and read, write and remove what is in it; not the bucket's settings."""
         bucket = f"arn:{Aws.PARTITION}:s3:::{self._name}"
         objects = f"{bucket}/{PREFIX}/*"
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=[
-                    "s3:GetObject",
-                    "s3:PutObject",
-                    "s3:DeleteObject",
-                    "s3:AbortMultipartUpload",
-                    "s3:ListMultipartUploadParts",
-                ],
-                resources=[objects],
-            )
-        )
+        actions = [
+            "s3:GetObject",
+            "s3:PutObject",
+            "s3:DeleteObject",
+            "s3:AbortMultipartUpload",
+            "s3:ListMultipartUploadParts",
+        ]
+        role.add_to_policy(iam.PolicyStatement(actions=actions, resources=[objects]))
         # Not by prefix: without this right, S3 answers 403 where there is no such object.
         role.add_to_policy(iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket]))
-        explain_wildcard(role, objects, "The keys of jobs and bundles are not known beforehand.")
+        unknown = "The keys of jobs and bundles are not known beforehand."
+        explain_wildcard(role, objects, dict.fromkeys(actions, unknown))

@@ -1,5 +1,8 @@
 """The task that starts jobs: registers the groups, then runs Prefect's ECS worker and the reconciler."""
 
+import json
+from collections.abc import Mapping
+
 from aws_cdk import Aws, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
@@ -30,6 +33,7 @@ class Worker(Construct):
         cpu: int,
         memory_mib: int,
         reconcile_seconds: int,
+        groups: Mapping[str, Mapping[str, int | None]],
     ) -> None:
         super().__init__(scope, id)
         self.task = Service(self, "Worker", ground=ground, cpu=cpu, memory_mib=memory_mib)
@@ -46,13 +50,18 @@ class Worker(Construct):
         registration = self.task.add_container(
             "registration",
             ["python", "-m", "deployments", "register", "--work-pool", WORK_POOL],
-            environment=environment,
+            environment=environment | ({"JOBS_GROUPS": json.dumps(groups)} if groups else {}),
             secrets=prefect.secrets,
             essential=False,
         )
         worker = self.task.add_container(
             "worker",
-            ["prefect", "worker", "start", "--type", "ecs", "--pool", WORK_POOL, "--with-healthcheck"],
+            [
+                *("prefect", "worker", "start", "--type", "ecs", "--pool", WORK_POOL),
+                # Of jobs whose task it is about to start, not of those that run: what waits stays
+                # Scheduled, and is not mistaken for a job that no worker starts.
+                *("--limit", "50", "--with-healthcheck"),
+            ],
             environment={
                 **prefect.environment,
                 "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": crash_detection.queue.queue_name,
@@ -108,10 +117,15 @@ class Worker(Construct):
         ):
             self.task.definition.add_to_task_role_policy(statement)
         role = self.task.definition.task_role
-        explain_wildcard(role, tasks, "Tasks of the one cluster: they have no names beforehand.")
-        explain_wildcard(role, family, "Each deployment makes a revision of the one family.")
+        of_tasks = ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource")
+        unnamed = "Tasks of the one cluster have no names beforehand."
+        explain_wildcard(role, tasks, dict.fromkeys(of_tasks, unnamed))
+        explain_wildcard(role, family, {"ecs:RunTask": "Each deployment makes a revision of the one family."})
         explain_wildcard(
             role,
             "*",
-            "ecs:ListTasks is held by its cluster; ecs:DescribeTaskDefinition knows no narrower resource.",
+            {
+                "ecs:ListTasks": "Held by its cluster.",
+                "ecs:DescribeTaskDefinition": "Knows no narrower resource.",
+            },
         )

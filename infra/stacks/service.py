@@ -82,6 +82,7 @@ class ServiceStack(Stack):
             jobs=jobs,
             crash_detection=self.crash_detection,
             reconcile_seconds=settings.worker.reconcile_seconds,
+            groups={name: group.model_dump() for name, group in settings.groups.items()},
             **dict(settings.worker.size),
         )
         facade, webhooks = settings.facade, None

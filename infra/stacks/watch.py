@@ -31,6 +31,11 @@ class WatchStack(Stack):
         alarms.watch_service("Server", service.server.service)
         alarms.watch_service("Facade", service.facade.service)
         alarms.watch_service("Worker", service.worker.service)
+        alarms.watch_reconciler(
+            service.worker.task.log_group,
+            name=settings.name,
+            every_seconds=settings.worker.reconcile_seconds,
+        )
         if data.cluster is not None:
             alarms.watch_aurora(data.cluster)
         if data.instance is not None:

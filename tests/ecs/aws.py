@@ -82,16 +82,16 @@ def client(service: str, endpoint_url: str) -> Any:
 
 
 @contextmanager
-def before_each_run_task(aws: Aws, interfere: Callable[[], None]) -> Iterator[None]:
-    """ECS does this when a RunTask has come, which fails if this raises."""
-    run_task = aws.backend.run_task
+def before_each(aws: Aws, operation: str, interfere: Callable[[], None]) -> Iterator[None]:
+    """ECS does this when a request has come, which fails if this raises; `run_task` is an operation."""
+    answer = getattr(aws.backend, operation)
 
     def interfered(*arguments: Any, **options: Any) -> Any:
         interfere()
-        return run_task(*arguments, **options)
+        return answer(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aws.backend, "run_task", interfered)
+        patch.setattr(aws.backend, operation, interfered)
         yield
 
 

@@ -1,9 +1,11 @@
 """One stack whose jobs are ECS tasks: Prefect's server and ECS worker, the facade and the reconciler."""
 
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,8 @@ from tests.ecs.aws import AUTH_STRING, BUCKET, CLUSTER, FAMILY, QUEUE, Aws, aws_
 from tests.support import JobsClient, wait_until
 
 _STOP_SECONDS = 20.0
+LIMIT = 2
+"""Of jobs that the worker has taken and has no task for yet."""
 
 
 @dataclass
@@ -32,6 +36,7 @@ class EcsStack:
     worker: StackProcess = field(init=False)
     reconciler: StackProcess = field(init=False)
     facade_url: str = field(init=False)
+    _numbers: Iterator[int] = field(default_factory=count, init=False)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -59,12 +64,33 @@ class EcsStack:
             "JOBS_ECS_CANCEL_SECONDS": "60",
         }
 
-    def start_reconciler(self, name: str, **variables: str) -> StackProcess:
-        command = ["-m", "deployments", "reconcile"]
+    def start_reconciler(self, *options: str, **variables: str) -> StackProcess:
+        command = ["-m", "deployments", "reconcile", *options]
+        name = f"reconciler-{next(self._numbers)}"
         return StackProcess.start(name, command, self.environment | variables, self.home / "logs")
 
+    @contextmanager
+    def without_reconciler(self) -> Iterator[None]:
+        os.kill(self.reconciler.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.reconciler.pid, signal.SIGCONT)
+
+    @contextmanager
+    def reconciled_with(self, **variables: str) -> Iterator[StackProcess]:
+        """Another reconciler, which has looked once, in the place of the usual one."""
+        with self.without_reconciler():
+            other = self.start_reconciler(**variables)
+            try:
+                wait_until(lambda: "Looked at all jobs" in other.log.read_text(), "it has looked")
+                yield other
+            finally:
+                other.stop(10)
+
     def start_worker(self) -> None:
-        command = ["-m", "prefect", "worker", "start", "--type", "ecs", "--pool", "ecs", "--with-healthcheck"]
+        command = ["-m", "prefect", "worker", "start", "--type", "ecs", "--pool", "ecs"]
+        command += ["--limit", str(LIMIT), "--with-healthcheck"]
         log = self.home / "logs" / "worker.log"
         start = log.stat().st_size if log.exists() else 0
         self.worker = StackProcess.start("worker", command, self.environment, self.home / "logs")
@@ -90,7 +116,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
         register = ["-m", "deployments", "register", "--work-pool", "ecs"]
         run_to_end("the registration", register, stack.environment, PROJECT)
         stack.start_worker()
-        stack.reconciler = stack.start_reconciler("reconciler")
+        stack.reconciler = stack.start_reconciler()
         running.callback(stack.reconciler.stop, _STOP_SECONDS)
         running.callback(lambda: stack.worker.stop(_STOP_SECONDS))
         variables = {

@@ -102,8 +102,8 @@ def _statements(role: str, document: dict[str, Any], origin: Resource) -> Iterat
         yield Statement(
             role=role,
             effect=statement["Effect"],
-            actions=tuple(_list(statement["Action"])),
-            resources=tuple(_text(resource) for resource in _list(statement["Resource"])),
+            actions=tuple(_list(statement.get("Action", []))),
+            resources=tuple(_text(resource) for resource in _list(statement.get("Resource", []))),
             condition=statement.get("Condition", {}),
             origin=origin,
         )
@@ -210,21 +210,45 @@ def _wants_tls(deployment: Deployment, resource: Resource) -> bool:
 
 
 def unexplained_wildcards(deployment: Deployment) -> Iterator[str]:
-    """Allowed actions or resources with a `*` for which the template gives no reason."""
+    """Allowed actions with a `*`, or on one, for which the template gives no reason of their own."""
     for given in deployment.statements():
         if given.effect != "Allow":
             continue
         for action in given.actions:
             if "*" in action:
                 yield f"{name(given.role)} may {action}"
-        explained = {
-            rule.removeprefix("AwsSolutions-IAM5[Resource::").removesuffix("]")
-            for rule, reason in given.origin.reasons.items()
-            if rule.startswith("AwsSolutions-IAM5[Resource::") and reason.strip()
-        }
-        for resource in given.resources:
-            if "*" in resource and resource not in explained:
-                yield f"{name(given.role)} may {', '.join(given.actions)} on {resource}"
+            for resource in given.resources:
+                if "*" in resource and not _reason(given.origin, action, resource):
+                    yield f"{name(given.role)} may {action} on {resource}"
+
+
+def _reason(origin: Resource, action: str, resource: str) -> str:
+    """What `infra.constructs.reasons` has written of it: a line for each action."""
+    lines = origin.reasons.get(f"AwsSolutions-IAM5[Resource::{resource}]", "").splitlines()
+    reasons = {explained: reason for explained, _, reason in (line.partition(": ") for line in lines)}
+    return reasons.get(action, "").strip()
+
+
+def unweighed(deployment: Deployment) -> Iterator[str]:
+    """Rights that no other check sees: policies from elsewhere, and all but what is named."""
+    weighed = ("AWS::IAM::Role", "AWS::IAM::Policy", "AWS::IAM::OIDCProvider")
+    for resource in deployment.all():
+        kind, properties = resource.body["Type"], resource.properties
+        if kind.startswith("AWS::IAM::") and kind not in weighed:
+            yield f"{name(resource.id)} is an {kind}"
+        if properties.get("ManagedPolicyArns"):
+            yield f"{name(resource.id)} has managed policies"
+        for document in (properties.get("PolicyDocument"), *_inline(properties)):
+            for statement in (document or {}).get("Statement", []):
+                for word in ("NotAction", "NotResource", "NotPrincipal"):
+                    if word in statement:
+                        yield f"{name(resource.id)} has a {word}"
+
+
+def _inline(properties: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for policy in properties.get("Policies", []):
+        if isinstance(policy, dict):
+            yield policy.get("PolicyDocument", {})
 
 
 def unheld(deployment: Deployment) -> Iterator[str]:

@@ -16,8 +16,10 @@ from pydantic_settings import BaseSettings
 import api
 import deployments as deployments_room
 import flows
+from deployments.reconciler import LOOKED
+from deployments.registration import RegistrationSettings
 from infra.constructs.jobs import CONTAINER
-from tests.infra.deployment import Deployment
+from tests.infra.deployment import Deployment, name
 
 OF_AWS = {"AWS_REGION", "AWS_DEFAULT_REGION"}
 OF_UVICORN = "FORWARDED_ALLOW_IPS"
@@ -68,8 +70,8 @@ def values(default: Deployment, container: str) -> dict[str, Any]:
 def test_every_variable_of_a_container_is_known_to_its_program(deployment: Deployment) -> None:
     known = OF_AWS | {OF_UVICORN} | variables_of_ours() | variables_of_prefect()
     assert OF_UVICORN in inspect.getsource(uvicorn.Config)
-    for name, container in deployment.containers():
-        assert variables(container) <= known, f"{name}: {variables(container) - known}"
+    for named, container in deployment.containers():
+        assert variables(container) <= known, f"{named}: {variables(container) - known}"
 
 
 def test_a_variable_that_nobody_knows_would_be_seen() -> None:
@@ -83,10 +85,10 @@ def test_a_variable_that_nobody_knows_would_be_seen() -> None:
     [
         ("server", "python -m deployments.server --host 0.0.0.0 --port 4200"),
         ("registration", "python -m deployments register --work-pool ecs"),
-        ("worker", "prefect worker start --type ecs --pool ecs --with-healthcheck"),
+        ("worker", "prefect worker start --type ecs --pool ecs --limit 50 --with-healthcheck"),
         ("reconciler", "python -m deployments reconcile"),
         ("api", "python -m api"),
-        (CONTAINER, "prefect flow-run execute"),
+        (CONTAINER, "python -m flows.container"),
     ],
 )
 def test_one_image_and_each_program_its_command(default: Deployment, container: str, command: str) -> None:
@@ -98,9 +100,21 @@ def test_one_image_and_each_program_its_command(default: Deployment, container: 
 def test_worker_and_reconciler_wait_for_the_registration_which_may_end(default: Deployment) -> None:
     found = dict(default.containers())
     assert found["registration"]["Essential"] is False
-    for name in ("worker", "reconciler"):
-        assert found[name]["Essential"] is True
-        assert found[name]["DependsOn"] == [{"Condition": "SUCCESS", "ContainerName": "registration"}]
+    for waiting in ("worker", "reconciler"):
+        assert found[waiting]["Essential"] is True
+        assert found[waiting]["DependsOn"] == [{"Condition": "SUCCESS", "ContainerName": "registration"}]
+
+
+def test_groups_of_the_settings_are_those_of_the_registration(
+    deployments: dict[str, Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "JOBS_GROUPS" not in values(deployments["default"], "registration")
+    monkeypatch.setenv("JOBS_GROUPS", values(deployments["existing"], "registration")["JOBS_GROUPS"])
+    groups = RegistrationSettings().groups
+    assert {group: queue.model_dump() for group, queue in groups.items()} == {
+        "large": {"priority": 2, "concurrency_limit": 4},
+        "night": {"priority": 9, "concurrency_limit": None},
+    }
 
 
 def test_jobs_run_where_the_work_pool_is_told(default: Deployment) -> None:
@@ -140,6 +154,48 @@ def test_the_facade_keeps_connections_longer_than_the_load_balancer(default: Dep
 def test_the_cluster_offers_spot_beside_on_demand(default: Deployment) -> None:
     offered = default.one("AWS::ECS::ClusterCapacityProviderAssociations").properties
     assert set(offered["CapacityProviders"]) == {"FARGATE", "FARGATE_SPOT"}
+
+
+def test_the_alarm_of_the_reconciler_reads_what_it_writes(deployment: Deployment) -> None:
+    looks = deployment.one("AWS::Logs::MetricFilter").properties
+    alarm = deployment.one("AWS::CloudWatch::Alarm", "AlarmsReconcilerSilent").properties
+    [metric] = looks["MetricTransformations"]
+    assert looks["FilterPattern"] == f'{{ $.message = "{LOOKED}" }}'
+    assert (metric["MetricNamespace"], metric["MetricName"]) == (alarm["Namespace"], alarm["MetricName"])
+    seconds = int(values(deployment, "reconciler")["JOBS_ECS_RECONCILE_SECONDS"])
+    assert alarm["Period"] * alarm["EvaluationPeriods"] >= 3 * seconds
+    assert alarm["TreatMissingData"] == "breaching"
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_the_database"),
+    [
+        ("default", {"DatabaseCapacity"}),
+        ("instance", {"DatabaseCpu", "DatabaseDisk"}),
+        ("existing", set()),
+    ],
+)
+def test_what_rings(deployments: dict[str, Deployment], kind: str, of_the_database: set[str]) -> None:
+    rings = {
+        name(alarm.id).removeprefix("Alarms") for alarm in deployments[kind].all("AWS::CloudWatch::Alarm")
+    }
+    assert rings == of_the_database | {
+        *("ServerDown", "FacadeDown", "WorkerDown", "ReconcilerSilent"),
+        *("CrashDetectionWaits", "DeadLetters"),
+        *("FacadeFails", "FacadeUnhealthy", "BalancerFails"),
+    }
+
+
+def test_who_is_told_before_the_money_is_spent(deployment: Deployment) -> None:
+    budget = deployment.one("AWS::Budgets::Budget").properties
+    assert budget["Budget"]["BudgetLimit"] == {"Amount": 300, "Unit": "USD"}
+    letters = {
+        (letter["Notification"]["NotificationType"], letter["Notification"]["Threshold"]): letter
+        for letter in budget["NotificationsWithSubscribers"]
+    }
+    assert letters.keys() == {("ACTUAL", 80), ("FORECASTED", 100)}
+    told = [{"Address": "operators@example.org", "SubscriptionType": "EMAIL"}]
+    assert all(letter["Subscribers"] == told for letter in letters.values())
 
 
 def test_the_alarm_of_each_service_rings_when_it_reports_nothing(default: Deployment) -> None:

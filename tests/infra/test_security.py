@@ -1,6 +1,7 @@
 """What is public, what is encrypted, who may what; and that each check sees a planted defect."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.infra.deployment import (
     unexplained_wildcards,
     unheld,
     unprotected,
+    unweighed,
 )
 
 JOB_ROLES = {"JobsJobDefinitionTaskRole", "JobsJobDefinitionExecutionRole"}
@@ -52,6 +54,10 @@ def test_no_secret_stands_in_a_template(deployment: Deployment) -> None:
 
 def test_every_wildcard_has_a_written_reason(deployment: Deployment) -> None:
     assert list(unexplained_wildcards(deployment)) == []
+
+
+def test_no_right_is_given_in_a_way_that_is_not_looked_at(deployment: Deployment) -> None:
+    assert list(unweighed(deployment)) == []
 
 
 def test_rights_that_reach_far_are_held_by_a_condition(deployment: Deployment) -> None:
@@ -199,6 +205,44 @@ def allow_every_action(deployment: Deployment) -> None:
     given["Action"] = "s3:*"
 
 
+def statements_of(deployment: Deployment, role: str) -> list[dict[str, Any]]:
+    statements: list[dict[str, Any]] = deployment.one("AWS::IAM::Policy", role).properties["PolicyDocument"][
+        "Statement"
+    ]
+    return statements
+
+
+def allow_more_on_everything(deployment: Deployment) -> None:
+    actions = ["s3:DeleteObject", "ecs:DeleteCluster"]
+    statements_of(deployment, WORKER).append({"Effect": "Allow", "Action": actions, "Resource": "*"})
+
+
+def allow_another_action_on_all_tasks(deployment: Deployment) -> None:
+    for given in statements_of(deployment, WORKER):
+        if given["Action"] == ["ecs:DescribeTasks", "ecs:StopTask"]:
+            given["Action"].append("ecs:ExecuteCommand")
+
+
+def allow_all_but(deployment: Deployment) -> None:
+    statements_of(deployment, WORKER).append({"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"})
+
+
+def allow_everywhere_but(deployment: Deployment) -> None:
+    statements_of(deployment, JOB).append({"Effect": "Allow", "Action": "s3:GetObject", "NotResource": "a"})
+
+
+def make_an_administrator(deployment: Deployment) -> None:
+    arn = "arn:aws:iam::aws:policy/AdministratorAccess"
+    deployment.one("AWS::IAM::Role", JOB).properties["ManagedPolicyArns"] = [arn]
+
+
+def write_a_policy_of_another_kind(deployment: Deployment) -> None:
+    everything = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    properties = {"RoleName": {"Ref": JOB}, "PolicyName": "more", "PolicyDocument": everything}
+    resource = {"Type": "AWS::IAM::RolePolicy", "Properties": properties}
+    deployment.templates["service"]["Resources"]["More"] = resource
+
+
 def drop_a_reason(deployment: Deployment) -> None:
     del deployment.one("AWS::IAM::Policy", WORKER).body["Metadata"]["cdk_nag"]
 
@@ -253,6 +297,13 @@ def unprotect_the_database(deployment: Deployment) -> None:
         (allow_every_role, unexplained_wildcards, "role/*"),
         (allow_every_action, unexplained_wildcards, "s3:*"),
         (drop_a_reason, unexplained_wildcards, "ecs:ListTasks on *"),
+        (allow_more_on_everything, unexplained_wildcards, "s3:DeleteObject on *"),
+        (allow_more_on_everything, unexplained_wildcards, "ecs:DeleteCluster on *"),
+        (allow_another_action_on_all_tasks, unexplained_wildcards, "ecs:ExecuteCommand on arn:"),
+        (allow_all_but, unweighed, "WorkerDefinitionTaskRoleDefaultPolicy has a NotAction"),
+        (allow_everywhere_but, unweighed, "JobsJobDefinitionTaskRoleDefaultPolicy has a NotResource"),
+        (make_an_administrator, unweighed, "JobsJobDefinitionTaskRole has managed policies"),
+        (write_a_policy_of_another_kind, unweighed, "More is an AWS::IAM::RolePolicy"),
         (drop_the_conditions, unheld, "iam:PassRole without a condition"),
         (drop_the_conditions, unheld, "ecs:RunTask without a condition"),
         (write_the_password, secret_literals, "job has PREFECT_API_AUTH_STRING in clear"),

@@ -42,3 +42,30 @@ def test_registering_again_changes_nothing(stack: LocalStack, prefect_api: httpx
 
     assert registered() == before
     assert {name for _, name, *_ in before} >= {"default", "large"}
+
+
+def test_settings_replace_what_the_file_says_of_a_group_and_add_others(
+    stack: LocalStack, jobs: JobsClient, prefect_api: httpx.Client
+) -> None:
+    def register(**variables: str) -> dict[str, tuple[int, int | None]]:
+        command = [sys.executable, "-m", "deployments", "register"]
+        subprocess.run(command, env=stack.environment | variables, cwd=PROJECT, check=True)
+        queues = prefect_api.post("/work_pools/snakemake/queues/filter", json={}).json()
+        return {queue["name"]: (queue["priority"], queue["concurrency_limit"]) for queue in queues}
+
+    try:
+        queues = register(
+            JOBS_GROUPS='{"large": {"priority": 2}, "held": {"priority": 3, "concurrency_limit": 0}}'
+        )
+
+        assert queues.items() >= {"large": (2, None), "held": (3, 0)}.items()
+        job_id = jobs.submit(group="held", **MOCK)
+        waiting = wait_until(lambda: jobs.get(job_id)["waiting"], "the job says why it waits")
+        assert waiting.startswith("The group 'held' ")
+        jobs.http.post(f"/jobs/{job_id}/cancel")
+        jobs.wait(job_id, "cancelled")
+    finally:
+        held = prefect_api.get("/deployments/name/snakemake-job/held").json()["id"]
+        prefect_api.delete(f"/deployments/{held}")
+        prefect_api.delete("/work_pools/snakemake/queues/held")
+        assert register()["large"] == (2, 1)
