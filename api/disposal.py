@@ -1,11 +1,11 @@
 """Removes what jobs have left: their files, and bundles that no job needs any more."""
 
 import io
-import shutil
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
 
+from flows.places import work_of
 from flows.storage import LocalStorage, Storage, bundle_key, bundle_use_key, job_key
 
 _OF_THE_WORK = frozenset({"work", "work.lock"})
@@ -16,8 +16,8 @@ class Disposal:
 
     def __init__(self, storage: Storage, home: Path) -> None:
         self._storage = storage
+        self._disk = storage if isinstance(storage, LocalStorage) else LocalStorage(home)
         self._directories = home / "jobs"
-        self._is_local = isinstance(storage, LocalStorage)
 
     def note_use(self, bundle: str, use: str) -> None:
         """Write down that a job needs the bundle, before there is the job; `use` is its idempotency key."""
@@ -34,32 +34,23 @@ class Disposal:
 
         That goes with the last of the jobs that worked in it.
         """
-        if not self._is_local:
+        if self._storage is not self._disk:
             self._storage.remove(job_key(job_id))
-        directory = self._directories / str(job_id)
-        if not directory.is_dir():
+        names = set(self._disk.names("jobs"))
+        if str(job_id) not in names:
             return
-        work = directory / "work"
-        home_of_work = work.resolve().parent
-        is_needed = any(
-            other != directory
-            and (other / "work").is_symlink()
-            and (other / "work").resolve() == work.resolve()
-            for other in self._directories.iterdir()
-        )
-        if home_of_work == directory.resolve() and is_needed:
-            for entry in directory.iterdir():
-                if entry.name not in _OF_THE_WORK:
-                    entry.unlink()
+        work = work_of(self._directories / str(job_id))
+        owner = UUID(work.parent.name)
+        others = names - {str(job_id), str(owner)}
+        is_needed = any(work_of(self._directories / other) == work for other in others)
+        if owner == job_id and is_needed:
+            for name in set(self._disk.names(job_key(job_id))) - _OF_THE_WORK:
+                self._disk.remove(job_key(job_id, name))
             return
-        shutil.rmtree(directory)
-        if home_of_work.is_dir() and not is_needed and _is_only_work(home_of_work):
-            shutil.rmtree(home_of_work)
-
-
-def _is_only_work(directory: Path) -> bool:
-    """Whether the job whose directory this was has been removed before."""
-    return {entry.name for entry in directory.iterdir()} <= _OF_THE_WORK
+        self._disk.remove(job_key(job_id))
+        # What is left of the owner, if that has been removed before.
+        if not is_needed and set(self._disk.names(job_key(owner))) <= _OF_THE_WORK:
+            self._disk.remove(job_key(owner))
 
 
 def _word(use: str) -> str:

@@ -17,7 +17,13 @@ import anyio
 import anyio.to_thread
 import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterIdempotencyKey,
+)
 from prefect.client.schemas.objects import Log, StateType, TaskRun
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, LogSort, TaskRunSort
 from prefect.exceptions import ObjectNotFound
@@ -51,7 +57,7 @@ from api.problems import (
 from api.rows import FLOW_RUN_ROWS, FlowRunRow, RuleJobRow
 from api.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
 from api.settings import Settings
-from api.statuses import FINAL_STATUSES, OPEN_STATUSES, JobStatus
+from api.statuses import FINAL_STATUSES, OPEN_STATUSES, JobStatus, job_status
 from api.translation import job_from, log_line_from, rule_job_from
 from api.waiting import Waiting
 from api.webhooks.messages import check_webhook
@@ -218,7 +224,7 @@ class Jobs:
                 before = await self._client.read_flow_run(job_id)
         kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL)
         labels = {label.value: before.labels[label] for label in kept if label in before.labels}
-        key = f"resume:{job_id}"
+        key = _resume_key(job_id)
         bundle = _bundle_of(before.parameters)
         if bundle is not None:
             await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)
@@ -242,11 +248,12 @@ class Jobs:
         """Remove a job that has ended: its run, its files, and its bundle if no other job needs it.
 
         The run goes last, so that what fails half-way can be asked for again. Raises
-        `JobNotFinished` and `flows.storage.StorageError`.
+        `JobNotFinished`, also while a job that resumes it has not, and `flows.storage.StorageError`.
         """
         job = await self.get(job_id)
         if job.status in OPEN_STATUSES:
             raise JobNotFinished(f"The job {job_id} is {job.status}.", "Cancel it first.")
+        await self._check_not_needed(job_id)
         async with self._reading():
             with _told_as(_no_job(job_id)):
                 flow_run = await self._client.read_flow_run(job_id)
@@ -375,6 +382,22 @@ class Jobs:
                 "Submit again when one of them has ended, or cancel one.",
             )
 
+    async def _check_not_needed(self, job_id: UUID) -> None:
+        """Raises `JobNotFinished` while a job that resumes this one may still look for what is left of it.
+
+        It is found by its key, which it has from the start; the label that names it comes a moment later.
+        """
+        key = FlowRunFilterIdempotencyKey(any_=[_resume_key(job_id)])
+        async with self._reading():
+            found = await self._read_flow_runs(FlowRunFilter(idempotency_key=key), 1)
+        for successor in found:
+            status = job_status(successor.state_type)
+            if status in OPEN_STATUSES:
+                raise JobNotFinished(
+                    f"The job {successor.id}, which resumes the job {job_id}, is {status}.",
+                    "Wait until it has ended, or cancel it first.",
+                )
+
     async def _make(self, group: str, body: Mapping[str, object]) -> FlowRunRow:
         """A flow run of the group's deployment. Raises `UnknownGroup` and `TooManyOpenJobs`."""
         async with patience(self._settings.submit_patience_seconds), self._submissions:
@@ -450,6 +473,11 @@ class Jobs:
 
     def _reading(self) -> AbstractAsyncContextManager[None]:
         return patience(self._settings.read_patience_seconds)
+
+
+def _resume_key(job_id: UUID) -> str:
+    """The idempotency key of the one job that resumes it."""
+    return f"resume:{job_id}"
 
 
 def _bundle_of(parameters: Mapping[str, Any]) -> str | None:

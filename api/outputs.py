@@ -1,15 +1,15 @@
 """A job's outputs: what its manifest lists, and the files themselves."""
 
 import os
-import stat
 from datetime import datetime
-from pathlib import Path
-from typing import Literal
+from pathlib import PurePosixPath
+from typing import BinaryIO, Literal
 from uuid import UUID
 
 from fastapi import Response, status
 from fastapi.responses import FileResponse, RedirectResponse
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+from starlette.types import Receive, Scope, Send
 
 from api.listing.cursors import OutputPosition
 from api.listing.queries import PageQuery
@@ -17,6 +17,9 @@ from api.problems import ManifestDamaged, NotFound
 from api.schemas import Output, OutputPage
 from flows.spec import RelativePath
 from flows.storage import BlobNotFound, Method, Storage, job_key, media_type_of
+
+LARGEST_MANIFEST = 64 << 20
+"""In bytes: some 300,000 outputs. A rule could write one that fills the memory."""
 
 
 class OutputItem(BaseModel):
@@ -94,47 +97,48 @@ class Outputs:
         item = next((item for item in self.manifest(job_id).outputs if item.path == path), None)
         if item is None:
             raise _no_output(job_id, path)
-        place = self._storage.locate(job_key(job_id, *item.place), method)
-        if isinstance(place, Path):
-            return self._file(job_id, item, place)
+        try:
+            place = self._storage.locate(job_key(job_id, *item.place), method)
+        except BlobNotFound as error:
+            raise _no_output(job_id, path) from error
+        if not isinstance(place, str):
+            return _OpenFile(place, path)
         # Its signature is good for this method only, and 307 keeps it; Range goes along.
         return RedirectResponse(
             place, status.HTTP_307_TEMPORARY_REDIRECT, headers={"Cache-Control": "no-store"}
         )
 
-    def _file(self, job_id: UUID, item: OutputItem, place: Path) -> FileResponse:
-        path = item.path
-        home = job_key(job_id, "work") if item.file is None else job_key(job_id)
-        directory = os.path.realpath(str(self._storage.locate(home)))
-        file = Path(os.path.realpath(place))
-        # A rule may have made its output a link to anything that the worker can read.
-        if not file.is_relative_to(directory):
-            raise _no_output(job_id, path)
+    def manifest(self, job_id: UUID) -> Manifest:
+        """What the job has published; nothing while it goes on."""
         try:
-            file_status = file.stat()
-        except OSError as error:
-            raise _no_output(job_id, path) from error
-        if not stat.S_ISREG(file_status.st_mode):
-            raise _no_output(job_id, path)
-        return FileResponse(
-            file,
+            text = b"".join(self._storage.read(job_key(job_id, "outputs.json"), last=LARGEST_MANIFEST + 1))
+        except BlobNotFound:
+            return Manifest()
+        if len(text) > LARGEST_MANIFEST:
+            raise _damaged(job_id, f"it is larger than {LARGEST_MANIFEST:,} bytes")
+        try:
+            return Manifest.model_validate_json(text)
+        except ValidationError as error:
+            raise _damaged(job_id, str(error)) from error
+
+
+class _OpenFile(FileResponse):
+    """An output that is open already: what was looked at is sent, whatever a rule puts in its place."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file = file
+        super().__init__(
+            f"/proc/self/fd/{file.fileno()}",
             media_type=media_type_of(path),
-            filename=Path(path).name,
-            stat_result=file_status,
+            filename=PurePosixPath(path).name,
+            stat_result=os.fstat(file.fileno()),
             # An output is data: no browser shall run it as a page of this service.
             headers={"X-Content-Type-Options": "nosniff"},
         )
 
-    def manifest(self, job_id: UUID) -> Manifest:
-        """What the job has published; nothing while it goes on."""
-        try:
-            text = b"".join(self._storage.read(job_key(job_id, "outputs.json")))
-        except BlobNotFound:
-            return Manifest()
-        try:
-            return Manifest.model_validate_json(text)
-        except ValidationError as error:
-            raise _damaged(job_id, error) from error
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
 
 
 def _no_output(job_id: UUID, path: str) -> NotFound:
@@ -143,8 +147,8 @@ def _no_output(job_id: UUID, path: str) -> NotFound:
     )
 
 
-def _damaged(job_id: UUID, error: Exception) -> ManifestDamaged:
+def _damaged(job_id: UUID, reason: str) -> ManifestDamaged:
     return ManifestDamaged(
-        f"The manifest of job {job_id} can't be read: {error}",
+        f"The manifest of job {job_id} can't be read: {reason}",
         "Tell the operator: outputs.json in the job's directory is damaged, or of another version.",
     )

@@ -127,15 +127,15 @@ class Overview:
 
         return Sweep(read, lambda row: row.end_time, since)
 
-    async def ended_before(self, moment: datetime) -> Sequence[UUID]:
-        """Some jobs that ended before: the oldest of them, as many as Prefect gives at once."""
+    async def ended_before(self, moment: datetime, offset: int) -> Sequence[UUID]:
+        """Some jobs that ended before: the oldest but `offset`, as many as Prefect gives at once."""
         flow_runs = flow_run_filter(
             JobQuery(status=tuple(FINAL_STATUSES)),
             [group.deployment_id for group in await self.groups()],
             None,
         )
         flow_runs.end_time = FlowRunFilterEndTime.model_validate({"before_": moment})
-        return [row.id for row in await self._read(flow_runs, FlowRunSort.START_TIME_ASC, 0)]
+        return [row.id for row in await self._read(flow_runs, FlowRunSort.START_TIME_ASC, offset)]
 
     async def label(self, job_id: UUID, labels: Mapping[Label, str]) -> None:
         """Adds labels to a job. Raises `ObjectNotFound` if it is gone."""

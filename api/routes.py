@@ -161,7 +161,8 @@ async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobP
 async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs) -> None:
     """Removes its run, its files, and its bundle if no other job needs it. For the scope `admin`.
 
-    The directory in which another job went on with this one stays until that one is removed.
+    The directory in which another job went on with this one stays until that one is removed; while
+    that one is open, so does this job.
     """
     await jobs.get(job_id)
     if caller.scope is not Scope.ADMIN:

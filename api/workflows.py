@@ -20,7 +20,7 @@ def check_workflow(spec: ExecutionSpec, settings: Settings, storage: Storage) ->
         return
     match spec.workflow:
         case WorkflowSource(path=str(path)):
-            _check_path(path, spec.snakefile, settings.workflow_roots)
+            _check_path(path, spec.snakefile, settings.workflow_roots, settings.home)
         case WorkflowSource(bundle=str(bundle)):
             _check_bundle(bundle, storage)
         case WorkflowSource(git=str(address)):
@@ -48,8 +48,8 @@ def _check_address(address: str, settings: Settings) -> None:
         ) from refusal
 
 
-def _check_path(path: str, snakefile: str | None, roots: Sequence[Path]) -> None:
-    """The path must lie under one of `roots` and have its Snakefile.
+def _check_path(path: str, snakefile: str | None, roots: Sequence[Path], home: Path) -> None:
+    """The path must lie under one of `roots`, outside of `home`, and have its Snakefile.
 
     A root that this machine does not have (the worker may be another one) is trusted as
     far as names go; the worker looks again when it stages the workflow.
@@ -64,6 +64,11 @@ def _check_path(path: str, snakefile: str | None, roots: Sequence[Path]) -> None
             f"The workflow's path '{path}' does not lie under a workflow root of this server.",
             f"Put the workflow under one of: {', '.join(map(str, roots)) or '(no root is set)'}; "
             "the operator sets them with JOBS_WORKFLOW_ROOTS.",
+        )
+    if _root_above(path, (home,)) is not None:
+        raise _refused(
+            f"The workflow's path '{path}' lies where the service keeps its jobs.",
+            "Name a directory outside of JOBS_HOME; to go on with a job, resume it.",
         )
     if not os.path.isdir(root):
         return

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from flows.events import AttemptFinished, AttemptStarted, Outcome, WorkflowEvent
 from flows.mirror import Mirror
+from flows.places import open_file
 from flows.task_runs import JsonObject, log_entry
 
 SHOWN_BYTES = 256 * 1024
@@ -87,7 +88,7 @@ class AttemptLogs:
 def tail(path: Path, lines: int) -> str:
     """The last lines of a text file, empty if there is none."""
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             stream.seek(0, 2)
             stream.seek(max(0, stream.tell() - _CHUNK_BYTES))
             text = stream.read().decode("utf-8", "replace")
@@ -121,7 +122,7 @@ def _read_on(path: Path, attempt: _Attempt) -> Iterator[str]:
 def _chunk(path: Path, attempt: _Attempt) -> bytes:
     """The next bytes to show: they end with a line, at least with a character."""
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             stream.seek(attempt.read_bytes)
             chunk = stream.read(_CHUNK_BYTES)
     except OSError:

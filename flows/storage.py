@@ -8,7 +8,9 @@ Both keep the same things under the same keys:
     jobs/<job id>/work/<path>             an output
     jobs/<job id>/work.tar                what a job that has not completed leaves to its successor
 
-Below JOBS_HOME these are the files that jobs work on, so there is nothing to publish.
+Below JOBS_HOME these are the files that jobs work on, so there is nothing to publish. Rules could put
+anything in their place: JOBS_HOME may be a link, but no blob in it is read through one, save an output
+that is a link to another file of its job's `work`.
 
     StorageError        the storage can't do its work
     └── BlobNotFound    it does not have what was asked for
@@ -17,10 +19,11 @@ Below JOBS_HOME these are the files that jobs work on, so there is nothing to pu
 import mimetypes
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, NewType, Protocol
 from urllib.parse import quote, urlsplit
@@ -31,6 +34,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flows.places import open_file, remove_tree, work_of
 
 _CHUNK_BYTES = 1 << 20
 _UPLOADS_AT_ONCE = 8
@@ -89,17 +94,20 @@ class Storage(Protocol):
     def put(self, key: str, content: BinaryIO) -> None:
         """Keep the content, from its start, as a whole or not at all."""
 
-    def publish(self, files: Mapping[str, Path]) -> None:
-        """Keep files of a job by their keys."""
+    def publish(self, keys: Iterable[str], disk: "LocalStorage") -> None:
+        """Keep files of a job, which lie on `disk` under the same keys. Raises `BlobNotFound`."""
 
-    def read(self, key: str) -> Iterator[bytes]:
-        """The content in pieces. Raises `BlobNotFound`."""
+    def read(self, key: str, last: int | None = None) -> Iterator[bytes]:
+        """The content as it is now, or its `last` bytes, in pieces. Raises `BlobNotFound`."""
 
     def size(self, key: str) -> int | None:
         """In bytes; None if there is no such blob."""
 
-    def locate(self, key: str, method: Method = "GET") -> Path | SignedUrl:
-        """Where the blob can be had: a file of this machine, or an address."""
+    def locate(self, key: str, method: Method = "GET") -> BinaryIO | SignedUrl:
+        """The blob as an open file, or the address where it can be had; only a file is looked for.
+
+        Raises `BlobNotFound`.
+        """
 
     def names(self, key: str) -> list[str]:
         """What there is right below a key, by name; nothing where the key is not."""
@@ -142,7 +150,17 @@ class LocalStorage:
     outlives_machines = False
 
     def __init__(self, home: Path) -> None:
-        self._home = home.absolute()
+        self._home = home.resolve()
+
+    def open(self, key: str) -> BinaryIO:
+        """The file that the blob is. Raises `BlobNotFound`."""
+        with _told_of_files(key):
+            match PurePosixPath(key).parts:
+                case ("jobs", job_id, "work", *path):
+                    work = work_of(self._home / "jobs" / job_id)
+                    return open_file(work.joinpath(*path), within=work)
+                case _:
+                    return open_file(self._home / key)
 
     def put(self, key: str, content: BinaryIO) -> None:
         place = self._home / key
@@ -157,27 +175,29 @@ class LocalStorage:
             finally:
                 partial.unlink(missing_ok=True)
 
-    def publish(self, files: Mapping[str, Path]) -> None:
-        for key, file in files.items():
-            place = self._home / key
-            if not (place.exists() and place.samefile(file)):
-                with file.open("rb") as content:
-                    self.put(key, content)
+    def publish(self, keys: Iterable[str], disk: "LocalStorage") -> None:
+        """They are where they belong already."""
 
-    def read(self, key: str) -> Iterator[bytes]:
-        with _told_of_files(key), (self._home / key).open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+    def read(self, key: str, last: int | None = None) -> Iterator[bytes]:
+        with _told_of_files(key), self.open(key) as file:
+            # Not to its end: what is written faster than it is read has none.
+            left = size = os.fstat(file.fileno()).st_size
+            if last is not None and last < size:
+                left = last
+                file.seek(-last, os.SEEK_END)
+            while chunk := file.read(min(left, _CHUNK_BYTES)):
+                left -= len(chunk)
                 yield chunk
 
     def size(self, key: str) -> int | None:
-        with _told_of_files(key):
-            try:
-                return (self._home / key).stat().st_size
-            except FileNotFoundError:
-                return None
+        try:
+            with self.open(key) as file:
+                return os.fstat(file.fileno()).st_size
+        except BlobNotFound:
+            return None
 
-    def locate(self, key: str, method: Method = "GET") -> Path | SignedUrl:
-        return self._home / key
+    def locate(self, key: str, method: Method = "GET") -> BinaryIO | SignedUrl:
+        return self.open(key)
 
     def names(self, key: str) -> list[str]:
         with _told_of_files(key):
@@ -188,7 +208,7 @@ class LocalStorage:
         place = self._home / key
         with _told_of_files(key):
             if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place)
+                remove_tree(place)
             else:
                 place.unlink(missing_ok=True)
 
@@ -225,14 +245,16 @@ class S3Storage:
                 },
             )
 
-    def publish(self, files: Mapping[str, Path]) -> None:
+    def publish(self, keys: Iterable[str], disk: LocalStorage) -> None:
         with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as uploads:
-            list(uploads.map(self._put_file, files.keys(), files.values()))
+            list(uploads.map(self._put_file, keys, repeat(disk)))
 
-    def read(self, key: str) -> Iterator[bytes]:
+    def read(self, key: str, last: int | None = None) -> Iterator[bytes]:
         with self._told_of_objects(key):
             try:
                 found = obstore.get(self._store, key)
+                if last is not None and last < found.meta["size"]:
+                    found = obstore.get(self._store, key, options={"range": {"suffix": last}})
             except FileNotFoundError:
                 raise _not_found(key) from None
             for chunk in found.stream(min_chunk_size=_CHUNK_BYTES):
@@ -245,7 +267,7 @@ class S3Storage:
             except FileNotFoundError:
                 return None
 
-    def locate(self, key: str, method: Method = "GET") -> Path | SignedUrl:
+    def locate(self, key: str, method: Method = "GET") -> BinaryIO | SignedUrl:
         with self._told_of_objects(key):
             return SignedUrl(obstore.sign(self._store, method, key, self._download_lifetime))
 
@@ -260,8 +282,8 @@ class S3Storage:
             paths = [blob["path"] for page in obstore.list(self._store, f"{key}/") for blob in page]
             obstore.delete(self._store, [key, *paths])
 
-    def _put_file(self, key: str, file: Path) -> None:
-        with file.open("rb") as content:
+    def _put_file(self, key: str, disk: LocalStorage) -> None:
+        with disk.open(key) as content:
             self.put(key, content)
 
     @contextmanager

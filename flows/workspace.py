@@ -15,6 +15,7 @@ JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -36,9 +37,11 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from flows.bundles import BundleLimits, unpack_bundle
 from flows.git import CheckoutSettings, check_out
 from flows.keeping import bring_back_work, keep_work
+from flows.places import open_file, work_of
 from flows.spec import SNAKEFILE_NAMES, ExecutionSpec, WorkflowSource
 from flows.storage import (
     BlobNotFound,
+    LocalStorage,
     Storage,
     StorageError,
     StorageSettings,
@@ -55,7 +58,6 @@ _DIRECTORY_MARK = ".snakemake_timestamp"
 
 _NAME_DIRECTORY = "Name the directory of the workflow."
 _MAKE_READABLE = "Make the workflow's directory readable for the service."
-_CHUNK_BYTES = 1 << 20
 _LONGEST_SNAKEFILE = 1 << 20
 _LEAVING_SECONDS = 10.0
 """A process lives on for a moment when its job has ended already; and who asks for a holder locks, too."""
@@ -104,6 +106,7 @@ class Workspace:
         self._resumes = resumes
         self._roots = [root.resolve() for root in settings.workflow_roots]
         self._home = settings.home.resolve()
+        self._disk = LocalStorage(self._home)
         self.directory = self._home / "jobs" / str(job_id)
         self.work = self.directory / "work"
         self.config_file = self.directory / "config.json"
@@ -147,7 +150,7 @@ class Workspace:
         notes: tuple[str, ...] = ()
         if self._resumes is not None:
             notes = self._take_over(self._resumes)
-        self._hold(self.work.resolve().with_suffix(".lock"))
+        self._hold(self.work.with_suffix(".lock"))
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
             return Staged()
@@ -166,16 +169,17 @@ class Workspace:
 
     def _take_over(self, job_id: UUID) -> tuple[str, ...]:
         """Go on in the directory of another job; it stays where it is, for programs may know its path."""
-        work = self.directory.parent / str(job_id) / "work"
-        notes: tuple[str, ...] = ()
-        if not work.exists() and self.storage.outlives_machines:
+        work = work_of(self.directory.parent / str(job_id))
+        if self.storage.outlives_machines and not os.path.lexists(work):
             work.parent.mkdir(parents=True, exist_ok=True)
-            if not bring_back_work(self.storage, job_id, work):
-                notes = (f"Nothing was kept of the job {job_id}: all is done anew.",)
-        if work.exists() and not self.work.is_symlink():
-            self.work.symlink_to(os.path.relpath(work.resolve(), self.directory))
-        self.work = self.work.resolve()
-        return notes
+            bring_back_work(self.storage, job_id, work)
+        is_there = work.is_dir() and not work.is_symlink()
+        if is_there and not os.path.lexists(self.work):
+            self.work.symlink_to(Path("..", work.parent.name, work.name))
+        self.work = work_of(self.directory)
+        if self.work.is_dir():
+            return ()
+        return (f"Nothing was kept of the job {job_id}: all is done anew.",)
 
     def snakefile(self, spec: ExecutionSpec) -> Path:
         """The Snakefile, relative to `work`. Raises `StageError` if there is none."""
@@ -193,39 +197,57 @@ class Workspace:
 
         The manifest comes last: what it lists is there. Raises `StorageError`.
         """
-        places = {
-            path: f"work/{path}"
-            for path in sorted(set(outputs))
-            if (self.work / path).is_file() and not Path(path).is_absolute()
-        }
-        if self.report.is_file():
-            places[_free_path(self.report.name, places)] = self.report.name
-        items = [_manifest_item(self.directory, path, place) for path, place in places.items()]
-        logs = [log.name for log in (self.snakemake_log, self.event_log) if log.is_file()]
+        places = {path: f"work/{path}" for path in sorted(set(outputs)) if not Path(path).is_absolute()}
+        items = {place: item for path, place in places.items() if (item := self._manifest_item(path, place))}
+        path = _free_path(self.report.name, {str(item["path"]) for item in items.values()})
+        if report := self._manifest_item(path, self.report.name):
+            items[self.report.name] = report
+        logs = [self._key(log.name) for log in (self.snakemake_log, self.event_log)]
         self.storage.publish(
-            {job_key(self._job_id, place): self.directory / place for place in [*places.values(), *logs]}
+            [*map(self._key, items), *(log for log in logs if self._disk.size(log) is not None)], self._disk
         )
-        partial = self.manifest.with_suffix(".partial")
-        manifest = {"version": MANIFEST_VERSION, "outputs": items, "snakefile": self._snakefile}
-        partial.write_text(json.dumps(manifest))
-        partial.replace(self.manifest)  # a reader sees the whole manifest or none
-        self.storage.publish({job_key(self._job_id, self.manifest.name): self.manifest})
+        manifest = {"version": MANIFEST_VERSION, "outputs": [*items.values()], "snakefile": self._snakefile}
+        key = self._key(self.manifest.name)
+        # As a whole: a reader sees the whole manifest or none.
+        self._disk.put(key, io.BytesIO(json.dumps(manifest).encode()))
+        self.storage.publish([key], self._disk)
         return len(items)
 
     def files_of(self, outputs: Iterable[str]) -> list[str]:
         """`outputs` relative to `work`, every directory replaced by the files in it; none from elsewhere."""
-        work = self.work.resolve()
+        work = self.work
         files: list[str] = []
-        for output in outputs:
-            path = work / output
+        for path in (work / output for output in outputs):
+            # Before anybody walks through it: a rule may have made it, or `work`, a link to anywhere.
+            if not (path.is_relative_to(work) and Path(os.path.realpath(path)).is_relative_to(work)):
+                continue
             found = path.rglob("*") if path.is_dir() else [path]
             files += [
                 str(file.relative_to(work))
                 for file in found
                 if file.is_file() and file.name != _DIRECTORY_MARK and file.resolve().is_relative_to(work)
-                if file.is_relative_to(work)
             ]
         return files
+
+    def _key(self, place: str) -> str:
+        return job_key(self._job_id, place)
+
+    def _manifest_item(self, path: str, place: str) -> dict[str, str | int] | None:
+        """What is told of an output called `path`, which is the file `place` in the job's directory."""
+        try:
+            file = self._disk.open(self._key(place))
+        except BlobNotFound:
+            return None
+        with file:
+            checksum = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # typeshed asks for more than it needs
+            status = os.fstat(file.fileno())
+        item: dict[str, str | int] = {
+            "path": path,
+            "size": status.st_size,
+            "sha256": checksum.hexdigest(),
+            "modified_at": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
+        }
+        return item if place == f"work/{path}" else item | {"file": place}
 
     def _bring_in(self, workflow: WorkflowSource, notes: tuple[str, ...]) -> Staged:
         """Make `work`; it is there as a whole or not at all."""
@@ -310,6 +332,11 @@ class Workspace:
                 f"Put the workflow under one of: {', '.join(map(str, self._roots)) or '(no root is set)'}; "
                 "the operator sets them with JOBS_WORKFLOW_ROOTS.",
             )
+        if source.is_relative_to(self._home):
+            raise StageError(
+                f"workflow.path {path} lies where the service keeps its jobs",
+                "Name a directory outside of JOBS_HOME; to go on with a job, resume it.",
+            )
         if not source.is_dir():
             raise StageError(f"workflow.path {path} is not a directory", _NAME_DIRECTORY)
         return source
@@ -326,10 +353,15 @@ def _flock(descriptor: int) -> bool:
 
 def _snakefile_item(work: Path, path: Path) -> dict[str, str] | None:
     """The Snakefile as it was before the first rule ran, and what read it; none of a giant."""
-    file = work / path
-    if file.stat().st_size > _LONGEST_SNAKEFILE:
+    try:
+        # The rules of the job that is resumed have run: it may be a link to elsewhere, which is none.
+        with open_file(work / path, within=work) as file:
+            content = file.read(_LONGEST_SNAKEFILE + 1)
+    except FileNotFoundError:
         return None
-    text = file.read_text(encoding="utf-8", errors="replace")
+    if len(content) > _LONGEST_SNAKEFILE:
+        return None
+    text = content.decode("utf-8", errors="replace")
     return {"path": str(path), "text": text, "snakemake": version("snakemake")}
 
 
@@ -337,20 +369,3 @@ def _free_path(name: str, taken: Collection[str]) -> str:
     """`name`, or one like it that no output of the workflow has."""
     others = (f"snakemake-{number}-{name}" for number in count(2))
     return next(path for path in chain((name, f"snakemake-{name}"), others) if path not in taken)
-
-
-def _manifest_item(directory: Path, path: str, place: str) -> dict[str, str | int]:
-    """What is told of an output called `path`, which is the file `place` in the job's directory."""
-    file = directory / place
-    checksum = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            checksum.update(chunk)
-    status = file.stat()
-    item: dict[str, str | int] = {
-        "path": path,
-        "size": status.st_size,
-        "sha256": checksum.hexdigest(),
-        "modified_at": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
-    }
-    return item if place == f"work/{path}" else item | {"file": place}

@@ -1,7 +1,9 @@
 """What the tests of the running service share: a client as a user would write it, and patience."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +13,7 @@ import psutil
 
 WORKFLOWS = Path(__file__).parent / "workflows"
 FINAL = frozenset({"completed", "failed", "cancelled"})
+NOBODY = 65534
 
 Json = dict[str, Any]
 Found = TypeVar("Found")
@@ -103,3 +106,18 @@ def processes_of(job_id: str) -> list[psutil.Process]:
         if job_id in (process.info["cwd"] or ""):
             found.append(process)
     return found
+
+
+@contextmanager
+def unprivileged(directory: Path) -> Iterator[None]:
+    """As somebody to whom `directory` and all in it belong, and who may not do everything as root may."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

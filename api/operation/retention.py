@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from api.jobs import Jobs
 from api.overview import Overview
-from api.problems import NotFound, ProblemError
+from api.problems import JobNotFinished, NotFound, ProblemError
 from flows.storage import StorageError
 
 _log = logging.getLogger(__name__)
@@ -25,19 +26,29 @@ class Retention:
         """Until it is cancelled."""
         while True:
             try:
-                while await self.remove_some():
-                    pass
+                await self.remove_old_jobs()
             except (ProblemError, StorageError) as error:
                 _log.warning("Old jobs are not removed now: %s", error)
             await asyncio.sleep(self._look_every.total_seconds())
 
-    async def remove_some(self) -> int:
-        """Remove the oldest jobs that are too old; how many."""
-        old = await self._overview.ended_before(datetime.now(UTC) - self._age)
-        for job_id in old:
-            try:
-                await self._jobs.delete(job_id)
-            except NotFound:
-                continue  # another replica was faster
-            _log.info("Removed job %s, which ended more than %s ago.", job_id, self._age)
-        return len(old)
+    async def remove_old_jobs(self) -> int:
+        """Remove all jobs that are too old, each tried once; how many went."""
+        removed = left = 0
+        while True:
+            # Oldest first: those that stay are passed over.
+            old = await self._overview.ended_before(datetime.now(UTC) - self._age, left)
+            if not old:
+                return removed
+            gone = [await self._remove(job_id) for job_id in old].count(True)
+            removed, left = removed + gone, left + len(old) - gone
+
+    async def _remove(self, job_id: UUID) -> bool:
+        try:
+            await self._jobs.delete(job_id)
+        except (NotFound, JobNotFinished):
+            return False  # another replica was faster, or somebody goes on with it
+        except StorageError as error:
+            _log.warning("Job %s is not removed now: %s", job_id, error)
+            return False
+        _log.info("Removed job %s, which ended more than %s ago.", job_id, self._age)
+        return True

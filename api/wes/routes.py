@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from importlib.metadata import version
+from itertools import chain
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -26,6 +27,9 @@ from flows.storage import BlobNotFound, Storage, job_key
 wes_router = APIRouter(prefix=PREFIX, include_in_schema=False)
 
 Kind = TypeVar("Kind", bound=PageQuery)
+
+SHOWN_LOG_BYTES = 16 << 20
+"""Of the log of a run; all of it stays in the job's directory, or in S3."""
 
 _DEFAULT_PAGE_SIZE = 50
 _LOG = "text/plain; charset=utf-8"
@@ -160,14 +164,15 @@ async def get_task(request: Request, job_id: JobId, task_id: TaskId, jobs: WithJ
 
 @wes_router.get("/runs/{run_id}/log")
 async def get_log(request: Request, job_id: JobId, jobs: WithJobs) -> Response:
-    """What Snakemake has written, while it runs as well."""
+    """What Snakemake has written, while it runs as well: the last `SHOWN_LOG_BYTES` of it."""
     await jobs.get(job_id)
     storage: Storage = request.app.state.storage
+    pieces = storage.read(job_key(job_id, "snakemake.log"), last=SHOWN_LOG_BYTES)
     try:
-        text = await anyio.to_thread.run_sync(_read, storage, job_id)
+        first = await anyio.to_thread.run_sync(next, pieces, b"")
     except BlobNotFound as error:
         raise _no(f"log of run {job_id} yet") from error
-    return Response(text, media_type=_LOG)
+    return StreamingResponse(chain((first,), pieces), media_type=_LOG)
 
 
 @wes_router.get("/runs/{run_id}/tasks/{task_id}/log")
@@ -186,10 +191,6 @@ async def _task_lines(jobs: Jobs, job_id: UUID, task_id: UUID) -> AsyncIterator[
         cursor = page.next_cursor
         if cursor is None:
             return
-
-
-def _read(storage: Storage, job_id: UUID) -> bytes:
-    return b"".join(storage.read(job_key(job_id, "snakemake.log")))
 
 
 def _paging(request: Request) -> tuple[int, str | None]:

@@ -4,11 +4,13 @@ import json
 import os
 from hashlib import sha256
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from api.outputs import Outputs
+from flows.storage import LocalStorage
 from tests.api.support import get, submit, the_problem, walk
 
 pytestmark = pytest.mark.anyio
@@ -160,6 +162,54 @@ async def test_even_a_manifest_cannot_make_a_file_outside_of_the_job_an_output(
     the_problem(await api.get((await walk(api, f"/jobs/{job_id}/outputs"))[0]["url"]), 404)
 
 
+async def test_a_directory_that_a_rule_has_put_elsewhere_holds_no_output(
+    api: httpx.AsyncClient, home: Path, tmp_path: Path
+) -> None:
+    """As `mv ../work ../moved; ln -s / ../work` does it."""
+    (tmp_path / "tokens.json").write_text("a token")
+    path = str(tmp_path / "tokens.json").lstrip("/")
+    job_id = await submit(api)
+    publish(home, job_id, {path: b"a token"})
+    work = work_of(home, job_id)
+    work.rename(work.with_name("moved"))
+    for target in ("/", f"../{uuid4()}/work", "../../../.."):
+        work.symlink_to(target)
+        the_problem(await api.get((await walk(api, f"/jobs/{job_id}/outputs"))[0]["url"]), 404)
+        work.unlink()
+
+
+async def test_the_outputs_of_a_job_that_resumes_another_lie_in_the_directory_of_that_one(
+    api: httpx.AsyncClient, home: Path, job_id: UUID
+) -> None:
+    successor = await submit(api)
+    publish(home, successor, FILES)
+    work_of(home, successor).rmdir()
+    work_of(home, successor).symlink_to(f"../{job_id}/work")
+
+    assert (await api.get(f"/jobs/{successor}/outputs/results/calls.vcf")).content == VCF
+
+
+async def test_what_was_looked_at_is_what_is_sent(home: Path, job_id: UUID) -> None:
+    """A rule of a job that runs in the same directory may change it in that moment."""
+    download = Outputs(LocalStorage(home)).download(job_id, "results/data", "GET")
+    file = work_of(home, job_id) / "results" / "data"
+    file.rename(file.with_name("moved"))
+    file.symlink_to("/proc/self/environ")
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(download), base_url="http://x") as client:
+        response = await client.get("/")
+
+    assert (response.status_code, response.content) == (200, FILES["results/data"])
+
+
+async def test_downloads_leave_nothing_open(api: httpx.AsyncClient, job_id: UUID) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for headers in ({}, {"range": "bytes=1-"}, {"range": "bytes=999-"}):
+        await api.get(f"/jobs/{job_id}/outputs/results/data", headers=headers)
+    await api.head(f"/jobs/{job_id}/outputs/results/data")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 async def test_a_link_inside_of_the_job_is_followed(api: httpx.AsyncClient, home: Path, job_id: UUID) -> None:
     publish(home, job_id, FILES | {"latest": VCF})
     (work_of(home, job_id) / "latest").symlink_to("results/calls.vcf")
@@ -175,6 +225,31 @@ async def test_what_is_not_a_file_or_is_gone_is_not_found(
 
     for path in ("pipe", "gone"):
         the_problem(await api.get(f"/jobs/{job_id}/outputs/{path}"), 404)
+
+
+async def test_a_manifest_that_would_fill_the_memory_is_not_read(api: httpx.AsyncClient, home: Path) -> None:
+    job_id = await submit(api)
+    publish(home, job_id, {})
+    os.truncate(home / "jobs" / str(job_id) / "outputs.json", 1 << 40)
+
+    problem = the_problem(await api.get(f"/jobs/{job_id}/outputs"), 500)
+
+    assert "larger than 67,108,864 bytes" in problem["detail"]
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/proc/self/environ", "../../others.json", "pipe"])
+async def test_a_link_in_the_place_of_the_manifest_is_no_manifest(
+    api: httpx.AsyncClient, home: Path, target: str
+) -> None:
+    job_id = await submit(api)
+    publish(home, job_id, {})
+    directory = home / "jobs" / str(job_id)
+    os.mkfifo(directory / "pipe")
+    (directory / "outputs.json").replace(home / "others.json")
+    (directory / "outputs.json").symlink_to(target)
+
+    assert await get(api, f"/jobs/{job_id}/outputs") == {"items": [], "next_cursor": None}
+    the_problem(await api.get(f"/jobs/{job_id}/outputs/x"), 404)
 
 
 @pytest.mark.parametrize(

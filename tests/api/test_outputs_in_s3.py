@@ -1,16 +1,20 @@
 """A service that keeps things in S3: facade and worker share nothing but the bucket (moto's server)."""
 
+import io
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import UUID
 
 import httpx
 import pytest
+from prefect.client.schemas.objects import StateType
 
 from api.settings import Settings
+from api.wes.routes import SHOWN_LOG_BYTES
 from flows.spec import ExecutionSpec
+from flows.storage import job_key, open_storage
 from flows.workspace import Workspace, WorkspaceSettings
-from tests.api.support import facade, get, submit, the_problem
+from tests.api.support import Worker, facade, get, submit, the_problem
 from tests.flows.archives import workflow
 from tests.flows.s3 import Bucket, s3_bucket
 
@@ -75,6 +79,55 @@ async def test_only_what_the_manifest_lists_has_an_address(in_s3: httpx.AsyncCli
 async def test_a_job_that_has_published_nothing_has_no_outputs(in_s3: httpx.AsyncClient) -> None:
     job_id = await submit(in_s3)
     assert await get(in_s3, f"/jobs/{job_id}/outputs") == {"items": [], "next_cursor": None}
+
+
+async def test_a_job_that_is_removed_leaves_nothing_in_the_bucket(
+    in_s3: httpx.AsyncClient, worker: Worker, bucket: Bucket, job_id: UUID
+) -> None:
+    """Not even where it has left a directory to its successor."""
+    other = job_key(await submit(in_s3), "outputs.json")
+    storage = open_storage(Settings(storage_url=f"s3://{bucket.name}/service"))
+    for key in (other, job_key(job_id, "work.tar"), job_key(job_id, "snakemake.log")):
+        storage.put(key, io.BytesIO(b"x"))
+    await worker.bring_to(job_id, StateType.FAILED)
+    assert len(bucket.object_keys(f"service/jobs/{job_id}/")) == 4
+
+    response = await in_s3.delete(f"/jobs/{job_id}")
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert bucket.object_keys(f"service/jobs/{job_id}/") == set()
+    assert f"service/{other}" in bucket.object_keys()
+    the_problem(await in_s3.get(f"/jobs/{job_id}"), 404)
+
+
+async def test_what_a_pending_job_is_to_go_on_with_stays_in_the_bucket(
+    in_s3: httpx.AsyncClient, worker: Worker, bucket: Bucket, worker_settings: WorkspaceSettings
+) -> None:
+    archive = workflow({"Snakefile": "rule resumed:\n"})
+    bundle = (await in_s3.put("/bundles", content=archive)).json()["bundle"]
+    job_id = await submit(in_s3, engine="snakemake", workflow={"bundle": bundle})
+    workspace = Workspace(worker_settings, job_id)
+    workspace.work.mkdir(parents=True)
+    workspace.publish([])
+    workspace.keep()
+    await worker.bring_to(job_id, StateType.FAILED)
+    successor = (await in_s3.post(f"/jobs/{job_id}/resume")).json()["id"]
+
+    problem = the_problem(await in_s3.delete(f"/jobs/{job_id}"), 409)
+
+    assert successor in problem["detail"]
+    assert f"service/jobs/{job_id}/work.tar" in bucket.object_keys()
+
+
+async def test_the_end_of_a_log_is_had_from_the_bucket(
+    in_s3: httpx.AsyncClient, bucket: Bucket, job_id: UUID
+) -> None:
+    log = job_key(job_id, "snakemake.log")
+    the_log = f"/ga4gh/wes/v1/runs/{job_id}/log"
+    assert (await in_s3.get(the_log)).status_code == 404
+    storage = open_storage(Settings(storage_url=f"s3://{bucket.name}/service"))
+    storage.put(log, io.BytesIO(b"begins" + b"x" * SHOWN_LOG_BYTES))
+    assert (await in_s3.get(the_log)).content == b"x" * SHOWN_LOG_BYTES
 
 
 async def test_a_bundle_goes_from_the_facade_to_the_worker_by_way_of_the_bucket(

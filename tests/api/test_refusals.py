@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -208,6 +208,22 @@ class TestAWorkflow:
         problem = await refused(api, {"workflow": {"path": path.format(root=workflow_root)}})
 
         assert str(workflow_root) in problem["resolution"]
+        assert problem["errors"][0]["pointer"] == "#/workflow/path"
+
+    @pytest.mark.parametrize("path", ["", "/jobs/{job}/work", "/../out-and-in"])
+    async def test_of_another_job_is_refused(self, prefect_api_url: str, tmp_path: Path, path: str) -> None:
+        """As where the home lies below a root, which is how the local stack starts."""
+        home = tmp_path / ".jobs"
+        other = home / "jobs" / str(uuid4()) / "work"
+        other.mkdir(parents=True)
+        for directory in (home, other):
+            (directory / "Snakefile").touch()
+        (tmp_path / "out-and-in").symlink_to(other)
+        spec = {"workflow": {"path": f"{home}{path.format(job=other.parent.name)}"}}
+        async with facade(prefect_api_url, Settings(home=home, workflow_roots=(tmp_path,))) as api:
+            problem = await refused(api, spec)
+
+        assert "lies where the service keeps its jobs" in problem["detail"]
         assert problem["errors"][0]["pointer"] == "#/workflow/path"
 
     async def test_of_a_relative_path_is_refused(self, api: httpx.AsyncClient) -> None:

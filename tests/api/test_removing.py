@@ -1,6 +1,8 @@
 """What is removed goes as a whole, and takes nothing along that somebody else needs."""
 
-from collections.abc import AsyncIterator
+import io
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -11,16 +13,18 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, StateType
 
+from api.access.callers import Caller, Scope
 from api.disposal import Disposal
 from api.jobs import Jobs
 from api.operation.retention import Retention
 from api.overview import Overview
 from api.problems import NotFound
 from api.settings import Settings
-from flows.spec import EngineName, JobSpec
-from flows.storage import LocalStorage, open_storage
+from flows.spec import EngineName, JobSpec, WorkflowSource
+from flows.storage import LocalStorage, bundle_key, bundle_use_key, open_storage
 from tests.api.support import RuleJobInState, Worker, facade, get, submit, the_problem
 from tests.flows.archives import HELLO, member, tar
+from tests.support import unprivileged
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +40,7 @@ def directory_of(home: Path, job_id: UUID) -> Path:
     """As the worker leaves it."""
     directory = home / "jobs" / str(job_id)
     (directory / "work" / ".snakemake").mkdir(parents=True)
+    (directory / "work.partial").mkdir()  # of a worker that was killed while it staged
     for file in ("work/result.txt", "work.lock", "flow.pid", "events.jsonl", "snakemake.log", "outputs.json"):
         (directory / file).write_text("{}")
     return directory
@@ -72,6 +77,70 @@ async def test_a_job_that_has_not_ended_stays(
 
     assert directory.exists()
     assert await get(own, f"/jobs/{job_id}")
+
+
+@pytest.mark.parametrize("state", [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
+async def test_a_job_stays_while_another_is_to_go_on_with_it(
+    own: httpx.AsyncClient, worker: Worker, prefect: PrefectClient, tmp_path: Path, state: StateType
+) -> None:
+    """Before that one has staged, nothing in the directories tells of it."""
+    bundle = (await own.put("/bundles", content=tar(member("Snakefile", HELLO)))).json()["bundle"]
+    job_id = await submit(own, engine="snakemake", workflow={"bundle": bundle})
+    await worker.bring_to(job_id, StateType.FAILED)
+    directory = directory_of(tmp_path, job_id)
+    successor = (await own.post(f"/jobs/{job_id}/resume")).json()["id"]
+    await prefect.set_flow_run_state(successor, State(type=state), force=True)
+
+    problem = the_problem(await own.delete(f"/jobs/{job_id}"), 409)
+
+    assert successor in problem["detail"]
+    assert "cancel" in problem["resolution"]
+    assert (directory / "work" / "result.txt").exists()
+    await worker.bring_to(UUID(successor), StateType.CANCELLED)
+    assert (await own.delete(f"/jobs/{job_id}")).status_code == 204
+    assert not directory.exists()
+
+
+@pytest.fixture
+def open_home() -> Iterator[Path]:
+    """A directory that any user can reach, which `tmp_path` is not."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+async def test_a_job_whose_rules_have_made_a_directory_read_only_is_removed(
+    prefect_api_url: str, worker: Worker, open_home: Path
+) -> None:
+    async with facade(prefect_api_url, Settings(home=open_home)) as api:
+        job_id = await submit(api)
+        await worker.bring_to(job_id, StateType.FAILED)
+        directory = directory_of(open_home, job_id)
+        (directory / "work").chmod(0o555)
+
+        with unprivileged(open_home):
+            response = await api.delete(f"/jobs/{job_id}")
+
+    assert response.status_code == 204
+    assert not directory.exists()
+
+
+async def test_a_job_that_can_not_be_removed_is_the_operators_business(
+    prefect_api_url: str, worker: Worker, open_home: Path
+) -> None:
+    async with facade(prefect_api_url, Settings(home=open_home)) as api:
+        job_id = await submit(api)
+        await worker.bring_to(job_id, StateType.FAILED)
+        directory = directory_of(open_home, job_id)
+        directory.parent.chmod(0o555)
+
+        with unprivileged(open_home):
+            problem = the_problem(await api.delete(f"/jobs/{job_id}"), 503)
+
+        assert problem["type"].endswith(":storage-unavailable")
+        assert await get(api, f"/jobs/{job_id}")
+        directory.parent.chmod(0o755)
+        assert (await api.delete(f"/jobs/{job_id}")).status_code == 204
+        assert not directory.exists()
 
 
 async def test_a_bundle_goes_with_the_last_job_that_needs_it(
@@ -114,16 +183,31 @@ def test_a_directory_goes_with_the_last_job_that_worked_in_it(tmp_path: Path, or
     assert (other / "work" / "result.txt").exists()
 
 
-async def test_old_jobs_are_removed_and_others_are_not(
-    prefect: PrefectClient, worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A flow of its own: the jobs of other tests are old as well.
+@pytest.fixture
+async def alone(prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow of its own: the jobs of other tests are old as well."""
     flow = f"retention-{uuid4()}"
     monkeypatch.setattr("api.overview.FLOW_NAME", flow)
     monkeypatch.setattr("api.jobs.FLOW_NAME", flow)
-    await prefect.create_deployment(await prefect.create_flow_from_name(flow), "default")
-    settings = Settings(home=tmp_path)
-    jobs = Jobs(prefect, settings, open_storage(settings), "http://prefect")
+    await prefect.create_deployment(
+        await prefect.create_flow_from_name(flow), "default", enforce_parameter_schema=False
+    )
+
+
+def retention_of(prefect: PrefectClient, jobs: Jobs, age: timedelta = timedelta()) -> Retention:
+    return Retention(Overview(prefect, 8), jobs, age, timedelta(hours=1))
+
+
+def jobs_in(prefect: PrefectClient, home: Path) -> Jobs:
+    settings = Settings(home=home)
+    return Jobs(prefect, settings, open_storage(settings), "http://prefect")
+
+
+@pytest.mark.usefixtures("alone")
+async def test_old_jobs_are_removed_and_others_are_not(
+    prefect: PrefectClient, worker: Worker, tmp_path: Path
+) -> None:
+    jobs = jobs_in(prefect, tmp_path)
     spec = JobSpec(engine=EngineName.MOCK)
     old, running = (await jobs.submit(spec)).id, (await jobs.submit(spec)).id
     await worker.bring_to(old, StateType.FAILED)
@@ -136,9 +220,49 @@ async def test_old_jobs_are_removed_and_others_are_not(
     assert ended_at[1] is not None
     between = ended_at[0] + (ended_at[1] - ended_at[0]) / 2
 
-    retention = Retention(Overview(prefect, 8), jobs, datetime.now(UTC) - between, timedelta(hours=1))
+    assert await retention_of(prefect, jobs, datetime.now(UTC) - between).remove_old_jobs() == 1
 
-    assert await retention.remove_some() == 1
     with pytest.raises(NotFound):
         await jobs.get(old)
     assert {(await jobs.get(job_id)).status for job_id in (new, running)} == {"completed", "running"}
+
+
+@pytest.mark.usefixtures("alone")
+async def test_old_jobs_that_stay_keep_no_other_from_being_removed(
+    prefect: PrefectClient, worker: Worker, open_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one that somebody goes on with, nor one that the disk keeps; each is tried once a look."""
+    monkeypatch.setattr("api.overview.MAX_LIMIT", 1)
+    jobs = jobs_in(prefect, open_home)
+    bundles = [f"sha256:{number:064}" for number in range(2)]
+    for bundle in bundles:
+        open_storage(Settings(home=open_home)).put(bundle_key(bundle), io.BytesIO(b"x"))
+    specs = [JobSpec(workflow=WorkflowSource(bundle=bundle)) for bundle in bundles]
+    old = [(await jobs.submit(spec)).id for spec in (*specs, JobSpec(engine=EngineName.MOCK))]
+    for job_id in old:
+        await worker.bring_to(job_id, StateType.FAILED)
+    await jobs.resume(old[1])
+    (open_home / bundle_use_key(bundles[0])).chmod(0o555)
+
+    with unprivileged(open_home), anyio.fail_after(30):
+        assert await retention_of(prefect, jobs).remove_old_jobs() == 1
+
+    assert {(await jobs.get(job_id)).status for job_id in old[:2]} == {"failed"}
+    with pytest.raises(NotFound):
+        await jobs.get(old[2])
+
+
+@pytest.mark.usefixtures("alone")
+async def test_a_look_ends_where_all_that_is_old_is_gone_for_others(
+    prefect: PrefectClient, worker: Worker, tmp_path: Path
+) -> None:
+    """As where the group of old jobs was deleted a moment ago, and one cache still knows it."""
+    jobs = jobs_in(prefect, tmp_path)
+    job_id = (await jobs.submit(JobSpec(engine=EngineName.MOCK))).id
+    await worker.bring_to(job_id, StateType.FAILED)
+    stranger = jobs.seen_by(Caller("stranger", Scope.ADMIN, frozenset()))
+
+    with anyio.fail_after(30):
+        assert await retention_of(prefect, stranger).remove_old_jobs() == 0
+
+    assert await jobs.get(job_id)

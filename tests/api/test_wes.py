@@ -1,6 +1,7 @@
 """GA4GH WES 1.1.0 over the same jobs: what its document asks for in words."""
 
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from prefect.client.schemas.objects import StateType
 from api.access.callers import Scope
 from api.access.tokens import TokenFile
 from api.settings import Settings
+from api.wes.routes import SHOWN_LOG_BYTES
 from api.wes.translation import STATES
 from tests.api.support import Json, RuleJobInState, Worker, facade, submit
 
@@ -157,6 +159,35 @@ async def test_tasks_are_rule_jobs_with_logs_that_can_be_read(api: httpx.AsyncCl
     assert task == await get(api, f"/runs/{job_id}/tasks/{task['id']}")
     assert task["start_time"].endswith("Z")
     assert (await api.get(task["stdout"])).text == "said\n"
+
+
+async def test_of_a_long_log_the_end_is_told(api: httpx.AsyncClient, home: Path) -> None:
+    job_id = await submit(api)
+    log = home / "jobs" / str(job_id) / "snakemake.log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"begins" + b"x" * (SHOWN_LOG_BYTES - 4) + b"ends")
+    response = await api.get(f"{WES}/runs/{job_id}/log")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.content == b"x" * (SHOWN_LOG_BYTES - 4) + b"ends"
+
+    os.truncate(log, 0)
+    response = await api.get(f"{WES}/runs/{job_id}/log")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+@pytest.mark.parametrize("target", ["/proc/self/environ", "/dev/zero", "pipe", "outputs.json"])
+async def test_a_log_that_a_rule_has_made_a_link_is_not_followed(
+    api: httpx.AsyncClient, home: Path, target: str
+) -> None:
+    job_id = await submit(api)
+    directory = home / "jobs" / str(job_id)
+    directory.mkdir(parents=True)
+    os.mkfifo(directory / "pipe")
+    (directory / "outputs.json").write_text("{}")
+    (directory / "snakemake.log").symlink_to(target)
+
+    await answer(await api.get(f"{WES}/runs/{job_id}/log"), 404)
 
 
 @pytest.mark.parametrize("path", ["", "/status", "/tasks", "/tasks/x", "/log"])

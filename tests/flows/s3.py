@@ -21,9 +21,11 @@ class Bucket:
     def secrets(self) -> tuple[str, str]:
         return self.environment["AWS_SECRET_ACCESS_KEY"], self.environment["AWS_SESSION_TOKEN"]
 
-    def object_keys(self) -> set[str]:
+    def object_keys(self, below: str = "") -> set[str]:
         s3 = boto3.client("s3", endpoint_url=self.environment["AWS_ENDPOINT_URL"])
-        return {item["Key"] for item in s3.list_objects_v2(Bucket=self.name).get("Contents", [])}
+        return {
+            item["Key"] for item in s3.list_objects_v2(Bucket=self.name, Prefix=below).get("Contents", [])
+        }
 
 
 @contextmanager

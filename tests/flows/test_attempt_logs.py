@@ -137,6 +137,17 @@ def test_a_missing_log_file_is_no_error(reader: Reader, tmp_path: Path) -> None:
     assert reader.messages() == ["Attempt 1: 1 thread"]
 
 
+@pytest.mark.parametrize("target", ["secret", "/dev/zero", "/proc/self/environ"])
+def test_a_log_that_its_rule_has_made_a_link_to_elsewhere_is_not_read(
+    reader: Reader, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "secret").write_text("of the flow\n")
+    (tmp_path / "1.1.log").symlink_to(target)
+    reader.observe(started(log_path=str(tmp_path / "1.1.log")), succeeded())
+    assert reader.messages() == ["Attempt 1: 1 thread"]
+    assert tail(tmp_path / "1.1.log", 3) == ""
+
+
 def test_an_attempt_shows_so_much_output_and_says_where_the_rest_is(reader: Reader, log: Path) -> None:
     append(log, "0123456789abcde\n" * (SHOWN_BYTES // 16 + 1))
     reader.observe(started(log_path=str(log)), failed())

@@ -2,6 +2,7 @@
 
 import io
 import os
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -68,6 +69,35 @@ def test_what_is_not_there_is_told(storage: Storage) -> None:
         read(storage, "jobs/x")
 
 
+@pytest.mark.parametrize(("last", "read_"), [(1, b"g"), (4, b"defg"), (7, b"abcdefg"), (100, b"abcdefg")])
+def test_the_end_of_a_blob_can_be_read_alone(storage: Storage, last: int, read_: bytes) -> None:
+    storage.put("x", io.BytesIO(b"abcdefg"))
+    assert b"".join(storage.read("x", last)) == read_
+
+
+def test_a_blob_without_content_has_an_end_without_content(storage: Storage) -> None:
+    storage.put("x", io.BytesIO())
+    assert b"".join(storage.read("x", 10)) == b""
+
+
+def test_a_link_that_a_rule_has_put_in_the_place_of_a_file_is_not_published(
+    storage: Storage, tmp_path: Path
+) -> None:
+    job_id = uuid4()
+    disk = LocalStorage(tmp_path / "home")
+    directory = tmp_path / "home" / "jobs" / str(job_id)
+    (directory / "work").mkdir(parents=True)
+    (directory / "work" / "x").symlink_to("/proc/self/environ")
+    (directory / "snakemake.log").symlink_to("/proc/self/environ")
+
+    for key in (job_key(job_id, "work", "x"), job_key(job_id, "snakemake.log")):
+        with suppress(BlobNotFound):
+            storage.publish([key], disk)
+        assert storage.size(key) is None
+        with pytest.raises(BlobNotFound):
+            read(storage, key)
+
+
 def test_a_file_larger_than_one_request_is_kept_whole(storage: Storage, tmp_path: Path) -> None:
     content = os.urandom(1 << 20) * 25
     (tmp_path / "large").write_bytes(content)
@@ -79,13 +109,13 @@ def test_a_file_larger_than_one_request_is_kept_whole(storage: Storage, tmp_path
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_any_name_of_an_output_is_a_key(storage: Storage, tmp_path: Path, name: str) -> None:
     key = job_key(uuid4(), "work", name)
-    file = tmp_path / "output"
-    file.write_text(name)
-    storage.publish({key: file})
+    disk = LocalStorage(tmp_path / "home")
+    disk.put(key, io.BytesIO(name.encode()))
+    storage.publish([key], disk)
 
     assert read(storage, key) == name.encode()
     place = storage.locate(key)
-    content = place.read_bytes() if isinstance(place, Path) else httpx.get(place).raise_for_status().content
+    content = httpx.get(place).raise_for_status().content if isinstance(place, str) else place.read()
     assert content == name.encode()
 
 
@@ -119,8 +149,26 @@ class TestLocal:
         file.parent.mkdir()
         file.write_text("content")
         inode = file.stat().st_ino
-        LocalStorage(tmp_path).publish({"jobs/x": file})
+        LocalStorage(tmp_path).publish(["jobs/x"], LocalStorage(tmp_path))
         assert file.stat().st_ino == inode
+
+    def test_a_file_that_grows_while_it_is_read_comes_to_an_end(self, tmp_path: Path) -> None:
+        storage = LocalStorage(tmp_path)
+        storage.put("x", io.BytesIO(b"x" * 3_000_000))
+        size = 0
+        with (tmp_path / "x").open("ab") as file:
+            for chunk in storage.read("x"):
+                size += len(chunk)
+                file.write(b"y" * 2 * len(chunk))
+                file.flush()
+        assert size == 3_000_000
+
+    def test_the_home_itself_may_be_a_link(self, tmp_path: Path) -> None:
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "home").symlink_to("disk")
+        storage = LocalStorage(tmp_path / "home")
+        storage.put("bundles/sha256/x", io.BytesIO(b"x"))
+        assert read(storage, "bundles/sha256/x") == b"x"
 
 
 class TestS3:

@@ -6,7 +6,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -109,6 +109,85 @@ def test_a_workflow_that_holds_the_home_of_the_jobs_is_not_copied_into_itself(wo
     workspace.directory.mkdir(parents=True)
     workspace.stage(spec_of(workflow))
     assert files_below(workspace.work) == {"Snakefile", "scripts/map.py"}
+
+
+@pytest.mark.parametrize("place", ["jobs", "jobs/{other}/work", "link", "."])
+def test_a_workflow_at_or_below_the_home_of_the_jobs_is_refused(workflow: Path, place: str) -> None:
+    """As where the home lies below a root, which is how the local stack starts."""
+    home = workflow / ".jobs"
+    other = home / "jobs" / str(uuid4()) / "work"
+    other.mkdir(parents=True)
+    (other / "Snakefile").touch()
+    (home / "link").symlink_to(other)
+    workspace = Workspace(WorkspaceSettings(home=home, workflow_roots=(workflow,)), JOB_ID)
+    workspace.directory.mkdir(parents=True)
+
+    with pytest.raises(StageError, match="lies where the service keeps its jobs") as refused:
+        workspace.stage(spec_of(home / place.format(other=other.parent.name)))
+
+    assert "JOBS_HOME" in refused.value.resolution
+    assert not workspace.work.exists()
+
+
+class TestASuccessor:
+    """goes on in the directory of the job that it resumes, if that is still there."""
+
+    @pytest.fixture
+    def predecessor(self, workspace: Workspace) -> Workspace:
+        """Whose process is gone: it holds nothing."""
+        workspace.work.mkdir()
+        (workspace.work / "Snakefile").write_text("rule all:\n")
+        (workspace.work / "made").write_text("made")
+        return workspace
+
+    @pytest.fixture
+    def successor(self, settings: WorkspaceSettings, predecessor: Workspace) -> Workspace:
+        made = Workspace(settings, uuid4(), resumes=JOB_ID)
+        made.directory.mkdir(parents=True)
+        return made
+
+    def test_finds_what_was_made(self, predecessor: Workspace, successor: Workspace, workflow: Path) -> None:
+        assert successor.stage(spec_of(workflow)) == Staged()
+        assert successor.work == predecessor.work
+        assert set(published(successor, "made")) == {"made"}
+
+    def test_finds_it_through_the_job_between(
+        self, settings: WorkspaceSettings, predecessor: Workspace, successor: Workspace, workflow: Path
+    ) -> None:
+        successor.work.symlink_to(Path("..", predecessor.directory.name, "work"))
+        third = Workspace(settings, uuid4(), resumes=UUID(successor.directory.name))
+        third.directory.mkdir(parents=True)
+
+        assert third.stage(spec_of(workflow)) == Staged()
+
+        assert third.work == predecessor.work
+        assert (third.directory / "work").readlink() == Path("..", str(JOB_ID), "work")
+        assert set(published(third, "made")) == {"made"}
+
+    @pytest.mark.parametrize("what", ["gone", "a link to elsewhere"])
+    def test_says_that_it_begins_anew(
+        self, predecessor: Workspace, successor: Workspace, workflow: Path, what: str
+    ) -> None:
+        predecessor.work.rename(predecessor.directory / "moved")
+        if what != "gone":
+            predecessor.work.symlink_to("/")
+
+        staged = successor.stage(spec_of(workflow))
+
+        assert staged.notes == (f"Nothing was kept of the job {JOB_ID}: all is done anew.",)
+        assert successor.work == successor.directory / "work"
+        assert files_below(successor.work) == {"Snakefile", "scripts/map.py"}
+        # As after a crash: what it has begun is its own.
+        assert successor.stage(spec_of(workflow)).notes == ()
+
+    def test_tells_no_snakefile_that_a_rule_has_made_a_link_to_elsewhere(
+        self, predecessor: Workspace, successor: Workspace, workflow: Path
+    ) -> None:
+        (predecessor.work / "Snakefile").unlink()
+        (predecessor.work / "Snakefile").symlink_to("/etc/hostname")
+        successor.stage(spec_of(workflow))
+        successor.publish([])
+        assert json.loads(successor.manifest.read_text())["snakefile"] is None
 
 
 def test_a_job_of_the_mock_engine_needs_no_workflow(workspace: Workspace) -> None:
@@ -225,6 +304,39 @@ def test_nothing_outside_of_the_jobs_directory_is_published(workspace: Workspace
     assert published(workspace, *outputs) == {}
 
 
+def test_nothing_is_published_through_a_link_that_a_rule_has_put_there(
+    settings: WorkspaceSettings, bucket: Bucket
+) -> None:
+    settings.storage_url = f"s3://{bucket.name}/of-a-rule"
+    workspace = Workspace(settings, JOB_ID)
+    workspace.work.mkdir(parents=True)
+    (workspace.work / "own").write_text("own")
+    (workspace.work / "link").symlink_to("own")
+    (workspace.work / "loop").symlink_to("loop")
+    os.mkfifo(workspace.work / "pipe")
+    for place in ("work/environ", "snakemake.log", "events.jsonl", "report.html", "outputs.json"):
+        (workspace.directory / place).symlink_to("/proc/self/environ")
+
+    assert set(published(workspace, "own", "link", "loop", "pipe", "environ")) == {"own", "link"}
+
+    at = f"of-a-rule/jobs/{JOB_ID}"
+    assert bucket.object_keys(at) == {f"{at}/outputs.json", f"{at}/work/own", f"{at}/work/link"}
+
+
+def test_of_a_directory_that_was_put_elsewhere_nothing_is_published(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "token").write_text("a token")
+    workspace.work.mkdir()
+    workspace.work.rename(workspace.directory / "moved")
+    workspace.work.symlink_to("/")
+    secrets = str(tmp_path / "secrets").lstrip("/")
+
+    assert published(workspace, secrets, f"{secrets}/token") == {}
+    assert workspace.publish([f"{secrets}/token"]) == 0
+
+
 def test_an_output_that_is_named_by_its_whole_path_is_published_under_its_relative_one(
     workspace: Workspace,
 ) -> None:
@@ -306,7 +418,7 @@ def test_what_a_job_has_made_goes_to_s3_as_it_lies_in_its_directory(
     published(workspace, "results/a.bam")
 
     at = f"of-a-job/jobs/{JOB_ID}"
-    assert bucket.object_keys() == {f"{at}/outputs.json", f"{at}/events.jsonl", f"{at}/work/results/a.bam"}
+    assert bucket.object_keys(at) == {f"{at}/outputs.json", f"{at}/events.jsonl", f"{at}/work/results/a.bam"}
 
 
 def spec_from(**workflow: str) -> ExecutionSpec:

@@ -10,7 +10,7 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 ROOMS = ("api", "deployments", "flows", "infra", "tests")
 NOT_OURS = ("flows/examples", "tests/workflows", "infra/node_modules", "infra/cdk.out")
-OPEN_TO_THE_FACADE = {"spec", "storage", "bundles", "trees", "addresses"}
+OPEN_TO_THE_FACADE = {"spec", "storage", "places", "bundles", "trees", "addresses"}
 MEASURE_PROCESSES = ("flows/inside/capture.py", "flows/inside/usage.py")
 """They stand in for what Snakemake starts; they decide nothing."""
 STARTS_PROCESSES = ("flows/engines.py", "flows/worker.py", "deployments/")

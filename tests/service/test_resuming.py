@@ -1,6 +1,7 @@
 """A job that failed, was cancelled or crashed is resumed: in its directory, and only what is incomplete."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -73,6 +74,35 @@ def test_only_what_is_incomplete_is_done_again(
         "measured.txt",
         "report.txt",
     ]
+
+
+def test_a_job_stays_until_the_one_that_resumes_it_has_ended(
+    jobs: JobsClient, failed: str, permit: Path, tally: Path
+) -> None:
+    permit.touch()
+    successor = resume(jobs, failed)["id"]
+
+    response = jobs.http.delete(f"/jobs/{failed}")
+
+    assert response.status_code == 409
+    assert successor in response.json()["detail"]
+    jobs.wait(successor, "completed")
+    assert tally.read_text() == "run\n"
+    assert jobs.http.delete(f"/jobs/{failed}").status_code == 204
+    assert jobs.http.get(f"/jobs/{successor}/outputs/report.txt").text == "42\n"
+
+
+def test_a_job_says_so_when_nothing_is_left_of_the_one_that_it_resumes(
+    stack: LocalStack, jobs: JobsClient, failed: str, permit: Path, tally: Path
+) -> None:
+    shutil.rmtree(stack.settings.home / "jobs" / failed)
+    permit.touch()
+
+    successor = resume(jobs, failed)["id"]
+
+    jobs.wait(successor, "completed")
+    assert f"Nothing was kept of the job {failed}: all is done anew." in jobs.log(successor)
+    assert tally.read_text() == "run\nrun\n"
 
 
 def test_the_list_says_which_job_resumed_which(jobs: JobsClient, failed: str) -> None:
