@@ -9,14 +9,14 @@ leads to. No proxy, no netrc file and no configuration of git takes part.
 import ipaddress
 import shutil
 import socket
-import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_IXUSR
-from typing import Any
+from threading import Timer
+from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from dulwich.client import HTTPUnauthorized, Urllib3HttpGitClient
@@ -81,7 +81,14 @@ def check_out(
 
 def _fetch(address: str, ref: str | None, repo: Repo, settings: GitSettings) -> Commit:
     """The commit, alone where the server gives it alone."""
-    client = _Client(address, settings)
+    with _Deadline(settings.git_timeout_seconds) as deadline:
+        return _fetch_before(deadline, address, ref, repo, settings)
+
+
+def _fetch_before(
+    deadline: "_Deadline", address: str, ref: str | None, repo: Repo, settings: GitSettings
+) -> Commit:
+    client = _Client(address, settings, deadline)
     wanted: list[ObjectID] = []
 
     def want(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
@@ -170,20 +177,60 @@ def _entries(repo: Repo, tree: Tree, above: str, notes: list[str]) -> Iterator[E
             raise Refused(f"{shown(name)} is not what the repository says that it is")
 
 
+class _Deadline:
+    """Ends connections that take too long in all, however often a byte comes: time limits are of silence."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._is_over = False
+        self._sockets: list[socket.socket] = []
+        self._timer = Timer(seconds, self._end)
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._timer.cancel()
+        self._timer.join()
+        for each in self._sockets:
+            each.close()
+        if self._is_over and isinstance(error, Exception):
+            raise self._refusal() from error
+
+    def watch(self, connected: socket.socket) -> None:
+        """Raises `Refused` when it is too late."""
+        self._sockets.append(connected.dup())  # TLS takes the socket itself away
+        if self._is_over:
+            raise self._refusal()
+
+    def _end(self) -> None:
+        self._is_over = True
+        for each in self._sockets:
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def _refusal(self) -> Refused:
+        return Refused(
+            f"the git server takes longer than {self._seconds:g} seconds",
+            "Submit the job again later, or send the workflow as a bundle (PUT /bundles); "
+            "the operator sets the limit with JOBS_GIT_TIMEOUT_SECONDS.",
+        )
+
+
 class _Client(Urllib3HttpGitClient):
     """Speaks with one server, through connections that are looked at, within limits."""
 
-    def __init__(self, address: str, settings: GitSettings) -> None:
+    def __init__(self, address: str, settings: GitSettings, deadline: _Deadline) -> None:
         url = urlsplit(address)
         super().__init__(
             urlunsplit((url.scheme, url.netloc, "/", "", "")),
-            pool_manager=_CheckedPoolManager(settings),
+            pool_manager=_CheckedPoolManager(settings, deadline),
             config=ConfigDict(),
             quiet=True,
         )
         self._settings = settings
         self._bytes_left = settings.git_max_bytes
-        self._deadline = time.monotonic() + settings.git_timeout_seconds
 
     def require_smart_server(self) -> None:
         if self.dumb:
@@ -210,20 +257,15 @@ class _Client(Urllib3HttpGitClient):
                 "Send the workflow alone, as a bundle (PUT /bundles); "
                 "the operator sets the limit with JOBS_GIT_MAX_BYTES.",
             )
-        if time.monotonic() > self._deadline:
-            raise Refused(
-                f"the git server takes longer than {self._settings.git_timeout_seconds:g} seconds",
-                "Submit the job again later, or send the workflow as a bundle (PUT /bundles); "
-                "the operator sets the limit with JOBS_GIT_TIMEOUT_SECONDS.",
-            )
 
 
 class _CheckedPoolManager(PoolManager):
     """Looks at every URL that is asked for, those of redirects included."""
 
-    def __init__(self, settings: GitSettings) -> None:
+    def __init__(self, settings: GitSettings, deadline: _Deadline) -> None:
         super().__init__(timeout=Timeout(connect=_CONNECT_SECONDS, read=_SILENCE_SECONDS))
         self._settings = settings
+        self._deadline = deadline
 
     def urlopen(self, method: str, url: str, *arguments: Any, **keywords: Any) -> Any:
         # As this library reads the URL: it is what it connects to. A query is git's own.
@@ -235,19 +277,22 @@ class _CheckedPoolManager(PoolManager):
     ) -> HTTPConnectionPool:
         pool = super()._new_pool(scheme, host, port, request_context)
         kind = _CheckedHTTPSConnection if scheme == "https" else _CheckedHTTPConnection
-        pool.ConnectionCls = partial(kind, self._settings)  # type: ignore[assignment]  # it is called only
+        pool.ConnectionCls = partial(kind, self._settings, self._deadline)  # type: ignore[assignment]  # it is called only
         return pool
 
 
 class _CheckedHTTPConnection(HTTPConnection):
     """Goes to an address that was looked at, and not to what the name leads to a moment later."""
 
-    def __init__(self, settings: GitSettings, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, settings: GitSettings, deadline: _Deadline, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._settings = settings
+        self._deadline = deadline
 
     def _new_conn(self) -> socket.socket:
-        return _connect(self, self._settings)
+        connected = _connect(self, self._settings)
+        self._deadline.watch(connected)
+        return connected
 
 
 class _CheckedHTTPSConnection(_CheckedHTTPConnection, HTTPSConnection):

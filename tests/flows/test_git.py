@@ -324,6 +324,24 @@ def test_a_server_that_never_comes_to_an_end_is_left(tmp_path: Path, limit: str)
     assert time.monotonic() - begin < 10
 
 
+@pytest.mark.parametrize("part", ["header", "body"])
+def test_a_server_that_sends_a_byte_now_and_then_is_left_in_time(tmp_path: Path, part: str) -> None:
+    """It is never silent for long, and what is read never comes to its end."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n"
+        request.wfile.write(head + (b"X: " if part == "header" else b"\r\n"))
+        while True:
+            request.wfile.write(b"f")  # of a length that is read to its end
+            time.sleep(0.05)
+
+    begin = time.monotonic()
+    with answering(answer) as (address, _):
+        told = refused(address, tmp_path, HERE.model_copy(update={"git_timeout_seconds": 0.5}))
+    assert "0.5 seconds" in told
+    assert time.monotonic() - begin < 5
+
+
 def lead_to(
     monkeypatch: pytest.MonkeyPatch, names: dict[str, list[str]], then: list[str] | None = None
 ) -> list[str]:
