@@ -30,7 +30,7 @@ from api.access.rates import Rates
 from api.bundles import Bundles
 from api.events.changes import Changes
 from api.events.following import Following
-from api.events.streams import events_router
+from api.events.streams import OpenStreams, events_router
 from api.insight.routes import insight_router
 from api.jobs import Jobs
 from api.operation.health import Health
@@ -98,6 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.storage = open_storage(settings)
     app.state.outputs = Outputs(app.state.storage)
     app.state.bundles = Bundles(app.state.storage, settings, settings.home / "bundles")
+    app.state.open_streams = OpenStreams(settings.max_streams_per_token)
     app.state.tokens = token_source(settings)
     rates = Rates(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
     app.add_middleware(Gate, tokens=app.state.tokens, rates=rates)

@@ -5,6 +5,7 @@
     ├── NotAllowed          403  the token's scope is too small, or the service may be used here only
     ├── TooManyRequests     429  sent faster than the service allows
     ├── TooManyOpenJobs     429  the group has all the jobs that it may have at once
+    ├── TooManyStreams      429  the token has all the streams of events that it may have at once
     ├── TokensDamaged       503  nobody can be let in: the operator has to act
     ├── BadCursor           400  the cursor is not one of ours, or belongs to another listing
     ├── NotJson             415  the body is not declared as JSON
@@ -132,6 +133,15 @@ class TooManyOpenJobs(ProblemError):
     status = 429
     slug = "too-many-open-jobs"
     title = "Too many open jobs"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "30"}
+
+
+class TooManyStreams(ProblemError):
+    """The token has all the streams of events that it may have at once."""
+
+    status = 429
+    slug = "too-many-streams"
+    title = "Too many streams"
     headers: ClassVar[Mapping[str, str]] = {"Retry-After": "30"}
 
 

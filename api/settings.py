@@ -56,7 +56,7 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
         default=8.0, gt=0, le=60, description="How long a read waits for Prefect before it answers 503."
     )
     longest_wait_seconds: float = Field(
-        default=60.0, gt=0, le=600, description="How long `?wait=` holds an answer back at most."
+        default=60.0, gt=0, le=60, description="How long `?wait=` holds an answer back at most."
     )
     submit_patience_seconds: float = Field(
         default=20.0, gt=0, le=120, description="How long a submission is tried again before it answers 503."
@@ -116,6 +116,13 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
         default=None,
         ge=1,
         description="Jobs of one group that may be open, waiting ones included; no limit when absent.",
+    )
+
+    max_streams_per_token: int = Field(
+        default=200,
+        ge=1,
+        le=100_000,
+        description="Streams of events that one token, or everybody without tokens, may have open at once.",
     )
 
     log_format: LogFormat = Field(

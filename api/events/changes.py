@@ -22,6 +22,7 @@ from prefect.client.schemas.objects import TERMINAL_STATES, Log, StateType, Task
 from prefect.client.schemas.sorting import LogSort, TaskRunSort
 
 from api.listing.filters import log_filter
+from api.listing.log_pages import LogKey, next_logs
 from api.listing.queries import MAX_LIMIT
 from api.patience import patience
 
@@ -57,22 +58,22 @@ class Changes:
         return found
 
     async def all_lines(self, job_id: UUID) -> list[Log]:
-        """The newest `MOST_LINES`, oldest first."""
-        lines: list[Log] = []
-        while len(lines) < MOST_LINES:
-            page = await self._lines(job_id, None, LogSort.TIMESTAMP_DESC, len(lines))
-            lines += page
-            if len(page) < MAX_LIMIT:
-                break
-        return lines[::-1]
+        """At least the newest `MOST_LINES`, oldest first."""
+        oldest = await self._lines(job_id, None, LogSort.TIMESTAMP_DESC, MOST_LINES - 1, limit=1)
+        return await self.lines_since(job_id, oldest[0].timestamp if oldest else None)
 
     async def lines_since(self, job_id: UUID, since: datetime | None) -> list[Log]:
         """Those written since, oldest first."""
+
+        async def read(start: datetime | None, offset: int, limit: int) -> Sequence[Log]:
+            return await self._lines(job_id, start, LogSort.TIMESTAMP_ASC, offset, limit)
+
         lines: list[Log] = []
+        after = LogKey.first_of(since) if since else None
         while True:
-            page = await self._lines(job_id, since, LogSort.TIMESTAMP_ASC, len(lines))
+            page, after = await next_logs(read, after, MAX_LIMIT)
             lines += page
-            if len(page) < MAX_LIMIT:
+            if after is None:
                 return lines
 
     async def active_jobs(self) -> set[UUID]:
@@ -101,10 +102,12 @@ class Changes:
             if len(page) < MAX_LIMIT:
                 return found
 
-    async def _lines(self, job_id: UUID, since: datetime | None, sort: LogSort, offset: int) -> Sequence[Log]:
+    async def _lines(
+        self, job_id: UUID, start: datetime | None, sort: LogSort, offset: int, limit: int
+    ) -> Sequence[Log]:
         async with patience(self._patience_seconds):
             return await self._client.read_logs(
-                log_filter(job_id, None, since), sort=sort, offset=offset, limit=MAX_LIMIT
+                log_filter(job_id, None, start), sort=sort, offset=offset, limit=limit
             )
 
     async def _task_runs(

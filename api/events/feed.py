@@ -6,17 +6,20 @@ perhaps, never not at all. So a moment is understood by every replica and after 
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from operator import attrgetter
 from typing import Self
+from uuid import UUID
 
 MARGIN = timedelta(seconds=60)
 """How far the clocks of Prefect's database and of a facade may be apart."""
 
 MOST_CHANGES = 10_000
-"""Kept of one feed for followers that come later."""
+"""Kept of each kind of event for followers that come later: a long log must not hide a rule job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Change:
     """One thing that happened, as its followers are told."""
 
     event: str
+    subject: UUID
+    """The job, the rule job or the line. A newer change of it takes the place of an older one."""
     data: str
     """JSON."""
     recorded_at: datetime
@@ -65,13 +70,17 @@ class Feed:
 
     def __init__(self) -> None:
         self.moment: Moment | None = None
-        self._kept: deque[Change] = deque(maxlen=MOST_CHANGES)
+        self._kept: dict[str, OrderedDict[UUID, Change]] = {}
         self._number = 0
         self._news = asyncio.Condition()
 
-    def keep(self, event: str, data: str, recorded_at: datetime, group: str = "") -> None:
+    def keep(self, change: Change) -> None:
         self._number += 1
-        self._kept.append(Change(event, data, recorded_at, group, self._number))
+        of_its_kind = self._kept.setdefault(change.event, OrderedDict())
+        of_its_kind[change.subject] = replace(change, number=self._number)
+        of_its_kind.move_to_end(change.subject)
+        if len(of_its_kind) > MOST_CHANGES:
+            of_its_kind.popitem(last=False)
 
     async def reach(self, moment: Moment) -> None:
         """Tell followers that they know everything up to this moment."""
@@ -82,16 +91,25 @@ class Feed:
     async def follow(self, is_wanted: Callable[[Change], bool]) -> AsyncIterator[Told]:
         """What of the past `is_wanted`; then whatever comes, until the end."""
         moment = await self._next_after(None)
-        past = [change for change in self._kept if is_wanted(change)]
+        news: Sequence[Change] = [change for change in self._after(0) if is_wanted(change)]
         while True:
             number = self._number
-            for change in past:
+            for change in news:
                 yield change
             yield moment
             if moment.is_end:
                 return
             moment = await self._next_after(moment)
-            past = [change for change in self._kept if change.number > number]
+            news = self._after(number)
+
+    def _after(self, number: int) -> Sequence[Change]:
+        """What was kept after that number, oldest first."""
+        news = [
+            change
+            for of_its_kind in self._kept.values()
+            for change in takewhile(lambda change: change.number > number, reversed(of_its_kind.values()))
+        ]
+        return sorted(news, key=attrgetter("number"))
 
     async def _next_after(self, known: Moment | None) -> Moment:
         async with self._news:

@@ -110,6 +110,9 @@ class _Followed(ABC):
                 except ProblemError as error:
                     logger.warning("Followers wait: %s", error.detail)
                     await asyncio.sleep(_PAUSE_SECONDS)
+                except Exception:  # they would wait for ever on what looks no more
+                    logger.exception("Followers wait: a look at Prefect failed; it is tried again.")
+                    await asyncio.sleep(_PAUSE_SECONDS)
 
     @asynccontextmanager
     async def _listening(self) -> AsyncIterator[None]:
@@ -146,7 +149,7 @@ class FollowedJob(_Followed):
         change = _change_of(job)
         if change.data != self._job:
             self._job = change.data
-            self.feed.keep(change.event, change.data, change.recorded_at)
+            self.feed.keep(change)
         return Moment(now, is_end)
 
     def _keep_rule_jobs(self, task_runs: Sequence[TaskRun]) -> None:
@@ -154,13 +157,15 @@ class FollowedJob(_Followed):
         for task_run in sorted(new, key=_changed_at):
             self._rule_jobs[task_run.id] = _state_of(task_run)
             recorded_at = task_run.updated or _changed_at(task_run)
-            self.feed.keep("task", rule_job_from(task_run).model_dump_json(), recorded_at)
+            data = rule_job_from(task_run).model_dump_json()
+            self.feed.keep(Change("task", task_run.id, data, recorded_at))
 
     def _keep_lines(self, lines: Sequence[Log]) -> None:
         for line in lines:
             if line.id not in self._line_ids:
                 self._line_ids.add(line.id)
-                self.feed.keep("log", log_line_from(line).model_dump_json(), line.created or line.timestamp)
+                data = log_line_from(line).model_dump_json()
+                self.feed.keep(Change("log", line.id, data, line.created or line.timestamp))
                 self._last_line = max(line.timestamp, self._last_line or line.timestamp)
 
     def _is_known(self, task_run: TaskRun) -> bool:
@@ -192,7 +197,7 @@ class FollowedJobs(_Followed):
             change = _change_of(job)
             is_new = job_id in wanted or job_id in self._told
             if is_new and self._told.get(job_id) != change.data:
-                self.feed.keep(change.event, change.data, change.recorded_at, change.group)
+                self.feed.keep(change)
             self._told[job_id] = change.data
         self._moving = {job_id for job_id, job in jobs.items() if job.status in _MOVING}
         self._told = {job_id: text for job_id, text in self._told.items() if job_id in self._moving}
@@ -236,7 +241,7 @@ def _shared(followed: dict[Key, Kind], key: Key, make: Callable[[], Kind]) -> It
 
 
 def _change_of(job: Job) -> Change:
-    return Change("job", job.json_text, job.updated_at or datetime.now(UTC), job.group)
+    return Change("job", job.id, job.json_text, job.updated_at or datetime.now(UTC), job.group)
 
 
 def _changed_at(task_run: TaskRun) -> datetime:

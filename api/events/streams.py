@@ -1,7 +1,10 @@
 """Jobs live over HTTP: server-sent events, and answers that wait for a change."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -9,10 +12,10 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
-from api.access.callers import WithCaller
+from api.access.callers import Caller, WithCaller
 from api.events.feed import Change, Moment, Told
 from api.events.following import Following
-from api.problems import BadCursor, FieldProblem, refusals
+from api.problems import BadCursor, FieldProblem, TooManyStreams, refusals
 from api.routes import WithJobs
 from api.schemas import Job
 from api.settings import Settings
@@ -24,6 +27,9 @@ PING_SECONDS = 15.0
 """Proxies close a connection on which nothing comes for about a minute."""
 
 LONGEST_WAIT = 60
+OLDEST_EVENT = timedelta(days=1)
+"""Who was away for longer asks for the list: it costs Prefect less than all that happened since."""
+
 _LOOK_AGAIN_SECONDS = 0.25
 # In JSON they may stand as they are, but readers of lines, ours included, take them for the end of one.
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
@@ -36,9 +42,40 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
+class OpenStreams:
+    """How many streams each caller has open."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: Counter[str] = Counter()
+
+    def check(self, caller: Caller) -> None:
+        """Raises `TooManyStreams`. Those that ask at the same moment don't see each other."""
+        if self._open[caller.name] >= self._most:
+            raise TooManyStreams(
+                f"'{caller.name}' follows {self._most} streams of events, and may follow no more.",
+                "Close one of them, or follow all jobs by one stream: GET /jobs/events.",
+            )
+
+    @contextmanager
+    def one_more(self, caller: Caller) -> Iterator[None]:
+        self._open[caller.name] += 1
+        try:
+            yield
+        finally:
+            self._open[caller.name] -= 1
+
+
 async def _following(request: Request) -> Following:
     following: Following = request.app.state.following
     return following
+
+
+async def _open_streams(request: Request, caller: WithCaller) -> OpenStreams:
+    """Those that are open, if the caller may open one more."""
+    streams: OpenStreams = request.app.state.open_streams
+    streams.check(caller)
+    return streams
 
 
 async def _since(
@@ -52,11 +89,23 @@ async def _since(
     try:
         return Moment.parse(last_event_id)
     except ValueError as error:
-        raise BadCursor(
-            f"{error}.",
+        raise _bad_event_id(
+            str(error),
             "Give the id of the last event that was received, or none to start from the beginning.",
-            [FieldProblem(pointer="Last-Event-ID", message=str(error))],
         ) from error
+
+
+async def _lately(since: Annotated[Moment | None, Depends(_since)]) -> Moment | None:
+    if since is not None and since.at < datetime.now(UTC) - OLDEST_EVENT:
+        raise _bad_event_id(
+            "this event is more than a day old", "List the jobs with GET /jobs, and follow from now on."
+        )
+    return since
+
+
+def _bad_event_id(message: str, resolution: str) -> BadCursor:
+    problem = FieldProblem(pointer="Last-Event-ID", message=message)
+    return BadCursor(f"{message[:1].upper()}{message[1:]}.", resolution, [problem])
 
 
 _STREAM = {
@@ -70,7 +119,9 @@ _STREAM = {
 }
 
 WithFollowing = Annotated[Following, Depends(_following)]
+WithOpenStreams = Annotated[OpenStreams, Depends(_open_streams)]
 Since = Annotated[Moment | None, Depends(_since)]
+SinceLately = Annotated[Moment | None, Depends(_lately)]
 
 
 @events_router.get(
@@ -81,13 +132,15 @@ Since = Annotated[Moment | None, Depends(_since)]
     response_class=EventStream,
     responses={200: _STREAM, **refusals(400, 422)},
 )
-async def follow_jobs(caller: WithCaller, following: WithFollowing, since: Since) -> Response:
+async def follow_jobs(
+    caller: WithCaller, following: WithFollowing, streams: WithOpenStreams, since: SinceLately
+) -> Response:
     """An event `job` with the job whenever its status or progress changes, from now on.
 
-    `Last-Event-ID` brings what was missed. Connect first and list the jobs then, and nothing
-    falls between. A change may come more than once.
+    `Last-Event-ID` brings what was missed, of a day at most. Connect first and list the jobs
+    then, and nothing falls between. A change may come more than once.
     """
-    return _streamed(following.jobs(caller.groups, since))
+    return _streamed(following.jobs(caller.groups, since), streams.one_more(caller))
 
 
 @events_router.get(
@@ -102,17 +155,24 @@ async def follow_jobs(caller: WithCaller, following: WithFollowing, since: Since
         **refusals(400, 404, 422),
     },
 )
-async def follow_job(job_id: UUID, jobs: WithJobs, following: WithFollowing, since: Since) -> Response:
+async def follow_job(
+    job_id: UUID,
+    jobs: WithJobs,
+    caller: WithCaller,
+    following: WithFollowing,
+    streams: WithOpenStreams,
+    since: Since,
+) -> Response:
     """Events `job`, `task` and `log` with the same JSON as elsewhere, from the job's beginning to its end.
 
     `Last-Event-ID` goes on from there, on any replica and after a restart. A change may come
-    more than once, and never not at all. Of more than 10,000 changes before the connection, the
-    newest are told.
+    more than once. Of what has changed again meanwhile, the newest state is told, and of more
+    than 10,000 rule jobs or log lines before the connection, the newest.
     """
     job = await jobs.get(job_id)
     if since is not None and since.is_end and job.status in FINAL_STATUSES:
         return Response(status_code=status.HTTP_204_NO_CONTENT)  # tells an EventSource not to come back
-    return _streamed(following.job(job_id, since))
+    return _streamed(following.job(job_id, since), streams.one_more(caller))
 
 
 @events_router.get(
@@ -160,27 +220,31 @@ def named_tags(if_none_match: str) -> set[str]:
     return {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
 
 
-def _streamed(told: AsyncIterator[Told]) -> Response:
-    return EventStream(_with_pings(told), headers=_NO_PROXY_BUFFER)
+def _streamed(told: AsyncIterator[Told], meanwhile: AbstractContextManager[None]) -> Response:
+    return EventStream(_with_pings(told, meanwhile), headers=_NO_PROXY_BUFFER)
 
 
-async def _with_pings(told: AsyncIterator[Told]) -> AsyncIterator[bytes]:
+async def _with_pings(
+    told: AsyncIterator[Told], meanwhile: AbstractContextManager[None]
+) -> AsyncIterator[bytes]:
     """Events as bytes, and a comment whenever nothing has come for a while."""
-    yield format_sse_event(retry=2000)
-    coming = asyncio.ensure_future(anext(told, None))
-    try:
-        while True:
-            done, _ = await asyncio.wait({coming}, timeout=PING_SECONDS)
-            if not done:
-                yield format_sse_event(comment="nothing new")
-                continue
-            match coming.result():
-                case None:
-                    return
-                case Change() as change:
-                    yield format_sse_event(event=change.event, data_str=change.data.translate(_LINE_ENDS))
-                case Moment() as moment:
-                    yield format_sse_event(id=str(moment))
-            coming = asyncio.ensure_future(anext(told, None))
-    finally:
-        coming.cancel()
+    with meanwhile:
+        yield format_sse_event(retry=2000)
+        coming = asyncio.ensure_future(anext(told, None))
+        try:
+            while True:
+                done, _ = await asyncio.wait({coming}, timeout=PING_SECONDS)
+                if not done:
+                    yield format_sse_event(comment="nothing new")
+                    continue
+                match coming.result():
+                    case None:
+                        return
+                    case Change() as change:
+                        data = change.data.translate(_LINE_ENDS)
+                        yield format_sse_event(event=change.event, data_str=data)
+                    case Moment() as moment:
+                        yield format_sse_event(id=str(moment))
+                coming = asyncio.ensure_future(anext(told, None))
+        finally:
+            coming.cancel()

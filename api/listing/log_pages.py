@@ -9,7 +9,7 @@ some may be missed, but the walk still ends.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
 
@@ -33,6 +33,11 @@ class LogKey:
     @classmethod
     def of(cls, log: Log) -> Self:
         return cls(log.timestamp, log.created or log.timestamp, log.id)
+
+    @classmethod
+    def first_of(cls, timestamp: datetime) -> Self:
+        """Before every line of that time."""
+        return cls(timestamp, datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
 
 async def next_logs(read: ReadLogs, after: LogKey | None, limit: int) -> tuple[list[Log], LogKey | None]:

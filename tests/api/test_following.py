@@ -1,11 +1,12 @@
 """Who follows a job is told everything that happens to it, also after having been away."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
+from types import MappingProxyType
+from uuid import UUID, uuid4
 
 import anyio
 import httpx
@@ -13,14 +14,19 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
+from api.access.callers import Scope
+from api.access.tokens import TokenFile
 from api.events.changes import Changes
-from api.events.feed import Moment
+from api.events.feed import Change, Feed, Moment
 from api.events.following import Following
 from api.jobs import Jobs
+from api.problems import PrefectUnavailable
+from api.schemas import Job
 from api.settings import Settings
 from flows.spec import Label
 from flows.storage import open_storage
-from tests.api.support import Json, RuleJobInState, Worker, get, submit, the_problem
+from tests.api.servers import facade_process
+from tests.api.support import Json, RuleJobInState, Worker, get, submit, the_problem, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -50,8 +56,10 @@ class Stream:
 
 
 @asynccontextmanager
-async def following(url: str, path: str, last_event_id: str = "") -> AsyncIterator[Stream]:
-    headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
+async def following(
+    url: str, path: str, last_event_id: str = "", headers: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Stream]:
+    headers = {**headers, "Last-Event-ID": last_event_id} if last_event_id else headers
     async with (
         httpx.AsyncClient(base_url=url, timeout=40) as client,
         client.stream("GET", path, headers=headers) as response,
@@ -183,6 +191,85 @@ async def test_what_happened_a_moment_ago_is_known_to_have(
     assert waiting not in known
 
 
+@asynccontextmanager
+async def own_following(prefect_api_url: str, home: Path) -> AsyncIterator[tuple[Following, Jobs]]:
+    """Followed in this process, by nobody else."""
+    settings = Settings(home=home)
+    async with PrefectClient(prefect_api_url) as client:
+        jobs = Jobs(client, settings, open_storage(settings), "http://prefect")
+        yield Following(Changes(client, 8), jobs.get, jobs.many), jobs
+
+
+async def test_a_long_log_hides_no_rule_job(
+    prefect_api_url: str,
+    api: httpx.AsyncClient,
+    worker: Worker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.events.feed.MOST_CHANGES", 250)
+    monkeypatch.setattr("api.events.changes.MOST_LINES", 250)
+    job_id = await submit(api)
+    await worker.record(job_id, [RuleJobInState(number) for number in range(30)])
+    # All of one instant, as the chunks of one attempt's output are: PostgreSQL orders them as it likes.
+    await worker.log(job_id, [(1_760_000_000.0, f"early {number}") for number in range(150)])
+    await worker.log(job_id, [(1_760_000_001.0, f"late {number}") for number in range(150)])
+    await worker.bring_to(job_id, StateType.COMPLETED)
+
+    async with own_following(prefect_api_url, tmp_path) as (following_here, _):
+        told = [change async for change in following_here.job(job_id, None) if isinstance(change, Change)]
+
+    assert sum(change.event == "task" for change in told) == 30
+    lines = [json.loads(change.data)["message"] for change in told if change.event == "log"]
+    assert len(lines) == len(set(lines)) == 250
+    assert {f"late {number}" for number in range(150)} <= set(lines)
+
+
+async def test_who_is_slow_is_told_the_newest_of_what_has_changed_more_than_once() -> None:
+    feed, rule_job = Feed(), uuid4()
+
+    async def reach(data: str) -> None:
+        feed.keep(Change("task", rule_job, data, datetime.now(UTC)))
+        await feed.reach(Moment(datetime.now(UTC)))
+
+    await reach("pending")
+    slow = feed.follow(lambda _: True)
+    told = [await anext(slow), await anext(slow)]
+    await reach("running")
+    await reach("completed")
+    told += [await anext(slow), await anext(slow)]
+
+    assert [each.data for each in told if isinstance(each, Change)] == ["pending", "completed"]
+    assert isinstance(told[-1], Moment)
+
+
+async def test_a_look_that_fails_is_made_again(
+    prefect_api_url: str,
+    api: httpx.AsyncClient,
+    worker: Worker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of whatever it fails: who follows would wait for ever."""
+    monkeypatch.setattr("api.events.following._PAUSE_SECONDS", 0.1)
+    job_id = await submit(api)
+    await worker.bring_to(job_id, StateType.COMPLETED)
+    async with own_following(prefect_api_url, tmp_path) as (_, jobs):
+        failures = [ZeroDivisionError("a defect"), PrefectUnavailable("away", "wait")]
+
+        async def get_at_last(asked: UUID) -> Job:
+            if failures:
+                raise failures.pop()
+            return await jobs.get(asked)
+
+        changes = Changes(jobs._client, 8)
+        with anyio.fail_after(10):
+            told = [each async for each in Following(changes, get_at_last, jobs.many).job(job_id, None)]
+
+    assert isinstance(told[-1], Moment)
+    assert told[-1].is_end
+
+
 async def test_a_hundred_followers_cost_prefect_as_much_as_one(
     prefect_api_url: str, api: httpx.AsyncClient, worker: Worker, tmp_path: Path
 ) -> None:
@@ -230,6 +317,54 @@ async def test_what_is_no_id_of_an_event_is_refused(
     response = await api.get(path.format(id=job_id), headers={"Last-Event-ID": last_event_id})
 
     assert the_problem(response, 400)["errors"]
+
+
+@pytest.mark.parametrize("last_event_id", ["0", "1700000000000"])
+async def test_who_was_away_for_days_asks_for_the_list(api: httpx.AsyncClient, last_event_id: str) -> None:
+    """All that happened since would be read for whoever writes an old number."""
+    response = await api.get("/jobs/events", headers={"Last-Event-ID": last_event_id})
+
+    assert "GET /jobs" in the_problem(response, 400)["resolution"]
+
+
+async def test_who_follows_all_jobs_sees_those_of_its_groups_only(
+    prefect_api_url: str, api: httpx.AsyncClient, worker: Worker, tmp_path: Path
+) -> None:
+    tokens = TokenFile(tmp_path / "tokens.json")
+    headers = {"Authorization": f"Bearer {tokens.create('one', ['large'], Scope.READ)}"}
+    before = str(Moment(datetime.now(UTC) - timedelta(seconds=1)))
+    missed = [await submit(api), await submit(api, group="large")]
+    with facade_process(prefect_api_url, tmp_path, JOBS_TOKENS_FILE=str(tmp_path / "tokens.json")) as url:
+        async with following(url, "/jobs/events", before, headers) as stream:
+            told = await until(stream, "job", id=str(missed[1]))
+            strange, own = await submit(api), await submit(api, group="large")
+            for job_id in (strange, own):
+                await worker.bring_to(job_id, StateType.COMPLETED)
+            told += await until(stream, "job", id=str(own), status="completed")
+
+    assert {job["group"] for _, job in told} == {"large"}
+
+
+async def test_nobody_follows_without_end(
+    prefect_api_url: str, api: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    job_id = await submit(api)
+    with facade_process(prefect_api_url, tmp_path, JOBS_MAX_STREAMS_PER_TOKEN="2") as url:
+        async with (
+            following(url, f"/jobs/{job_id}/events") as one,
+            httpx.AsyncClient(base_url=url, timeout=10) as client,
+        ):
+            async with following(url, "/jobs/events"):
+                await until(one, "job", status="pending")
+                for path in ("/jobs/events", f"/jobs/{job_id}/events"):
+                    problem = the_problem(await client.get(path), 429)
+                    assert problem["type"].endswith(":too-many-streams")
+
+            async def is_open_again() -> bool:
+                async with client.stream("GET", "/jobs/events") as response:
+                    return response.status_code == 200
+
+            await wait_until(is_open_again, "one that was closed makes room for another")
 
 
 async def test_a_job_that_is_not_there_can_not_be_followed(api: httpx.AsyncClient) -> None:
