@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from copy import copy
@@ -31,6 +32,7 @@ from prefect.settings import get_current_settings
 from prefect.states import Cancelling
 
 from api.access.callers import ANYONE, Caller
+from api.counting import count_by_state
 from api.disposal import Disposal
 from api.groups import Groups
 from api.insight.crates import History
@@ -48,6 +50,7 @@ from api.patience import patience
 from api.problems import (
     BodyTooLarge,
     IdempotencyKeyReused,
+    InvalidRequest,
     JobAlreadyFinished,
     JobNotFinished,
     NotFound,
@@ -112,30 +115,29 @@ class Jobs:
         `WebhookRefused`, `IdempotencyKeyReused` and `RefusedByPrefect`, and
         `flows.storage.StorageError` when a bundle can't be looked for.
         """
-        machine = job_variables(spec, self._settings.machines)
-        await anyio.to_thread.run_sync(check_workflow, spec, self._settings, self._storage)
-        check_webhook(
-            spec.webhook,
-            can_sign=self._settings.webhook_secret is not None,
-            private_hosts=self._settings.webhook_allowed_private_hosts,
-        )
-        _check_size(spec)
         # Also without a key of the client's: Prefect's client sends a request again without knowing
         # what became of the first one.
         idempotency_key = str(uuid4()) if key is None else f"client:{self._caller.name}:{key}"
-        if spec.workflow is not None and spec.workflow.bundle is not None:
-            await anyio.to_thread.run_sync(self._disposal.note_use, spec.workflow.bundle, idempotency_key)
-        flow_run = await self._make(
-            spec.group,
-            {
-                "parameters": spec.parameters(),
-                "name": spec.name,
-                "tags": spec.prefect_tags(),
-                "labels": _labels(spec) | {str(label): text for label, text in labels.items()},
-                "idempotency_key": idempotency_key,
-                "job_variables": machine or None,
-            },
-        )
+        try:
+            machine = await self._check(spec)
+        except InvalidRequest:
+            # What the job was made of may be gone since; the job is not.
+            made_before = await self._made_with(idempotency_key) if key is not None else None
+            if made_before is None:
+                raise
+            flow_run = made_before
+        else:
+            flow_run = await self._make(
+                spec.group,
+                {
+                    "parameters": spec.parameters(),
+                    "name": spec.name,
+                    "tags": spec.prefect_tags(),
+                    "labels": _labels(spec) | {str(label): text for label, text in labels.items()},
+                    "idempotency_key": idempotency_key,
+                    "job_variables": machine or None,
+                },
+            )
         if flow_run.labels.get(Label.SPEC_SHA256) != _fingerprint(spec):
             raise IdempotencyKeyReused(
                 f"The Idempotency-Key '{key}' was used for the job {flow_run.id}, with another body.",
@@ -183,9 +185,13 @@ class Jobs:
 
     async def count(self) -> Mapping[StateType, int]:
         """How many jobs of the caller are in each type of state, exactly."""
+        counts: Counter[StateType] = Counter(dict.fromkeys(StateType, 0))
         async with self._reading():
-            deployment_ids = list(await self._groups.names(self._caller))
-            return {kind: await self._count(deployment_ids, kind) for kind in StateType}
+            flow_runs = flow_run_filter(JobQuery(), await self._groups.names(self._caller), None)
+            for row in await count_by_state(self._client, "/flow_runs/history", flow_runs):
+                if row.state_type is not None:
+                    counts[row.state_type] += row.count_runs
+        return counts
 
     async def submission(self, job_id: UUID) -> tuple[Mapping[str, Any], str | None]:
         """The parameters of a job, and what it was submitted to WES with, if it was."""
@@ -224,10 +230,6 @@ class Jobs:
                 before = await self._client.read_flow_run(job_id)
         kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL)
         labels = {label.value: before.labels[label] for label in kept if label in before.labels}
-        key = _resume_key(job_id)
-        bundle = _bundle_of(before.parameters)
-        if bundle is not None:
-            await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)
         flow_run = await self._make(
             job.group,
             {
@@ -235,7 +237,7 @@ class Jobs:
                 "name": before.name,
                 "tags": before.tags,
                 "labels": {**labels, Label.RESUMES.value: str(job_id)},
-                "idempotency_key": key,
+                "idempotency_key": _resume_key(job_id),
                 "job_variables": before.job_variables,
             },
         )
@@ -358,25 +360,21 @@ class Jobs:
                     break
         return rows
 
-    async def _check_open_jobs(self, group: str, idempotency_key: object) -> None:
-        """Raises `TooManyOpenJobs`, unless there is a job of that key, which makes no other.
+    async def _check_open_jobs(self, group: str, idempotency_key: str) -> None:
+        """Raises `UnknownGroup`; and `TooManyOpenJobs`, unless a job of that key is there already.
 
         Submissions at the same time don't see each other: as many as there are at once may be let
         through above the limit.
         """
+        deployment_id = await self._groups.deployment_of(group, self._caller)
         most = self._settings.max_open_jobs_per_group
         if most is None:
             return
-        deployment_id = await self._groups.deployment_of(group, self._caller)
         flow_runs = flow_run_filter(JobQuery(status=OPEN_STATUSES), [deployment_id], None)
         body = {"flow_runs": flow_runs.model_dump(mode="json", exclude_unset=True)}
         response = await self._client.request("POST", "/flow_runs/count", json=body)
         count = int(response.content)
-        if count < most:
-            return
-        body = {"flow_runs": {"idempotency_key": {"any_": [idempotency_key]}}}
-        response = await self._client.request("POST", "/flow_runs/count", json=body)
-        if not int(response.content):
+        if count >= most and await self._made_with(idempotency_key) is None:
             raise TooManyOpenJobs(
                 f"The group '{group}' has {count} open jobs, and may have {most}.",
                 "Submit again when one of them has ended, or cancel one.",
@@ -387,21 +385,42 @@ class Jobs:
 
         It is found by its key, which it has from the start; the label that names it comes a moment later.
         """
-        key = FlowRunFilterIdempotencyKey(any_=[_resume_key(job_id)])
+        successor = await self._made_with(_resume_key(job_id))
+        status = job_status(successor.state_type) if successor else None
+        if successor is not None and status in OPEN_STATUSES:
+            raise JobNotFinished(
+                f"The job {successor.id}, which resumes the job {job_id}, is {status}.",
+                "Wait until it has ended, or cancel it first.",
+            )
+
+    async def _check(self, spec: JobSpec) -> Mapping[str, object]:
+        """The job variables of a job that may be made. Raises as `submit` does."""
+        machine = job_variables(spec, self._settings.machines)
+        await anyio.to_thread.run_sync(check_workflow, spec, self._settings, self._storage)
+        check_webhook(
+            spec.webhook,
+            can_sign=self._settings.webhook_secret is not None,
+            private_hosts=self._settings.webhook_allowed_private_hosts,
+        )
+        _check_size(spec)
+        return machine
+
+    async def _made_with(self, idempotency_key: str) -> FlowRunRow | None:
+        """The flow run that was made with this key."""
+        key = FlowRunFilterIdempotencyKey(any_=[idempotency_key])
         async with self._reading():
             found = await self._read_flow_runs(FlowRunFilter(idempotency_key=key), 1)
-        for successor in found:
-            status = job_status(successor.state_type)
-            if status in OPEN_STATUSES:
-                raise JobNotFinished(
-                    f"The job {successor.id}, which resumes the job {job_id}, is {status}.",
-                    "Wait until it has ended, or cancel it first.",
-                )
+        return found[0] if found else None
 
-    async def _make(self, group: str, body: Mapping[str, object]) -> FlowRunRow:
+    async def _make(self, group: str, body: Mapping[str, Any]) -> FlowRunRow:
         """A flow run of the group's deployment. Raises `UnknownGroup` and `TooManyOpenJobs`."""
+        key: str = body["idempotency_key"]
+        async with self._reading():
+            await self._check_open_jobs(group, key)
+        bundle = _bundle_of(body["parameters"])
+        if bundle is not None:
+            await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)
         async with patience(self._settings.submit_patience_seconds), self._submissions:
-            await self._check_open_jobs(group, body["idempotency_key"])
             try:
                 return await self._create_flow_run(group, body)
             except httpx.HTTPStatusError as error:
@@ -419,16 +438,6 @@ class Jobs:
             | {"state": {"type": StateType.SCHEDULED}},
         )
         return FlowRunRow.model_validate_json(response.content)
-
-    async def _count(self, deployment_ids: Sequence[UUID], kind: StateType) -> int:
-        if not deployment_ids:
-            return 0
-        flow_runs = {
-            "deployment_id": {"any_": [str(each) for each in deployment_ids]},
-            "state": {"type": {"any_": [kind.value]}},
-        }
-        response = await self._client.request("POST", "/flow_runs/count", json={"flow_runs": flow_runs})
-        return int(response.json())
 
     async def _read_flow_runs(self, flow_runs: FlowRunFilter, limit: int) -> Sequence[FlowRunRow]:
         """Newest first."""

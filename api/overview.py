@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -18,10 +18,10 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import StateType, WorkPoolStatus
+from prefect.client.schemas.objects import WorkPoolStatus
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
-from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from api.counting import StateCount, count_by_state
 from api.listing.filters import flow_run_filter
 from api.listing.queries import MAX_LIMIT, JobQuery
 from api.patience import patience
@@ -32,9 +32,6 @@ from flows.spec import FLOW_NAME, Label
 OVERLAP = timedelta(seconds=60)
 """How much later than a worker says a state may reach Prefect: that far back is read again."""
 
-_ALL_TIME = timedelta(days=3650)
-"""Before and after now: jobs may be scheduled for a time to come."""
-
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -43,23 +40,6 @@ class Group:
     deployment_id: UUID
     name: str
     work_pool: str | None
-
-
-class _StateCount(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    state_type: StateType | None
-    state_name: str | None
-    count_runs: int
-
-
-class _Interval(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    states: tuple[_StateCount, ...]
-
-
-_HISTORY = TypeAdapter(list[_Interval])
 
 
 class Overview:
@@ -150,19 +130,14 @@ class Overview:
             response = await self._client.request("POST", "/flow_runs/filter", json=body)
         return FLOW_RUN_ROWS.validate_json(response.content)
 
-    async def _counts(self, path: Any, groups: Collection[Group]) -> Sequence[_StateCount]:
-        """One read: Prefect counts by state over an interval that holds everything."""
+    async def _counts(
+        self, path: Literal["/flow_runs/history", "/task_runs/history"], groups: Collection[Group]
+    ) -> Sequence[StateCount]:
+        """Of the open jobs of these groups."""
         deployment_ids = [group.deployment_id for group in groups]
-        now = datetime.now(UTC)
-        body = {
-            "history_start": (now - _ALL_TIME).isoformat(),
-            "history_end": (now + _ALL_TIME).isoformat(),
-            "history_interval_seconds": (2 * _ALL_TIME).total_seconds(),
-            "flow_runs": _dumped(flow_run_filter(JobQuery(status=OPEN_STATUSES), deployment_ids, None)),
-        }
+        flow_runs = flow_run_filter(JobQuery(status=OPEN_STATUSES), deployment_ids, None)
         async with self._reading():
-            response = await self._client.request("POST", path, json=body)
-        return [state for interval in _HISTORY.validate_json(response.content) for state in interval.states]
+            return await count_by_state(self._client, path, flow_runs)
 
     def _reading(self) -> AbstractAsyncContextManager[None]:
         return patience(self._patience_seconds)

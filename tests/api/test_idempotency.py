@@ -1,5 +1,7 @@
 """An Idempotency-Key makes one job of a submission, however often it is sent."""
 
+import shutil
+from pathlib import Path
 from uuid import uuid4
 
 import anyio
@@ -7,6 +9,7 @@ import httpx
 import pytest
 
 from tests.api.support import the_problem, walk
+from tests.flows.archives import HELLO, member, tar
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +57,50 @@ async def test_the_same_key_with_another_body_is_refused(api: httpx.AsyncClient)
         problem = the_problem(await api.post("/jobs", json=SPEC | changed, headers=key), 422)
         assert problem["type"].endswith(":idempotency-key-reused")
         assert first.json()["id"] in problem["detail"]
+
+
+@pytest.mark.parametrize("source", ["path", "bundle"])
+async def test_a_repeat_gives_the_job_also_when_its_workflow_is_gone(
+    api: httpx.AsyncClient, home: Path, workflow_root: Path, source: str
+) -> None:
+    """A client that was not answered asks again, whatever has become of the files meanwhile."""
+    workflow = workflow_root / str(uuid4())
+    if source == "path":
+        workflow.mkdir()
+        (workflow / "Snakefile").write_bytes(HELLO)
+        spec = {"workflow": {"path": str(workflow)}}
+    else:
+        sent = await api.put("/bundles", content=tar(member("Snakefile", HELLO), member(uuid4().hex, b"")))
+        spec = {"workflow": {"bundle": sent.json()["bundle"]}}
+        workflow = home / "bundles" / sent.json()["bundle"].replace(":", "/")
+    key = {"Idempotency-Key": str(uuid4())}
+    first = await api.post("/jobs", json=spec, headers=key)
+    assert first.status_code == 201, first.text
+    shutil.rmtree(workflow) if workflow.is_dir() else workflow.unlink()
+
+    again = await api.post("/jobs", json=spec, headers=key)
+
+    assert (again.status_code, again.json()["id"]) == (201, first.json()["id"])
+    problem = the_problem(await api.post("/jobs", json={**spec, "cores": 2}, headers=key), 422)
+    assert problem["type"].endswith(":idempotency-key-reused")
+    new_key = {"Idempotency-Key": str(uuid4())}
+    problem = the_problem(await api.post("/jobs", json=spec, headers=new_key), 422)
+    assert problem["type"].endswith(":workflow-refused")
+
+
+async def test_a_wes_submission_is_made_once_too(api: httpx.AsyncClient) -> None:
+    form = {"workflow_type": "SMK", "workflow_type_version": "1.0", "workflow_url": "Snakefile"}
+    files = [("workflow_attachment", ("Snakefile", HELLO))]
+    key = {"Idempotency-Key": str(uuid4())}
+
+    runs = [
+        (await api.post("/ga4gh/wes/v1/runs", data=form, files=files, headers=key)).json() for _ in range(2)
+    ]
+    other = await api.post("/ga4gh/wes/v1/runs", data=form | {"tags": '{"a": "b"}'}, files=files, headers=key)
+
+    assert runs[0] == runs[1]
+    assert runs[0]["run_id"] in other.json()["msg"]
+    assert other.status_code == 400
 
 
 async def test_without_a_key_every_submission_makes_a_job(api: httpx.AsyncClient) -> None:

@@ -162,6 +162,23 @@ async def test_a_bundle_goes_with_the_last_job_that_needs_it(
     assert not blob.exists()
 
 
+async def test_a_submission_that_is_refused_leaves_nothing_that_keeps_a_bundle(
+    prefect_api_url: str, worker: Worker, tmp_path: Path
+) -> None:
+    async with facade(prefect_api_url, Settings(home=tmp_path, max_open_jobs_per_group=10**6)) as client:
+        bundle = (await client.put("/bundles", content=tar(member("Snakefile", HELLO)))).json()["bundle"]
+        spec = {"engine": "snakemake", "workflow": {"bundle": bundle}}
+        job_id = await submit(client, **spec)
+        the_problem(await client.post("/jobs", json=spec | {"group": "nowhere"}), 422)
+    async with facade(prefect_api_url, Settings(home=tmp_path, max_open_jobs_per_group=1)) as client:
+        the_problem(await client.post("/jobs", json=spec), 429)
+        await worker.bring_to(job_id, StateType.COMPLETED)
+
+        assert (await client.delete(f"/jobs/{job_id}")).status_code == 204
+
+    assert not (tmp_path / "bundles" / bundle.replace(":", "/")).exists()
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
 def test_a_directory_goes_with_the_last_job_that_worked_in_it(tmp_path: Path, order: tuple[int, ...]) -> None:
     disposal = Disposal(LocalStorage(tmp_path), tmp_path)
