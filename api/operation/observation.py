@@ -6,6 +6,7 @@ import time
 from contextvars import ContextVar
 from urllib.parse import quote
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access.callers import OPEN_PATHS, Caller
@@ -14,7 +15,7 @@ from api.operation.metrics import UNKNOWN_ROUTE, Metrics
 ACCESS_LOGGER = "api.access.callers"
 
 job_id_of_request: ContextVar[str | None] = ContextVar("job_id_of_request", default=None)
-"""The job that the path names, for whatever is logged on the way."""
+"""The job that the path names or the answer does, for whatever is logged on the way."""
 
 _log = logging.getLogger(ACCESS_LOGGER)
 _JOB_ID = re.compile(r"/(?:jobs|runs)/([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})(?:/|$)", re.IGNORECASE)
@@ -30,8 +31,7 @@ class Observation:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        found = _JOB_ID.search(scope["path"])
-        token = job_id_of_request.set(found.group(1).lower() if found else None)
+        token = job_id_of_request.set(_job_id_in(scope["path"]))
         begun = time.monotonic()
         answered: tuple[int, float] | None = None
 
@@ -39,6 +39,9 @@ class Observation:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = message["status"], time.monotonic()
+                # The job that was made, where one was.
+                if made := _job_id_in(Headers(raw=message["headers"]).get("location", "")):
+                    job_id_of_request.set(made)
             await send(message)
 
         try:
@@ -75,3 +78,8 @@ class Observation:
                 "client": scope["client"][0] if scope.get("client") else None,
             },
         )
+
+
+def _job_id_in(path: str) -> str | None:
+    found = _JOB_ID.search(path)
+    return found.group(1).lower() if found else None

@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import Request
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message
 
 from api.bodies import decode_json
@@ -20,9 +20,15 @@ from api.wes.translation import Form
 
 _JSON_FIELDS = ("workflow_params", "tags", "workflow_engine_parameters")
 _ATTACHMENT = "workflow_attachment"
-_MOST_ATTACHMENTS = 10_000
-_MOST_FIELDS = 100
+# What is not spooled is in memory: 64 MiB of attachments, and as many fields as there are of one MiB.
+_MOST_ATTACHMENTS = 1000
+_SPOOLED_FROM_BYTES = 64 << 10
+_MOST_FIELDS = 16
 _CHUNK_BYTES = 1 << 20
+
+
+class _FormParser(MultiPartParser):
+    spool_max_size = _SPOOLED_FROM_BYTES
 
 
 async def read_form(request: Request, largest: int) -> FormData:
@@ -41,15 +47,17 @@ async def read_form(request: Request, largest: int) -> FormData:
             )
         return message
 
-    bounded = Request(request.scope, receive_bounded)
+    parser = _FormParser(
+        request.headers,
+        Request(request.scope, receive_bounded).stream(),
+        max_files=_MOST_ATTACHMENTS,
+        max_fields=_MOST_FIELDS,
+        max_part_size=request.app.state.settings.max_body_bytes,
+    )
     try:
-        return await bounded.form(
-            max_files=_MOST_ATTACHMENTS,
-            max_fields=_MOST_FIELDS,
-            max_part_size=request.app.state.settings.max_body_bytes,
-        )
-    except HTTPException as error:
-        raise _invalid("the form", f"can't be read: {error.detail}") from error
+        return await parser.parse()
+    except MultiPartException as error:
+        raise _invalid("the form", f"can't be read: {error.message}") from error
 
 
 def decode(form: FormData) -> Form:

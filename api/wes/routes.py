@@ -92,7 +92,11 @@ async def list_runs(request: Request, jobs: WithJobs) -> RunListResponse:
 
 @wes_router.post("/runs")
 async def run_workflow(
-    request: Request, jobs: WithJobs, bundles: WithBundles, idempotency_key: IdempotencyKey = None
+    request: Request,
+    response: Response,
+    jobs: WithJobs,
+    bundles: WithBundles,
+    idempotency_key: IdempotencyKey = None,
 ) -> RunId:
     settings: Settings = request.app.state.settings
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
@@ -109,6 +113,7 @@ async def run_workflow(
     spec = translation.spec_from(fields, bundle, _engine_versions())
     kept = fields.model_dump_json(exclude={"workflow_params", "tags"})
     job = await jobs.submit(spec, idempotency_key, {Label.WES_REQUEST: kept})
+    response.headers["Location"] = f"{PREFIX}/runs/{job.id}"
     return RunId(run_id=str(job.id))
 
 
@@ -117,12 +122,14 @@ async def get_run_log(request: Request, job_id: JobId, jobs: WithJobs, outputs: 
     job = await jobs.get(job_id)
     parameters, kept = await jobs.submission(job_id)
     base_url = _base_url(request)
+    storage: Storage = request.app.state.storage
     paths = await anyio.to_thread.run_sync(outputs.paths, job_id)
+    log_size = await anyio.to_thread.run_sync(storage.size, _log_key(job_id))
     return RunLog(
         run_id=str(job_id),
         request=translation.request_from(parameters, job.tags, kept),
         state=translation.state_of(job),
-        run_log=translation.run_log_from(job, base_url),
+        run_log=translation.run_log_from(job, base_url, has_log=log_size is not None),
         task_logs_url=f"{base_url}{PREFIX}/runs/{job_id}/tasks",
         outputs={path: f"{base_url}{url}" for path, url in paths.items()},
     )
@@ -167,7 +174,7 @@ async def get_log(request: Request, job_id: JobId, jobs: WithJobs) -> Response:
     """What Snakemake has written, while it runs as well: the last `SHOWN_LOG_BYTES` of it."""
     await jobs.get(job_id)
     storage: Storage = request.app.state.storage
-    pieces = storage.read(job_key(job_id, "snakemake.log"), last=SHOWN_LOG_BYTES)
+    pieces = storage.read(_log_key(job_id), last=SHOWN_LOG_BYTES)
     try:
         first = await anyio.to_thread.run_sync(next, pieces, b"")
     except BlobNotFound as error:
@@ -180,6 +187,10 @@ async def get_task_log(job_id: JobId, task_id: TaskId, jobs: WithJobs) -> Respon
     """The log of every attempt."""
     await jobs.task(job_id, task_id)
     return StreamingResponse(_task_lines(jobs, job_id, task_id), media_type=_LOG)
+
+
+def _log_key(job_id: UUID) -> str:
+    return job_key(job_id, "snakemake.log")
 
 
 async def _task_lines(jobs: Jobs, job_id: UUID, task_id: UUID) -> AsyncIterator[str]:

@@ -116,9 +116,9 @@ def summary_from(job: Job) -> RunSummary:
     )
 
 
-def run_log_from(job: Job, base_url: str) -> Log:
-    """Snakemake writes one log, so both addresses lead to it."""
-    log = f"{base_url}{PREFIX}/runs/{job.id}/log" if job.started_at else None
+def run_log_from(job: Job, base_url: str, has_log: bool) -> Log:
+    """Snakemake writes one log, so both addresses lead to it; a mock, say, has none."""
+    log = f"{base_url}{PREFIX}/runs/{job.id}/log" if has_log else None
     return Log(
         name=job.name,
         cmd=None,

@@ -63,6 +63,34 @@ async def test_every_request_is_a_line_with_the_job_it_is_about(
 
 
 @pytest.mark.anyio
+async def test_a_submission_is_a_line_with_the_job_that_it_made(
+    api: httpx.AsyncClient, log: io.StringIO
+) -> None:
+    configure_logs(LogFormat.JSON, log)
+    form = {"workflow_type": "SMK", "workflow_type_version": "1.0", "workflow_url": "Snakefile"}
+    files = [("workflow_attachment", ("Snakefile", b""))]
+
+    job_id = await submit(api)
+    run = (await api.post("/ga4gh/wes/v1/runs", data=form, files=files)).json()
+
+    assert [line["job_id"] for line in access_lines(log)] == [str(job_id), run["run_id"]]
+
+
+@pytest.mark.anyio
+async def test_a_service_without_tokens_says_so_in_one_line(
+    prefect_api_url: str, home: Path, log: io.StringIO
+) -> None:
+    configure_logs(LogFormat.TEXT, log)
+
+    async with facade(prefect_api_url, Settings(home=home)):
+        pass
+
+    (line,) = [line for line in log.getvalue().splitlines() if "WARNING" in line]
+    assert "Tokens are off" in line
+    assert "python -m api tokens create" in line
+
+
+@pytest.mark.anyio
 async def test_what_is_logged_on_the_way_has_the_job_as_well(log: io.StringIO) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         logging.getLogger("somebody").warning("something")

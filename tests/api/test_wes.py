@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import anyio
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -176,6 +177,32 @@ async def test_of_a_long_log_the_end_is_told(api: httpx.AsyncClient, home: Path)
     assert (response.status_code, response.content) == (200, b"")
 
 
+async def test_a_log_is_announced_when_it_is_there(
+    api: httpx.AsyncClient, worker: Worker, home: Path
+) -> None:
+    job_id = await submit(api)  # a mock writes none
+    await worker.bring_to(job_id, StateType.RUNNING)
+    assert "stdout" not in (await get(api, f"/runs/{job_id}"))["run_log"]
+    log = home / "jobs" / str(job_id) / "snakemake.log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"Building DAG of jobs...")
+
+    told = (await get(api, f"/runs/{job_id}"))["run_log"]
+
+    assert told["stdout"] == told["stderr"]
+    assert (await api.get(told["stdout"])).content == b"Building DAG of jobs..."
+
+
+@pytest.mark.parametrize("part", ["fields", "attachments"])
+async def test_a_form_of_many_parts_does_not_fill_the_memory(api: httpx.AsyncClient, part: str) -> None:
+    if part == "fields":
+        response = await run(api, **{f"x{number}": "" for number in range(20)})
+    else:
+        response = await run(api, [("workflow_attachment", (f"{n}.smk", b"")) for n in range(1001)])
+
+    assert "Too many" in (await answer(response, 400))["msg"]
+
+
 @pytest.mark.parametrize("target", ["/proc/self/environ", "/dev/zero", "pipe", "outputs.json"])
 async def test_a_log_that_a_rule_has_made_a_link_is_not_followed(
     api: httpx.AsyncClient, home: Path, target: str
@@ -263,3 +290,22 @@ async def test_counts_by_state_are_exact(api: httpx.AsyncClient, worker: Worker)
     assert {state: after[state] - before[state] for state in after if after[state] != before[state]} == {
         "SYSTEM_ERROR": 1
     }
+
+
+async def test_a_run_that_moves_is_counted_once(api: httpx.AsyncClient, prefect: PrefectClient) -> None:
+    """As many as there are, at any moment: no state is counted later than another."""
+    job_ids = [await submit(api) for _ in range(5)]
+    total = sum((await get(api, "/service-info"))["system_state_counts"].values())
+
+    async def move(job_id: UUID) -> None:
+        while True:
+            for state_type in (StateType.RUNNING, StateType.PENDING, StateType.FAILED, StateType.SCHEDULED):
+                await prefect.set_flow_run_state(job_id, PrefectState(type=state_type), force=True)
+
+    async with anyio.create_task_group() as movers:
+        for job_id in job_ids:
+            movers.start_soon(move, job_id)
+        sums = [sum((await get(api, "/service-info"))["system_state_counts"].values()) for _ in range(40)]
+        movers.cancel_scope.cancel()
+
+    assert set(sums) == {total}
