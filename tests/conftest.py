@@ -12,6 +12,9 @@ from deployments.local import LocalStack
 from deployments.settings import LocalSettings
 from tests.support import WORKFLOWS, JobsClient
 
+JOBS_AT_ONCE = 20
+"""Taken by the worker of the stack."""
+
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
@@ -23,7 +26,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("JOBS_GIT_ALLOW_SCHEMES", "https,http")
         environment.setenv("JOBS_GIT_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
-        with LocalStack(local_settings(tmp_path_factory.mktemp("home"), roots)) as running:
+        settings = local_settings(tmp_path_factory.mktemp("home"), roots)
+        with LocalStack(settings.model_copy(update={"concurrent_jobs": JOBS_AT_ONCE})) as running:
             yield running
 
 

@@ -187,8 +187,8 @@ def _settings(parameters: Mapping[str, JsonValue]) -> dict[str, Any]:
         elif name == "targets":
             settings[name] = decoded.split() if isinstance(decoded, str) else decoded
         elif name in _OF_THE_JOB or name in _OF_THE_SOURCE:
-            # A name may look like a number and is a text all the same.
-            settings[name] = value if JobSpec.model_fields.get(name) and name in _TEXTS else decoded
+            # A name may look like a number and is a text all the same, as the tag 1.0 is.
+            settings[name] = value if name in _TEXTS else decoded
         elif name.startswith("mock.") and name in _PARAMETERS:
             settings["mock"][name.removeprefix("mock.")] = decoded
         else:
@@ -197,7 +197,7 @@ def _settings(parameters: Mapping[str, JsonValue]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value != {}}
 
 
-_TEXTS = ("name", "group", "snakefile")
+_TEXTS = ("name", "group", "snakefile", *_OF_THE_SOURCE)
 
 
 def _decoded(value: JsonValue) -> Any:

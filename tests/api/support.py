@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,9 @@ from flows.task_runs import StateChange, isoformat, log_entry, state_change_even
 GROUPS = ("default", "large")
 PROBLEM = "application/problem+json"
 MOCK_JOB = {"engine": "mock"}
+
+# From ga4gh/workflow-execution-service-schemas (Apache-2.0), its one remote reference inlined.
+WES_DOCUMENT = Path(__file__).parent / "wes" / "workflow_execution_service-1.1.0.bundled.yaml"
 
 Json = dict[str, Any]
 

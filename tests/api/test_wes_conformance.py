@@ -12,12 +12,9 @@ from prefect.client.schemas.objects import StateType
 from api.access.callers import Scope
 from api.access.tokens import TokenFile
 from tests.api.servers import facade_process
-from tests.api.support import RuleJobInState, Worker, submit
+from tests.api.support import WES_DOCUMENT, RuleJobInState, Worker, submit
 
 pytestmark = pytest.mark.anyio
-
-# From ga4gh/workflow-execution-service-schemas (Apache-2.0), its one remote reference inlined.
-WES_DOCUMENT = Path(__file__).parent / "wes" / "workflow_execution_service-1.1.0.bundled.yaml"
 
 # That any text does is what a schema says of a cursor, a workflow type or a git address; prose says more.
 _PASSED_OVER = "positive_data_acceptance"

@@ -7,6 +7,7 @@ from itertools import pairwise
 import httpx
 
 from deployments.local import PROJECT, LocalStack
+from tests.conftest import JOBS_AT_ONCE
 from tests.support import JobsClient, wait_until
 
 MOCK = {"engine": "mock", "mock": {"delay_seconds": [1, 1], "success_rate": 1, "rules": 1}}
@@ -23,6 +24,22 @@ def test_a_full_group_runs_its_jobs_one_after_the_other_in_order(jobs: JobsClien
 
     for before, after in pairwise(ended):
         assert before["finished_at"] <= after["started_at"]
+
+
+def test_the_group_with_the_lower_number_goes_first(
+    stack: LocalStack, jobs: JobsClient, prefect_api: httpx.Client
+) -> None:
+    """Of all that waits, however long: here for a worker that may take as many as one group has."""
+    prefect_api.patch("/work_pools/snakemake", json={"is_paused": True}).raise_for_status()
+    try:
+        late = jobs.submit(group="large", **MOCK)
+        early = [jobs.submit(**MOCK) for _ in range(JOBS_AT_ONCE)]
+    finally:
+        prefect_api.patch("/work_pools/snakemake", json={"is_paused": False}).raise_for_status()
+
+    started = [jobs.wait(job_id)["started_at"] for job_id in early]
+
+    assert max(started) <= jobs.wait(late)["started_at"]
 
 
 def test_registering_again_changes_nothing(stack: LocalStack, prefect_api: httpx.Client) -> None:

@@ -1,50 +1,59 @@
 """Servers are killed while jobs run: the jobs go on, and nothing that was true before is untrue after."""
 
+import json
 import os
 import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
 
+import httpx
 import psutil
 import pytest
 
 from deployments.local import LocalStack
+from tests.conftest import JOBS_AT_ONCE
 from tests.support import JobsClient, Json, processes_of, wait_until
 
-JOBS = 20
-MOCK = {"delay_seconds": [5, 8], "success_rate": 1, "rules": 5}
 _ORDER = ("pending", "running", "completed")
+MOCK = {"delay_seconds": [15, 20], "success_rate": 1, "rules": 5}
 
 
 @pytest.fixture
 def running(jobs: JobsClient) -> list[str]:
     """Mock jobs and one of Snakemake, all of them under way."""
-    job_ids = [jobs.submit(engine="mock", mock=MOCK, name="outage") for _ in range(JOBS - 1)]
+    job_ids = [jobs.submit(engine="mock", mock=MOCK, name="outage") for _ in range(JOBS_AT_ONCE - 1)]
     job_ids.append(jobs.submit_workflow("sleeper", name="outage", cores=1, config={"seconds": 4}))
-    wait_until(lambda: _count(jobs, "running") >= 10, "ten jobs run at once")
+    wait_until(lambda: _count(jobs, "running") == JOBS_AT_ONCE, "all of them run at once")
     return job_ids
 
 
 def test_killed_servers_lose_nothing(jobs: JobsClient, stack: LocalStack, running: list[str]) -> None:
     first_page = jobs.http.get("/jobs", params={"name": "outage", "limit": 7}).json()
-    before = {job_id: jobs.get(job_id)["status"] for job_id in running}
-    last_event_id = _events(jobs, running[-1], "")[1]
+    known, last_event_id = _events(jobs, running[-1], "")
 
-    os.kill(stack.server.pid, signal.SIGKILL)
-    answer = jobs.http.get("/jobs", params={"name": "outage"})
-    assert answer.status_code == 503
-    assert answer.headers["Retry-After"]
-    stack.restart_server()
-    os.kill(stack.api.pid, signal.SIGKILL)
-    stack.restart_api()
+    with _watched(jobs) as seen:
+        wait_until(lambda: len(seen) == JOBS_AT_ONCE, "every job was seen once")
+        os.kill(stack.server.pid, signal.SIGKILL)
+        answer = jobs.http.get("/jobs", params={"name": "outage"})
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"]
+        stack.restart_server()
+        os.kill(stack.api.pid, signal.SIGKILL)
+        stack.restart_api()
 
-    for job_id in running:
-        job = jobs.wait(job_id, "completed", seconds=180)
-        assert _ORDER.index(job["status"]) >= _ORDER.index(before[job_id])
-        assert job["progress"]["done"] == job["progress"]["total"] == 5
-        assert list(jobs.statuses(job_id).values()) == ["completed"] * 5
+        for job_id in running:
+            job = jobs.wait(job_id, "completed", seconds=180)
+            assert job["progress"]["done"] == job["progress"]["total"] == 5
+            assert list(jobs.statuses(job_id).values()) == ["completed"] * 5
+    for statuses in seen.values():
+        assert statuses == sorted(statuses, key=_ORDER.index), "a status went backwards"
     _walks_on(jobs, first_page, running)
-    told, last_event_id = _events(jobs, running[-1], last_event_id, to_the_end=True)
-    assert told[-1] == "job"
+    missed, last_event_id = _events(jobs, running[-1], last_event_id, to_the_end=True)
     assert last_event_id.endswith("-end")
+    everything, _ = _events(jobs, running[-1], "", to_the_end=True)
+    assert _said(everything) <= _said(known) | _said(missed)
 
 
 def test_a_worker_that_is_stopped_ends_its_jobs_and_they_say_so(jobs: JobsClient, stack: LocalStack) -> None:
@@ -80,23 +89,64 @@ def test_a_worker_that_drains_lets_its_jobs_end_and_takes_no_others(
     assert jobs.wait(later)["status"] == "completed"
 
 
+@contextmanager
+def _watched(jobs: JobsClient) -> Iterator[dict[str, list[str]]]:
+    """The statuses of every job, one after the other, as one sees them who lists and asks all the time."""
+    seen: dict[str, list[str]] = {}
+    is_over = Event()
+
+    def look() -> None:
+        while not is_over.wait(0.05):
+            try:
+                page = jobs.http.get("/jobs", params={"name": "outage", "limit": 200})
+                if page.status_code == 200:
+                    for job in page.json()["items"]:
+                        seen.setdefault(job["id"], []).append(job["status"])
+                for job_id in list(seen)[::7]:
+                    one = jobs.http.get(f"/jobs/{job_id}")
+                    if one.status_code == 200:
+                        seen[job_id].append(one.json()["status"])
+            except httpx.TransportError:
+                continue  # the facade is down as well
+
+    with ThreadPoolExecutor(1) as others:
+        looking = others.submit(look)
+        try:
+            yield seen
+        finally:
+            is_over.set()
+            looking.result()
+
+
+def _said(events: list[tuple[str, Json]]) -> set[str]:
+    """Every log line, and how every rule job ended."""
+    return {
+        data["message"] if kind == "log" else f"{data['name']}: {data['status']}"
+        for kind, data in events
+        if kind == "log" or (kind == "task" and data["status"] not in ("pending", "running"))
+    }
+
+
 def _events(
     jobs: JobsClient, job_id: str, last_event_id: str, *, to_the_end: bool = False
-) -> tuple[list[str], str]:
-    """Kinds of the events that a follower is told, and the id of the last one."""
-    kinds: list[str] = []
+) -> tuple[list[tuple[str, Json]], str]:
+    """What a follower is told, and the id of the last event."""
+    told: list[tuple[str, Json]] = []
+    kind = ""
     headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
     with jobs.http.stream("GET", f"/jobs/{job_id}/events", headers=headers) as response:
         assert response.status_code == 200
         for line in response.iter_lines():
             field, _, value = line.partition(": ")
             if field == "event":
-                kinds.append(value)
+                kind = value
+            elif field == "data":
+                told.append((kind, json.loads(value)))
             elif field == "id":
                 last_event_id = value
                 if not to_the_end:
                     break
-    return kinds, last_event_id
+    return told, last_event_id
 
 
 def _walks_on(jobs: JobsClient, first_page: Json, job_ids: list[str]) -> None:
