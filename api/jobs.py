@@ -415,12 +415,11 @@ class Jobs:
     async def _make(self, group: str, body: Mapping[str, Any]) -> FlowRunRow:
         """A flow run of the group's deployment. Raises `UnknownGroup` and `TooManyOpenJobs`."""
         key: str = body["idempotency_key"]
-        async with self._reading():
-            await self._check_open_jobs(group, key)
         bundle = _bundle_of(body["parameters"])
-        if bundle is not None:
-            await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)
         async with patience(self._settings.submit_patience_seconds), self._submissions:
+            await self._check_open_jobs(group, key)
+            if bundle is not None:
+                await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)
             try:
                 return await self._create_flow_run(group, body)
             except httpx.HTTPStatusError as error:
