@@ -9,11 +9,16 @@ from api.access.opening import StaysClosed, check_opening, token_source
 from api.access.token_commands import add_token_commands, run_token_command
 from api.app import create_app
 from api.operation.logs import configure_logs
-from api.settings import Settings
+from api.settings import Settings, described
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m api", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m api",
+        description=__doc__,
+        epilog=described(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_token_commands(parser.add_subparsers(metavar="COMMAND"))
     arguments = parser.parse_args()
     settings = Settings()

@@ -1,4 +1,4 @@
-"""Jobs, as Prefect knows them. The only room of the facade that talks to Prefect."""
+"""Jobs, as Prefect knows them: all that a client asks of them goes through here."""
 
 import json
 import time

@@ -14,6 +14,7 @@
     ├── InvalidRequest      422  the fields listed under `errors` are wrong
     │   ├── UnknownGroup         no deployment of that name
     │   ├── WorkflowRefused      the workflow is not where the spec says, or may not be used
+    │   ├── IdempotencyKeyReused the key was used for another job
     │   ├── BundleRefused        something in the archive may not come in
     │   ├── GraphTooLarge        nobody could read the drawing
     │   ├── WebhookRefused       nobody may be told there, or nobody at all

@@ -1,7 +1,6 @@
 """What an operator can set of the facade. Prefect's own variables keep their names."""
 
-import json
-import os
+import textwrap
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
@@ -11,7 +10,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from api.machines import Machines
 from api.webhooks.signing import signing_key
-from flows.addresses import GitSettings
+from flows.addresses import SourceSettings
 from flows.bundles import BundleLimits
 from flows.storage import StorageSettings
 
@@ -25,7 +24,7 @@ class LogFormat(StrEnum):
     """For programs: one object a line."""
 
 
-class Settings(StorageSettings, BundleLimits, GitSettings):
+class Settings(StorageSettings, BundleLimits, SourceSettings):
     """Read once at start from the environment, every variable with the prefix `JOBS_`."""
 
     model_config = SettingsConfigDict(
@@ -34,12 +33,6 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
         hide_input_in_errors=True,  # a secret with a mistake in it is still one
     )
 
-    workflow_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        default=(),
-        max_length=100,
-        description="Directories under which a workflow's `path` must lie: "
-        "separated as in PATH, or a JSON list.",
-    )
     api_host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
     api_port: int = Field(
         default=8000, ge=0, le=65535, description="The port to listen on; 0 for a free one."
@@ -173,22 +166,27 @@ class Settings(StorageSettings, BundleLimits, GitSettings):
             raise ValueError("JOBS_TOKENS and JOBS_TOKENS_FILE are both set; unset one of them")
         return self
 
-    @field_validator("workflow_roots", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        if value.lstrip().startswith("["):
-            return json.loads(value)
-        return [part for part in value.split(os.pathsep) if part]
-
     @field_validator("tokens_file", mode="after")
     @classmethod
     def _absolute_file(cls, value: Path | None) -> Path | None:
         return value.absolute() if value else None
 
-    @field_validator("home", "workflow_roots", mode="after")
+    @field_validator("home", mode="after")
     @classmethod
-    def _absolute(cls, value: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:
-        # Absolute from the start: nothing may depend on a working directory that changes later.
-        return value.absolute() if isinstance(value, Path) else tuple(path.absolute() for path in value)
+    def _absolute(cls, value: Path) -> Path:
+        # From the start: nothing may depend on a working directory that changes later.
+        return value.absolute()
+
+
+def described() -> str:
+    """Every setting, as an operator writes it, with its default and what it is for."""
+    lines = ["settings, as environment variables:"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, ()) else f" [{_written(field.default)}]"
+        lines += ["", f"  JOBS_{name.upper()}{default}"]
+        lines += textwrap.wrap(field.description or "", 78, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def _written(default: object) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)

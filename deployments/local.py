@@ -162,7 +162,8 @@ class LocalStack:
         ]
         log = self._home / "logs" / "worker.log"
         self._worker_log_start = log.stat().st_size if log.exists() else 0
-        self.worker = self._start_process("worker", command, stop_seconds=_WORKER_STOP_SECONDS)
+        stop_seconds = self.settings.drain_seconds + _WORKER_STOP_SECONDS
+        self.worker = self._start_process("worker", command, stop_seconds)
 
     def _wait_for_worker(self) -> None:
         def has_started() -> bool:

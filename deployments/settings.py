@@ -33,6 +33,10 @@ class LocalSettings(BaseSettings):
     )
     concurrent_jobs: int = Field(default=10, ge=1, le=1000, description="Jobs that run at once.")
 
+    drain_seconds: float = Field(
+        default=0, ge=0, description="How long the worker, when it is stopped, lets its jobs go on."
+    )
+
     @property
     def api_url(self) -> str:
         return f"http://127.0.0.1:{self.api_port}"

@@ -6,8 +6,10 @@ facade answers at once. Where the name really leads is looked at when it is conn
 """
 
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -59,6 +61,27 @@ class GitSettings(BaseSettings):
     def allows_private(self, host: str) -> bool:
         """Whether the host may have addresses that are not public."""
         return _is_listed(host, self.git_allow_private_hosts)
+
+
+class SourceSettings(GitSettings):
+    """Where workflows may come from; the same for the facade and the worker."""
+
+    workflow_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        max_length=100,
+        description="Directories under which a workflow's `path` must lie, separated by ':'.",
+    )
+
+    @field_validator("workflow_roots", mode="before")
+    @classmethod
+    def _split_as_in_path(cls, value: object) -> object:
+        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+    @field_validator("workflow_roots", mode="after")
+    @classmethod
+    def _absolute_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        # From the start: nothing may depend on a working directory that changes later.
+        return tuple(path.absolute() for path in value)
 
 
 class AddressRefused(Refused):

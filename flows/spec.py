@@ -1,8 +1,7 @@
 """The contract of a job: what a client may ask for, and how it is written down in Prefect.
 
-This is the only room of `flows` that the facade enters. It holds no I/O: models that
-refuse what they do not know, and the names under which the flow leaves what the facade
-reads (`Label`, `RuleJobRecord`).
+It holds no I/O: models that refuse what they do not know, and the names under which the
+flow leaves what the facade reads (`Label`, `RuleJobRecord`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -28,12 +28,11 @@ from functools import cached_property
 from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
-from typing import Annotated
 from uuid import UUID
 
-from pydantic import Field, field_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from flows.addresses import SourceSettings
 from flows.bundles import BundleLimits, unpack_bundle
 from flows.git import CheckoutSettings, check_out
 from flows.keeping import bring_back_work, keep_work
@@ -81,19 +80,10 @@ class Staged:
     """What the submitter should know about it."""
 
 
-class WorkspaceSettings(StorageSettings, BundleLimits, CheckoutSettings):
+class WorkspaceSettings(StorageSettings, SourceSettings, BundleLimits, CheckoutSettings):
     """Where jobs live and where workflows may come from."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
-
-    workflow_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        default=(), description="Directories under which a workflow's `path` must lie, separated by ':'."
-    )
-
-    @field_validator("workflow_roots", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
 
 class Workspace:

@@ -22,8 +22,8 @@ def check_opening(settings: Settings, tokens: TokenSource | None) -> None:
         if not is_loopback(settings.api_host):
             raise StaysClosed(
                 f"JOBS_API_HOST={settings.api_host} can be reached from other machines, and tokens are off. "
-                "Make one with `JOBS_TOKENS_FILE=tokens.json python -m api tokens create NAME --group '*'` "
-                "and set JOBS_TOKENS_FILE for the service too, or set JOBS_API_HOST=127.0.0.1."
+                "Make one with `JOBS_TOKENS_FILE=tokens.json python -m api tokens create NAME --group '*' "
+                "--scope admin` and set JOBS_TOKENS_FILE for the service too, or set JOBS_API_HOST=127.0.0.1."
             )
         return
     try:
@@ -33,5 +33,5 @@ def check_opening(settings: Settings, tokens: TokenSource | None) -> None:
     if not known:
         raise StaysClosed(
             "There is no token, so nobody could come in. "
-            "`python -m api tokens create NAME --group GROUP` makes one."
+            "`python -m api tokens create NAME --group GROUP --scope submit` makes one."
         )

@@ -56,7 +56,7 @@ def show_job(console: Console, job: Json) -> None:
 
 
 class Watch:
-    """A job while it runs: a bar for every rule on a terminal, plain lines elsewhere."""
+    """A job while it runs: a bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

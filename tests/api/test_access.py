@@ -8,12 +8,13 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect.client.schemas.objects import StateType
 
 from api.access.callers import OPEN_PATHS, Scope
 from api.access.tokens import TokenFile
 from api.app import create_app
 from api.settings import Settings
-from tests.api.support import facade, get, submit, the_problem, walk
+from tests.api.support import Worker, facade, get, submit, the_problem, walk
 
 pytestmark = pytest.mark.anyio
 
@@ -172,6 +173,18 @@ async def test_a_reader_changes_nothing(
 
     assert "needs submit" in the_problem(response, 403)["detail"]
     assert 'error="insufficient_scope", scope="submit"' in response.headers["www-authenticate"]
+
+
+async def test_only_an_admin_removes_jobs(
+    guarded: httpx.AsyncClient, secrets: dict[str, str], api: httpx.AsyncClient, worker: Worker
+) -> None:
+    job_id = await submit(api)
+    await worker.bring_to(job_id, StateType.COMPLETED)
+
+    response = await As(guarded, secrets["all-submit"]).request("DELETE", f"/jobs/{job_id}")
+
+    assert "admin" in the_problem(response, 403)["resolution"]
+    assert await get(api, f"/jobs/{job_id}")
 
 
 @pytest.mark.parametrize("path", ["/", "/jobs/", "//livez", "/livez/", "/LIVEZ", "/not-there", "/docs/.."])

@@ -1,7 +1,8 @@
 """The facade is set up by variables with the prefix `JOBS_`."""
 
-import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,20 @@ from pydantic import ValidationError
 from api.settings import Settings
 
 
-@pytest.mark.parametrize("value", [f"/srv/a{os.pathsep}/srv/b", json.dumps(["/srv/a", "/srv/b"])])
-def test_workflow_roots_are_written_like_a_path_or_as_json(
-    monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
-    monkeypatch.setenv("JOBS_WORKFLOW_ROOTS", value)
+def test_workflow_roots_are_written_as_in_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBS_WORKFLOW_ROOTS", f"/srv/a{os.pathsep}/srv/b{os.pathsep}")
 
     assert Settings().workflow_roots == (Path("/srv/a"), Path("/srv/b"))
+
+
+def test_help_lists_every_setting_with_its_default() -> None:
+    command = [sys.executable, "-m", "api", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert [name for name in Settings.model_fields if f"  JOBS_{name.upper()}" not in shown] == []
+    assert "  JOBS_API_HOST [127.0.0.1]\n      The address to listen on.\n" in shown
+    assert "  JOBS_GIT_ALLOW_SCHEMES [https]\n" in shown
+    assert "  JOBS_STORAGE_URL\n" in shown
 
 
 def test_relative_directories_are_fixed_when_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,23 @@ async def test_the_same_attachments_make_the_same_bundle(api: httpx.AsyncClient,
     assert set((home / "bundles" / "sha256").iterdir()) == before
 
 
+@pytest.mark.parametrize("path", ["owner/repository", "group/part/repository"])
+@pytest.mark.parametrize("blob", ["/blob", "/-/blob"])
+async def test_the_address_of_a_page_names_a_commit_and_a_file(
+    api: httpx.AsyncClient, prefect: PrefectClient, path: str, blob: str
+) -> None:
+    """As one copies it from GitHub or GitLab."""
+    url = f"https://git.example.org/{path}{blob}/v1.0/workflow/Snakefile"
+
+    run_id = (await answer(await run(api, [("ignored", ("x", b""))], workflow_url=url)))["run_id"]
+
+    log = await get(api, f"/runs/{run_id}")
+    assert log["request"]["workflow_url"] == url
+    parameters = (await prefect.read_flow_run(UUID(run_id))).parameters
+    assert parameters["workflow"] == {"git": f"https://git.example.org/{path}", "ref": "v1.0"}
+    assert parameters["snakefile"] == "workflow/Snakefile"
+
+
 @pytest.mark.parametrize(
     ("files", "fields", "told"),
     [

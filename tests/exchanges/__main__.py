@@ -21,6 +21,9 @@ _INTRODUCTION = """# Every operation, with a real exchange
 
 Made by `python -m tests.exchanges` against a service of its own; `…` is where something was left out. \
 What each may be asked, and all that it may answer, is in the service's own documentation under `/docs`.
+
+`$BUNDLE`, `$JOB` and the like are ids that an answer before had. `variants` is `flows/examples/variants`, \
+`sleeper` is `tests/workflows/sleeper`, and `$PWD` is a workflow root.
 """
 
 
