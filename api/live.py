@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from api.problems import ProblemError
 from api.schemas import Job
 from api.statuses import FINAL_STATUSES
 
@@ -106,10 +105,10 @@ class LiveJobs:
             self._being_read = batch
             try:
                 batch.answer.set_result(await self._read_with_hot(batch))
-            except ProblemError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told, and others go on
                 batch.answer.set_exception(error)
             finally:
-                batch.answer.cancel()  # no one waits for ever, whatever else went wrong
+                batch.answer.cancel()  # where this task is being ended
                 self._being_read = None
 
     async def _read_with_hot(self, batch: _Batch) -> Mapping[UUID, Job]:

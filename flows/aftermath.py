@@ -27,14 +27,18 @@ async def close_task_runs(client: PrefectClient, flow_run_id: UUID, *, is_cancel
     """Put every task run that is not final into a final state, and wait until it is recorded.
 
     What the flow process has sent just before its end may still be on its way, so the server is
-    asked until it has had nothing open twice in a row; after ten seconds the rest is given up.
+    asked until it has had nothing open twice in a row; when it records nothing of what is open for
+    ten seconds, that is given up.
     """
-    rounds_without_open = 0
-    for _ in range(_ROUNDS):
+    before: set[UUID] | None = None
+    rounds_without_news = 0
+    while rounds_without_news < _ROUNDS:
         task_runs = await _open_task_runs(client, flow_run_id)
-        rounds_without_open = 0 if task_runs else rounds_without_open + 1
-        if rounds_without_open == 2:
+        still_open = {task_run.id for task_run in task_runs}
+        if not still_open and before == still_open:
             return
+        rounds_without_news = rounds_without_news + 1 if still_open == before else 0
+        before = still_open
         if task_runs:
             now = time.time()
             events = [_closing_event(task_run, flow_run_id, now, is_cancelled) for task_run in task_runs]
@@ -45,6 +49,7 @@ async def close_task_runs(client: PrefectClient, flow_run_id: UUID, *, is_cancel
 
 
 async def _open_task_runs(client: PrefectClient, flow_run_id: UUID) -> list[TaskRun]:
+    """Some of them: as many as Prefect gives at once."""
     return await client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
         task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN))),

@@ -22,6 +22,8 @@ def main() -> None:
     if state is not None and state.is_final():
         _log.warning("The job has ended as %s already: nothing is run.", state.name)
         return
+    # A server whose database is away for a moment answers 500; what has been done must not fail for that.
+    os.environ.setdefault("PREFECT_CLIENT_RETRY_EXTRA_CODES", "500")
     sys.argv = ["prefect", "flow-run", "execute"]
     runpy.run_module("prefect", run_name="__main__")
 

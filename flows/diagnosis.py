@@ -25,8 +25,6 @@ _RESOLUTIONS = {
     "AmbiguousRuleException": "Two rules make the same file; set a `ruleorder` in the workflow.",
     "CyclicGraphException": "The rules depend on each other in a circle; correct their inputs.",
     "WildcardError": "Correct the wildcards of the rule that the message names.",
-    "IncompleteFilesException": "Outputs of an earlier execution are incomplete; resume that job instead.",
-    "LockException": "Another execution holds this directory; wait for it, or submit to a new one.",
 }
 _CLOSING_WORDS = "At least one job did not complete successfully."
 _RULE_FAILED = (
@@ -52,11 +50,11 @@ class JobError:
             Label.ERROR_MESSAGE: _shortened(self.message),
             Label.ERROR_RESOLUTION: self.resolution,
         }
-        return labels | ({Label.ERROR_RULE: self.rule} if self.rule else {})
+        return labels | ({Label.ERROR_RULE: _storable(self.rule)} if self.rule else {})
 
     @property
     def headline(self) -> str:
-        return self.message.partition("\n")[0]
+        return _storable(self.message.partition("\n")[0])
 
 
 def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], output: str) -> JobError:
@@ -134,7 +132,13 @@ def of_service(error: Exception) -> JobError:
 
 def _shortened(text: str) -> str:
     """The beginning and the end, where messages say what and where."""
+    text = _storable(text)
     if len(text) <= _MESSAGE_CHARACTERS:
         return text
     half = _MESSAGE_CHARACTERS // 2
     return f"{text[:half]}\n…\n{text[-half:]}"
+
+
+def _storable(text: str) -> str:
+    """What PostgreSQL takes: a command may have written anything, and a file be named anyhow."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

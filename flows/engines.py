@@ -32,7 +32,7 @@ from flows.events import (
     WorkflowEvent,
     decode,
 )
-from flows.inside.keeper import TERMINATE, Start
+from flows.inside.keeper import LOCKS, TERMINATE, Start
 from flows.spec import EngineName, ExecutionSpec, MockOptions
 from flows.workspace import Workspace
 
@@ -42,6 +42,9 @@ WARM_KEEPER_VARIABLE = "SNAKEMAKE_WARM_KEEPER_FD"
 # AWS_: with the service's own credentials, a workflow could read and replace what others have made.
 _HIDDEN_VARIABLES = ("PREFECT_", "JOBS_", "AWS_", WARM_KEEPER_VARIABLE)
 _LATENCY_SECONDS = 1
+_LEAVING_SECONDS = 30.0
+"""The keeper needs 8 s at most, unless the kernel does not let a process go."""
+
 _REPORT_SECONDS = 300
 """A report that takes longer is not made: the job would wait for it."""
 
@@ -58,7 +61,7 @@ class EngineVanishedError(EngineError):
 
 
 class Execution(Protocol):
-    """A running workflow. Leaving the context ends whatever of it is still alive."""
+    """A running workflow. Leaving the context ends whatever of it is still alive, and waits for that."""
 
     def events(self) -> Iterator[WorkflowEvent]:
         """Every event as it happens; the last one is `EngineExited`. Raises `EngineError`."""
@@ -101,6 +104,8 @@ class SnakemakeEngine:
             report_argv=tuple(report_arguments(spec, workspace)) if spec.options.report else (),
             report_seconds=_REPORT_SECONDS,
         )
+        # The directory is free for a successor when nothing of Snakemake is left in it, whoever dies first.
+        socket.send_fds(control, [LOCKS], workspace.work_locks)
         control.sendall(start.to_line())
         return SnakemakeExecution(control)
 
@@ -177,10 +182,12 @@ class SnakemakeExecution:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # To the keeper, the closed socket means: end everything.
-        with contextlib.suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)
-        self._control.close()
+        # To the keeper, the end of the stream means: end everything. It leaves last, and that ends ours.
+        with contextlib.suppress(OSError), self._control:
+            self._control.settimeout(_LEAVING_SECONDS)
+            self._control.shutdown(socket.SHUT_WR)
+            while self._control.recv(1 << 16):
+                pass
 
 
 def _warm_keeper() -> socket.socket | None:

@@ -97,24 +97,24 @@ def snakemake_job(
     workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
-            error = _run(spec, workspace, recorder, client)
-        except RecordError as failure:
-            error = diagnosis.of_service(failure)
+            error, ending = _run(spec, workspace, recorder)
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: whatever it is, the job must say so
             recorder.log(logging.CRITICAL, traceback.format_exc())
-            error = diagnosis.of_service(failure)
-            recorder.close(Ending.CRASHED)
+            error, ending = diagnosis.of_service(failure), Ending.CRASHED
         if error is not None:
+            recorder.label(error.labels())
+        try:
+            recorder.close(ending)
+        except RecordError as failure:
+            error = diagnosis.of_service(failure)
             client.update_flow_run_labels(
                 job_id, {str(label): text for label, text in error.labels().items()}
             )
         return _final_state(client, job_id, error, recorder)
 
 
-def _run(
-    spec: ExecutionSpec, workspace: Workspace, recorder: Recorder, client: SyncPrefectClient
-) -> JobError | None:
-    """Stage, execute, publish; the error that the job failed with."""
+def _run(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> tuple[JobError | None, Ending]:
+    """Stage, execute, publish; the error that the job failed with, and what becomes of its rule jobs."""
     try:
         workspace.lock()
         recorder.log(logging.INFO, "Staging the workflow.")
@@ -123,27 +123,23 @@ def _run(
             recorder.log(logging.WARNING, note)
         if staged.commit is not None:
             recorder.log(logging.INFO, f"The workflow is that of commit {staged.commit}.")
-            client.update_flow_run_labels(
-                recorder.mirror.flow_run_id, {Label.WORKFLOW_COMMIT.value: staged.commit}
-            )
+            recorder.label({Label.WORKFLOW_COMMIT: staged.commit})
     except StageError as error:
-        recorder.close(Ending.FINISHED)
-        return JobError(ErrorKind.WORKFLOW, str(error), error.resolution)
+        return JobError(ErrorKind.WORKFLOW, str(error), error.resolution), Ending.FINISHED
     course = _execute(spec, workspace, recorder)
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()))
     recorder.log(logging.INFO, f"Published {published} output files.")
     reason = _judge(course, spec, workspace, recorder)
     if reason is not None or termination.is_requested:
         _keep(workspace, recorder)
-    recorder.close(_ending(course))
-    return reason
+    return reason, _ending(course)
 
 
 def _keep(workspace: Workspace, recorder: Recorder) -> None:
     """For a successor; that this fails is not why the job did."""
     try:
         workspace.keep()
-    except StorageError as error:
+    except (StorageError, OSError) as error:
         recorder.log(logging.WARNING, f"Who resumes this job has to do it anew: {error}")
 
 
@@ -153,7 +149,7 @@ def _execute(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> _
     if termination.is_requested:
         return course
     with (
-        workspace.event_log.open("ab") as event_log,
+        workspace.event_log.open("ab", buffering=0) as event_log,
         engine_for(spec.engine).start(spec, workspace) as execution,
         termination.handled_by(_stopper(execution, recorder)),
         _time_limit(spec.timeout_seconds, execution, recorder, course),

@@ -47,6 +47,8 @@ from flows.task_runs import (
 SHOWN_AS_RUNNING_SECONDS = 1.0
 """A rule job that ends sooner is only told of at its end; `Running` would double its cost."""
 
+_MOMENT = 1e-6
+
 _EDGES = 10_000
 """Dependencies of one rule job that are told; Prefect refuses events over 1.5 MB without an error."""
 
@@ -86,6 +88,10 @@ class RuleJob:
         """As Prefect shows it: `rule[wildcard=value,…]`."""
         wildcards = ",".join(f"{name}={value}" for name, value in self.planned.wildcards.items())
         return f"{self.planned.rule}[{wildcards}]" if wildcards else self.planned.rule
+
+    def enter(self, state_type: StateType, name: str, timestamp: float, message: str = "") -> None:
+        """Reach a state, later than the one before it whatever the clock does: Prefect takes no older."""
+        self.state = StateChange(state_type, name, max(timestamp, self.state.timestamp + _MOMENT), message)
 
     @property
     def has_ended(self) -> bool:
@@ -236,7 +242,7 @@ class Mirror:
 
     def _drop(self, event: RuleJobDropped) -> None:
         job = self._jobs.get(event.job_id)
-        if job is not None:
+        if job is not None and not job.has_ended:
             job.is_dropped = True
             self._end(
                 event.job_id,
@@ -252,7 +258,7 @@ class Mirror:
             return
         job.started, job.attempts = event, event.attempt
         name = "Running" if event.attempt == 1 else "Retrying"
-        job.state = StateChange(StateType.RUNNING, name, event.time)
+        job.enter(StateType.RUNNING, name, event.time)
         self._changed(event.job_id)
 
     def _finish(self, event: AttemptFinished) -> None:
@@ -261,19 +267,17 @@ class Mirror:
             return
         job.finished = event
         if event.outcome is Outcome.SUCCEEDED:
-            job.state = StateChange(StateType.COMPLETED, "Completed", event.finished_at)
+            job.enter(StateType.COMPLETED, "Completed", event.finished_at)
         elif self._is_stopped:
-            job.state = StateChange(
-                StateType.CANCELLED, "Cancelled", event.finished_at, "The job was stopped."
-            )
+            job.enter(StateType.CANCELLED, "Cancelled", event.finished_at, "The job was stopped.")
         elif event.will_retry:
-            job.state = StateChange(StateType.SCHEDULED, "AwaitingRetry", event.finished_at, _failure(event))
+            job.enter(StateType.SCHEDULED, "AwaitingRetry", event.finished_at, _failure(event))
         else:
-            job.state = StateChange(StateType.FAILED, "Failed", event.finished_at, _failure(event))
+            job.enter(StateType.FAILED, "Failed", event.finished_at, _failure(event))
         self._changed(event.job_id)
 
     def _end(self, job_id: int, state_type: StateType, name: str, now: float, message: str) -> None:
-        self._jobs[job_id].state = StateChange(state_type, name, now, message)
+        self._jobs[job_id].enter(state_type, name, now, message)
         self._changed(job_id)
 
     def _changed(self, job_id: int) -> None:

@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -38,7 +38,7 @@ BATCH = 200
 UNCONFIRMED_LIMIT = 1_000
 PROGRESS_SECONDS = 1.0
 PATIENCE_SECONDS = 600.0
-"""How long closing waits for a Prefect that does not answer."""
+"""How long closing waits for a Prefect that records nothing more."""
 RESEND_AFTER_SECONDS = 5.0
 """Without a newly recorded rule job for this long, closing looks for lost ones."""
 _MESSAGES_KEPT = 20_000
@@ -63,6 +63,7 @@ class Recorder:
         self._messages: deque[JsonObject] = deque(maxlen=_MESSAGES_KEPT)
         self._unsent_changes: list[JsonObject] = []
         self._unsent_logs: list[JsonObject] = []
+        self._unsent_labels: dict[Label, str | int] = {}
         self._on_the_way = _OnTheWay()
         self._shown_progress = Progress(done=0, total=0)
         self._next_progress = 0.0
@@ -81,10 +82,14 @@ class Recorder:
         at = time.time() if timestamp is None else timestamp
         self._messages.append(log_entry(self.mirror.flow_run_id, None, level, message, at))
 
-    def close(self, ending: Ending) -> None:
-        """End every rule job, and come back when Prefect has recorded all of them.
+    def label(self, labels: Mapping[Label, str | int]) -> None:
+        """Write down something of the job itself."""
+        self._unsent_labels.update(labels)
 
-        Raises `RecordError` when it has not within `PATIENCE_SECONDS`.
+    def close(self, ending: Ending) -> None:
+        """End every rule job, and come back when Prefect has recorded all that there is.
+
+        Raises `RecordError` when nothing more was recorded for `PATIENCE_SECONDS`.
         """
         self._stop.set()
         self._thread.join()
@@ -100,16 +105,16 @@ class Recorder:
             if recorded is None:
                 time.sleep(1)
                 continue
-            if recorded >= len(self.mirror) and not self._has_more():
+            if recorded >= len(self.mirror) and not self._has_more() and self._try(self._is_progress_shown):
                 break
             if recorded != last_recorded:
                 last_recorded, last_news = recorded, time.monotonic()
+                deadline = last_news + PATIENCE_SECONDS
             elif time.monotonic() - last_news > RESEND_AFTER_SECONDS:
                 self._send_lost_again()
                 last_news = time.monotonic()
             time.sleep(pause)
             pause = min(pause * 1.3, TICK_SECONDS)
-        self._try(self._show_progress)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -138,6 +143,7 @@ class Recorder:
         """Send what there is. True, to tell it from a round that `_try` has ended."""
         self._send_changes()
         self._send_logs()
+        self._send_labels()
         return True
 
     def _send_changes(self) -> None:
@@ -167,6 +173,14 @@ class Recorder:
             self._prefect.send_logs(self._unsent_logs)
             self._unsent_logs = []
 
+    def _send_labels(self) -> None:
+        while self._unsent_labels:
+            labels = dict(self._unsent_labels)
+            self._prefect.label(labels)
+            for label in labels:
+                if self._unsent_labels[label] == labels[label]:
+                    del self._unsent_labels[label]
+
     def _next_logs(self) -> list[JsonObject]:
         messages = [self._messages.popleft() for _ in range(min(BATCH, len(self._messages)))]
         return messages + self._attempt_logs.take()
@@ -185,6 +199,10 @@ class Recorder:
             self._prefect.label({Label.PROGRESS_DONE: progress.done, Label.PROGRESS_TOTAL: progress.total})
             self._shown_progress = progress
 
+    def _is_progress_shown(self) -> bool:
+        self._show_progress()
+        return True
+
     def _send_lost_again(self) -> None:
         recorded = self._try(self._prefect.final_task_run_ids)
         if recorded is not None:
@@ -192,7 +210,9 @@ class Recorder:
             logger.warning("Prefect's server has lost %d task-run states; sending them again.", lost)
 
     def _has_more(self) -> bool:
-        return bool(self._unsent_changes or self._unsent_logs or self._messages) or self.mirror.has_untold
+        return bool(self._unsent_changes or self._unsent_logs or self._unsent_labels or self._messages) or (
+            self.mirror.has_untold
+        )
 
     def _try(self, call: Callable[[], Result]) -> Result | None:
         try:

@@ -21,15 +21,11 @@ class Termination:
     """Whether the job was asked to end, and what to do then."""
 
     def __init__(self) -> None:
-        self._is_requested = threading.Event()
+        self.is_requested = False
         self._terminate: Callable[[], None] | None = None
 
-    @property
-    def is_requested(self) -> bool:
-        return self._is_requested.is_set()
-
     def request(self, *_: object) -> None:
-        self._is_requested.set()
+        self.is_requested = True
         if self._terminate is not None:
             self._terminate()
 

@@ -22,12 +22,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import anyio
 import anyio.abc
 import httpx
 import psutil
@@ -50,7 +52,6 @@ from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from websockets.exceptions import ConnectionClosed
 
 from flows.aftermath import close_task_runs
 from flows.spec import EngineName
@@ -58,8 +59,9 @@ from flows.termination import CANCEL_SIGNAL
 from flows.workspace import Workspace, WorkspaceSettings
 from flows.zygote import Fork
 
-CANCEL_SECONDS = 20.0
-"""After this, a flow process that was asked to cancel its job is killed. It needs 1–8 s."""
+CANCEL_SECONDS = 120.0
+"""After this, a flow process that was asked to cancel its job is killed. It needs 1–8 s, and 5 s more
+for each thousand rule jobs that Prefect has to record, and the time to publish outputs."""
 
 SHUTDOWN_SECONDS = 15.0
 LOST_AFTER = timedelta(seconds=60)
@@ -121,6 +123,8 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._zygote = Zygote()
         self._flow_processes: dict[UUID, FlowProcess] = {}
         self._cancelled_early: set[UUID] = set()
+        self._adopted: set[UUID] = set()
+        self._is_stopping = False
         self._poll = asyncio.Lock()
         self._poll_is_due = False
         self._claims: dict[UUID, asyncio.Event] = {}
@@ -129,9 +133,13 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         await super().setup()
 
     async def teardown(self, *exc_info: Any) -> None:
+        self._is_stopping = True
         if self._listener is not None:
             self._listener.cancel()
-        await self._end_flow_processes()
+        if len(exc_info) > 1 and isinstance(exc_info[1], Exception):
+            logger.error("The worker ends by a fault; %d jobs go on without it.", len(self._flow_processes))
+        else:
+            await self._end_flow_processes()
         await super().teardown(*exc_info)
         self._zygote.close()
 
@@ -158,22 +166,34 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         return SnakemakeWorkerResult(status_code=0, identifier=process.identifier)
 
     async def sync_with_backend(self) -> None:
-        """Also settle the jobs that nobody runs any more: at the start, and with every heartbeat."""
-        await super().sync_with_backend()
-        if self._work_pool is None:
-            return
-        if self._listener is None:
-            self._listener = asyncio.create_task(self._listen(self._work_pool.id))
-        await self._settle_lost_jobs()
+        """Also settle the jobs that nobody runs any more: at the start, and with every heartbeat.
+
+        A Prefect that is away is waited for: Prefect's loop would give up after some minutes.
+        """
+        try:
+            await super().sync_with_backend()
+            if self._work_pool is None:
+                return
+            if self._listener is None:
+                self._listener = asyncio.create_task(self._listen(self._work_pool.id))
+            await self._settle_lost_jobs()
+        except httpx.HTTPError as error:
+            if not self._has_successfully_synced:
+                raise
+            logger.warning("The worker can't tell Prefect that it lives (%s); it tries again.", error)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
-        if self._poll_is_due:
+        if self._poll_is_due or self._is_stopping:
             return []  # the one that waits will see the same
         self._poll_is_due = True
         async with self._poll:  # the polling loop and the listener both come here
             self._poll_is_due = False
             self._claims = {}
-            taken = await super().get_and_submit_flow_runs()
+            try:
+                taken = await super().get_and_submit_flow_runs()
+            except httpx.HTTPError as error:
+                logger.warning("Prefect gives out no jobs (%s); the worker asks again.", error)
+                return []
             # Prefect gives out rows that nobody is changing, and a queue's limit counts what is Pending:
             # asked again before these are, it would give others in their place, over the limit.
             claims = [self._claims[run.id].wait() for run in taken if run.id in self._claims]
@@ -201,13 +221,23 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def _submit_run_and_capture_errors(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
     ) -> Any:
-        result = await super()._submit_run_and_capture_errors(flow_run, task_status)
-        if self._runs_task_group is not None:
-            self._runs_task_group.start_soon(self.get_and_submit_flow_runs)  # its slot is free
+        try:
+            result = await super()._submit_run_and_capture_errors(flow_run, task_status)
+        except Exception as error:
+            logger.exception("Job %s: Prefect could not be told how its start went.", flow_run.id)
+            result = error
+        self._start_soon(self.get_and_submit_flow_runs)  # its slot is free
         return result
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
-        await super()._submit_run(flow_run)
+        try:
+            await super()._submit_run(flow_run)
+        except Exception:  # it stays Scheduled and is given out again, or Pending and is settled as lost
+            logger.exception("Job %s could not be started.", flow_run.id)
+            self._submitting_flow_run_ids.discard(flow_run.id)
+            self._release_limit_slot(flow_run.id)
+            if claim := self._claims.get(flow_run.id):
+                claim.set()
         if flow_run.id in self._cancelled_early:
             self._cancelled_early.remove(flow_run.id)
             await self._cancel_run(flow_run.id)
@@ -224,18 +254,28 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
                     await self._settle_lost_jobs()  # what was cancelled while nobody listened
                     async for event in subscriber:
                         await self._act_on(event)
-            except (OSError, ConnectionClosed, httpx.HTTPError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - Prefect and websockets raise many, some of them plain
                 logger.warning("The worker does not hear Prefect's events (%s); it tries again.", error)
                 await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
 
     async def _act_on(self, event: Event) -> None:
-        if self._runs_task_group is None or not self.is_setup:
-            return
         if event.event in _FREES_OR_WANTS_A_SLOT:
-            self._runs_task_group.start_soon(self.get_and_submit_flow_runs)
+            self._start_soon(self.get_and_submit_flow_runs)
         else:
             flow_run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
-            self._runs_task_group.start_soon(self._cancel_run, flow_run_id)
+            self._start_soon(self._cancel_run, flow_run_id)
+
+    def _start_soon(self, call: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Do it beside the rest. What fails is told, and ends neither the worker nor its other jobs."""
+
+        async def do() -> None:
+            try:
+                await call(*arguments)
+            except Exception:
+                logger.exception("The worker goes on after a fault.")
+
+        if self._runs_task_group is not None and self.is_setup:
+            self._runs_task_group.start_soon(do)
 
     async def _cancel_run(self, flow_run_id: UUID) -> None:
         process = self._flow_processes.get(flow_run_id)
@@ -251,7 +291,8 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             case 0:
                 await self._settle(flow_run_id, "Its flow process is gone.")
             case pid:
-                os.kill(pid, CANCEL_SIGNAL)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(pid, CANCEL_SIGNAL)
 
     async def _settle(self, flow_run_id: UUID, explanation: str) -> None:
         """Give a job whose flow process is gone a final state, if it has none."""
@@ -270,31 +311,53 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         logger.warning("Job %s is now %s: %s", flow_run_id, state.name, explanation)
 
     async def _settle_lost_jobs(self) -> None:
+        adopted: set[UUID] = set()
         for flow_run in await _active_flow_runs(self.client, self._work_pool_name):
             is_cancelling = flow_run.state is not None and flow_run.state.is_cancelling()
             if flow_run.id in self._flow_processes or flow_run.id in self._submitting_flow_run_ids:
-                if is_cancelling and self._runs_task_group is not None:
-                    self._runs_task_group.start_soon(self._cancel_run, flow_run.id)
+                if is_cancelling:
+                    self._start_soon(self._cancel_run, flow_run.id)
                 continue
-            holder = self._workspace(flow_run.id).holder()
-            if holder == 0:
-                await self._settle(flow_run.id, "Its flow process and its worker are gone.")
-            elif holder is None and await self._was_never_started(flow_run):
-                await self._settle(flow_run.id, "Its worker was gone before it could start the job.")
+            match self._workspace(flow_run.id).holder():
+                case 0:
+                    await self._settle(flow_run.id, "Its flow process and its worker are gone.")
+                case None:
+                    if await self._was_never_started(flow_run):
+                        await self._settle(flow_run.id, "Its worker was gone before it could start the job.")
+                case _:  # the worker that has started it is gone
+                    adopted.add(flow_run.id)
+                    if is_cancelling:
+                        self._start_soon(self._cancel_run, flow_run.id)
+        self._adopt(adopted)
+
+    def _adopt(self, flow_run_ids: set[UUID]) -> None:
+        """Jobs that a worker before this one has started count against the limit as well."""
+        for ended in self._adopted - flow_run_ids:
+            self._release_limit_slot(ended)
+        if self._limiter is not None:
+            for flow_run_id in flow_run_ids - self._adopted:
+                with contextlib.suppress(anyio.WouldBlock):  # they run, however many they are
+                    self._limiter.acquire_on_behalf_of_nowait(flow_run_id)
+        self._adopted = flow_run_ids
 
     async def _was_never_started(self, flow_run: FlowRun) -> bool:
-        state = flow_run.state
-        if state is None or flow_run.start_time is not None:
+        """Also when its machine went down in the moment between its start and the lock on its directory."""
+        state, worker = flow_run.state, flow_run.labels.get("prefect.worker.name")
+        if state is None or (flow_run.start_time is not None and worker != self.name):
             return False
         if datetime.now(UTC) - state.timestamp < LOST_AFTER:
             return False
         workers = await self.client.read_workers_for_work_pool(self._work_pool_name)
         online = {worker.name for worker in workers if worker.status == "ONLINE"}
         # This worker has just looked into its own table.
-        return flow_run.labels.get("prefect.worker.name") not in online - {self.name}
+        return worker not in online - {self.name}
 
     async def _end_flow_processes(self) -> None:
         """Let the running jobs write down that they were interrupted: nobody would look after them."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLAIM_SECONDS):
+                while self._submitting_flow_run_ids:
+                    await asyncio.sleep(0.05)
         processes = list(self._flow_processes.values())
         drain_seconds = WorkerSettings().drain_seconds
         if processes and drain_seconds:

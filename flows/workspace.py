@@ -107,7 +107,7 @@ class Workspace:
         self.manifest = self.directory / "outputs.json"
         self._snakefile: dict[str, str] | None = None
         self._lock_file = self.directory / "flow.pid"
-        self._held: set[Path] = set()
+        self._held: dict[Path, int] = {}
 
     def lock(self) -> None:
         """Hold this directory until the process ends, however it ends.
@@ -115,6 +115,11 @@ class Workspace:
         Raises `StageError` if another process holds it.
         """
         self._hold(self._lock_file)
+
+    @property
+    def work_locks(self) -> list[int]:
+        """Descriptors that keep others out of `work/` as long as one process has them open."""
+        return [self._held[lock_file] for lock_file in self._held if lock_file != self._lock_file]
 
     def holder(self) -> int | None:
         """The pid of the process that holds this directory; 0 if it is gone, None if there was none."""
@@ -309,7 +314,7 @@ class Workspace:
             time.sleep(0.02)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
-        self._held.add(lock_file)
+        self._held[lock_file] = descriptor
 
     def _source(self, path: str) -> Path:
         try:

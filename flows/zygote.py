@@ -46,6 +46,7 @@ from flows.inside.driver import preload
 from flows.inside.keeper import alarm_on_child_exit, keep
 from flows.job import snakemake_job
 
+_SERVER_ERROR = 500
 _PATIENCE_SECONDS = 120.0
 """How long a flow process waits for a Prefect server that does not answer."""
 
@@ -86,8 +87,12 @@ class Inherited:
         """The settings for a job, read anew if its environment says something else."""
         known = _prefect_variables(os.environ) == self.variables
         root = self.settings if known else root_settings_context()
-        # The worker has compared versions, and sees at once when a flow process is gone.
-        client = root.settings.client.model_copy(update={"server_version_check_enabled": False})
+        # The worker has compared versions, and sees at once when a flow process is gone. A server whose
+        # database is away for a moment answers 500; what has been done must not fail for that.
+        codes = root.settings.client.retry_extra_codes
+        client = root.settings.client.model_copy(
+            update={"server_version_check_enabled": False, "retry_extra_codes": codes or {_SERVER_ERROR}}
+        )
         flows = root.settings.flows.model_copy(update={"heartbeat_frequency": None})
         settings = root.settings.model_copy(update={"client": client, "flows": flows})
         return SettingsContext(profile=root.profile, settings=settings)

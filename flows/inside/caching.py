@@ -22,7 +22,7 @@ def part_from_cache(outputs: Iterable[str]) -> None:
         if Path(os.readlink(link)).is_relative_to(cache):
             partial = link.with_name(f".{link.name}.partial")
             if link.is_dir():
-                shutil.copytree(link, partial, symlinks=True)
+                shutil.copytree(link, partial, symlinks=True, dirs_exist_ok=True)  # one may be left of a kill
                 link.unlink()
                 partial.rename(link)
             else:

@@ -89,8 +89,7 @@ def _main(argv: list[str]) -> int:
 
     JobScheduler.exit_gracefully = _exit_gracefully
     scheduling.install()
-    with contextlib.suppress(BrokenPipeError):
-        main(argv)
+    main(argv)
     return 0
 
 

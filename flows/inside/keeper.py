@@ -13,9 +13,10 @@ The keeper stands between the flow's process and Snakemake's:
 - When the driver has ended, it ends what the driver left behind, has a second driver make the
   report if the flow wants one, and says `EngineExited`.
 
-The socket takes one JSON line (`Start`), then the word `terminate` at most; the other way go
-event lines, written by the driver. Run as a program (`python -m flows.inside.keeper FD`) the
-keeper imports only the standard library and psutil; Snakemake is imported in the driver.
+The socket takes the locks of the job's directory, which the keeper holds until it leaves; one
+JSON line (`Start`); then the word `terminate` at most. The other way go event lines, written by
+the driver. Run as a program (`python -m flows.inside.keeper FD`) the keeper imports only the
+standard library and psutil; Snakemake is imported in the driver.
 """
 
 import contextlib
@@ -40,6 +41,11 @@ GRACE_SECONDS = 4.0
 
 CLEAN_UP_SECONDS = 3.0
 """Then for Snakemake, which needs 0.7 s to remove outputs and its lock."""
+
+LOCKS = b"\0"
+"""What file descriptors come with."""
+
+_MOST_LOCKS = 1
 
 TERMINATE = b"terminate\n"
 _TERMINATE_SECONDS = (0.0, 0.5, 1.5)
@@ -78,10 +84,13 @@ class Start:
 def keep(control: socket.socket) -> NoReturn:
     """Wait for a `Start` on `control`, see its execution to the end, and leave the process."""
     _become_subreaper()
+    _, locks, _, _ = socket.recv_fds(control, len(LOCKS), _MOST_LOCKS)
     line = _read_line(control)
     if not line:
         os._exit(0)  # the flow had no use for us
     start = Start.from_line(line)
+    for lock in locks:
+        os.set_inheritable(lock, False)
     driver = _start_driver(start, start.argv, control.makefile("wb"))
     exit_code, was_ended = _wait(driver, control)
     _end_all(driver)

@@ -36,6 +36,7 @@ from flows.inside.usage import Usage
 
 LOG_DIRECTORY = Path(".snakemake") / "attempts"
 _HIDDEN_RESOURCES = frozenset({"_cores", "_nodes"})
+_FAILED_WITH_ITS_GROUP = "Another rule job of its group failed."
 _EXIT_STATUS = re.compile(r"exit (?:status|code) (-?\d+)")
 
 
@@ -116,6 +117,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
 
     def handle_job_error(self, job: Any) -> None:
         super().handle_job_error(job)
+        self._excuse_others(job)
         for rule_job in _rule_jobs(job):
             will_retry = job.restart_times > job.attempt - 1
             self._tell_end(rule_job, Outcome.FAILED, will_retry=will_retry)
@@ -123,6 +125,15 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 # Snakemake 9.27 forgets a job that waits for its retry when a checkpoint ends: the
                 # DAG's update passes over what it still takes for running (`DAG.update_ready`).
                 self.dag._running.discard(job)
+
+    def _excuse_others(self, group: Any) -> None:
+        """Say of members of a group that have no error of their own whose fault it was, and not before it."""
+        keys = [(member.jobid, member.attempt) for member in _rule_jobs(group)]
+        attempts = [self._attempts[key] for key in keys if key in self._attempts]
+        innocent = [each for each in attempts if not each.exit_code and not each.message]
+        if len(innocent) < len(attempts):
+            for each in innocent:
+                each.finished_at, each.message = time.time(), _FAILED_WITH_ITS_GROUP
 
     def _tell_end(self, job: Any, outcome: Outcome, *, will_retry: bool) -> None:
         now = time.time()
@@ -228,13 +239,16 @@ def _rule_jobs(job: Any) -> Iterable[Any]:
 
 def _exit_code(error: BaseException | None) -> int | None:
     """The exit code of the command behind `error`, which Snakemake keeps in no event."""
+    chain = []
     while error is not None:
-        if isinstance(error, subprocess.CalledProcessError):
-            return error.returncode
-        if match := _EXIT_STATUS.search(str(error)):
-            return int(match[1])
+        chain.append(error)
         error = error.__context__
-    return None
+    for link in chain:
+        if isinstance(link, subprocess.CalledProcessError):
+            return link.returncode
+    # Only then by the words: they repeat the command, which may hold such words itself.
+    found = (_EXIT_STATUS.search(str(link)) for link in chain)
+    return next((int(match[1]) for match in found if match), None)
 
 
 def _strings(wildcards: dict[str, Any]) -> dict[str, str]:
