@@ -185,6 +185,28 @@ async def test_everybody_who_waits_is_told_that_prefect_is_away_and_the_next_one
     assert await live.get(job_id) is not None
 
 
+async def test_whatever_a_read_fails_of_nobody_waits_for_ever() -> None:
+    """Neither those who asked for it, nor who came while it was going on."""
+    prefect = Prefect()
+    first, second = prefect.job(), prefect.job()
+
+    async def read_and_fail(job_ids: frozenset[UUID]) -> Mapping[UUID, Job]:
+        found = await prefect.read(job_ids)
+        if first in job_ids:
+            raise ZeroDivisionError
+        return found
+
+    live = LiveJobs(read_and_fail, 200)
+    one = asyncio.create_task(live.get(first))
+    await asyncio.sleep(READ_SECONDS / 2)
+    two = asyncio.create_task(live.get(second))
+
+    async with asyncio.timeout(5):
+        with pytest.raises(ZeroDivisionError):
+            await one
+        assert await two is not None
+
+
 async def test_an_unknown_job_is_none() -> None:
     assert await LiveJobs(Prefect().read, 200).get(uuid4()) is None
 

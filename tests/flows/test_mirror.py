@@ -1,6 +1,7 @@
 """What Prefect is told of rule jobs: the truth, in as few states as tell it."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import pytest
@@ -77,6 +78,14 @@ def test_a_short_rule_job_is_told_once_at_its_end_with_its_true_times() -> None:
 def test_between_two_looks_only_the_newest_state_is_kept() -> None:
     story: list[Step] = [planned(), started(at=1), failed(at=2, will_retry=True), started(attempt=2, at=3)]
     assert states_of(play(a_mirror(), *story, succeeded(attempt=2, began=3, at=4), Ask(9))) == ["Completed"]
+
+
+def test_a_state_is_newer_than_the_one_before_though_the_clock_steps_back() -> None:
+    """Prefect's server passes over what is older than what it knows."""
+    told = play(a_mirror(), planned(), Ask(1), started(at=2), Ask(9), succeeded(began=2, at=1), Ask(9))
+    moments = [datetime.fromisoformat(event["occurred"]) for event in told]
+    assert moments == sorted(set(moments))
+    assert states_of(told) == ["Pending", "Running", "Completed"]
 
 
 def test_a_state_is_told_once() -> None:

@@ -2,13 +2,23 @@
 
 import os
 import signal
+from uuid import UUID
 
 import httpx
 import psutil
 import pytest
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType
 
 from deployments.local import LocalStack
+from flows.aftermath import close_task_runs
+from tests.api.support import RuleJobInState, Worker
 from tests.support import JobsClient, processes_of, wait_until
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 def flow_process_of(prefect_api: httpx.Client, job_id: str) -> psutil.Process:
@@ -41,6 +51,23 @@ def test_a_killed_flow_process(jobs: JobsClient, prefect_api: httpx.Client, runn
 
     assert_ended_by_the_system(jobs, running)
     assert "SIGKILL" in jobs.get(running)["error"]["message"]
+
+
+@pytest.mark.anyio
+async def test_of_a_killed_flow_process_every_open_rule_job_is_closed(
+    jobs: JobsClient, stack: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many: Prefect gives 200 at once, and patience is counted without news only."""
+    monkeypatch.setattr("flows.aftermath._ROUNDS", 3)
+    job_id = jobs.submit(engine="mock", group="large", name="never run")
+    jobs.http.post(f"/jobs/{job_id}/cancel")
+    async with PrefectClient(f"{stack.settings.prefect_url}/api") as prefect:
+        worker = Worker(prefect)
+        await worker.record(UUID(job_id), [RuleJobInState(n, StateType.PENDING) for n in range(900)])
+
+        await close_task_runs(prefect, UUID(job_id), is_cancelled=True)
+
+    assert set(jobs.statuses(job_id).values()) == {"cancelled"}
 
 
 def test_a_killed_snakemake(jobs: JobsClient, running: str) -> None:

@@ -1,5 +1,6 @@
 """A failed job names the rule, shows its own words, and says what to do; nothing stays open."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,6 +53,33 @@ def test_retries_that_fail_are_all_in_the_log(jobs: JobsClient) -> None:
     log = jobs.log(job["id"], failed[0]["id"])
     assert all(f"Attempt {number} failed" in log for number in (1, 2, 3))
     assert "after 3 attempts" in job["error"]["message"]
+
+
+def test_what_a_failing_rule_has_written_may_be_anything(jobs: JobsClient, tmp_path: Path) -> None:
+    """As of a command that writes a BAM file to its standard output."""
+    (tmp_path / "Snakefile").write_text(
+        "rule view:\n    output: 'a.bam'\n    shell: r\"printf 'BAM\\000\\377\\001 exit code 9'; exit 4\"\n"
+    )
+
+    job = jobs.wait(jobs.submit(workflow={"path": str(tmp_path)}), "failed", seconds=30)
+
+    assert (job["error"]["kind"], job["error"]["rule"]) == ("workflow", "view")
+    assert "exit code 4" in job["error"]["message"]
+    assert "BAM\ufffd" in job["error"]["message"]
+
+
+def test_of_a_group_the_rule_that_failed_is_named(jobs: JobsClient, tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(
+        "rule reader:\n    input: 'a'\n    output: 'b'\n    shell: 'cat {input}; sleep 0.5; exit 3'\n"
+        "rule writer:\n    output: pipe('a')\n    shell: 'echo > {output}'\n"
+    )
+
+    job = jobs.wait(jobs.submit(workflow={"path": str(tmp_path)}, cores=2), "failed", seconds=30)
+
+    assert job["error"]["rule"] == "reader"
+    assert "exit code 3" in job["error"]["message"]
+    (writer,) = jobs.tasks(job["id"], rule="writer")
+    assert writer["error"] == "Another rule job of its group failed."
 
 
 @pytest.mark.parametrize(

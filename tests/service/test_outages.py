@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 
 import httpx
@@ -56,6 +59,32 @@ def test_killed_servers_lose_nothing(jobs: JobsClient, stack: LocalStack, runnin
     assert _said(everything) <= _said(known) | _said(missed)
 
 
+def test_a_database_that_is_away_for_a_moment_costs_no_job(jobs: JobsClient, stack: LocalStack) -> None:
+    """Prefect answers 500 meanwhile: to jobs that end, and to the worker that sees one die."""
+    worker = psutil.Process(stack.worker.pid)
+    lost = jobs.submit(engine="mock", mock={"delay_seconds": [60, 60]}, name="moment")
+    wait_until(lambda: jobs.get(lost)["status"] == "running", "it runs")
+    (zygote,) = worker.children()
+    (flow_process,) = zygote.children()
+    job_ids = [
+        jobs.submit(engine="mock", mock={"delay_seconds": [delay, delay], "success_rate": 1}, name="moment")
+        for delay in range(3, 9)
+    ]
+    wait_until(lambda: not list(jobs.items("/jobs", name="moment", status="pending")), "all of them run")
+
+    with _database_away(stack.settings.home):
+        flow_process.kill()
+        time.sleep(6)
+
+    wait_until(lambda: jobs.http.get("/readyz").json()["status"] == "ready", "the service is ready again")
+    job_ids.append(jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1}))
+    for job_id in job_ids:
+        job = jobs.wait(job_id, "completed", seconds=120)
+        assert job["progress"]["done"] == job["progress"]["total"]
+    assert jobs.wait(lost, "failed", seconds=60)["error"]["kind"] == "system"
+    assert worker.is_running()
+
+
 def test_a_worker_that_is_stopped_ends_its_jobs_and_they_say_so(jobs: JobsClient, stack: LocalStack) -> None:
     job_id = jobs.submit_workflow("sleeper", cores=4)
     jobs.wait_for_running_rule_job(job_id)
@@ -76,17 +105,32 @@ def test_a_worker_that_drains_lets_its_jobs_end_and_takes_no_others(
 ) -> None:
     monkeypatch.setenv("JOBS_DRAIN_SECONDS", "60")
     stack.restart_worker()
-    running = jobs.submit_workflow("sleeper", cores=4, config={"seconds": 3})
-    jobs.wait_for_running_rule_job(running)
+    short, long = (jobs.submit_workflow("sleeper", cores=4, config={"seconds": n}) for n in (3, 6))
+    for job_id in (short, long):
+        jobs.wait_for_running_rule_job(job_id)
 
     psutil.Process(stack.worker.pid).send_signal(signal.SIGTERM)
     later = jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1})
 
-    assert jobs.wait(running, seconds=30)["status"] == "completed"
+    assert jobs.wait(short, seconds=30)["status"] == "completed"  # its slot is free
+    assert jobs.wait(long, seconds=30)["status"] == "completed"
     assert jobs.get(later)["status"] == "pending"
     monkeypatch.delenv("JOBS_DRAIN_SECONDS")
     stack.restart_worker()
     assert jobs.wait(later)["status"] == "completed"
+
+
+@contextmanager
+def _database_away(home: Path) -> Iterator[None]:
+    """PostgreSQL is stopped, and started again as it was."""
+    postgres = psutil.Process(int((home / "postgres" / "postmaster.pid").read_text().split()[0]))
+    command, user = postgres.cmdline(), postgres.username()
+    postgres.send_signal(signal.SIGINT)
+    postgres.wait(30)
+    try:
+        yield
+    finally:
+        subprocess.Popen(command, user=user if os.geteuid() == 0 else None, start_new_session=True)
 
 
 @contextmanager
