@@ -139,6 +139,8 @@ class FollowedJob(_Followed):
         except NotFound:  # it was deleted
             return Moment(now, is_end=True)
         is_end = job.status in FINAL_STATUSES
+        if not is_end:  # it runs before its rule jobs do, and has ended after them
+            self._keep_job(job)
         if self.feed.moment is None or is_end:
             self._keep_rule_jobs(await self._changes.all_rule_jobs(self._job_id))
             self._keep_lines(await self._changes.all_lines(self._job_id))
@@ -146,11 +148,15 @@ class FollowedJob(_Followed):
             self._keep_rule_jobs(await self._changes.new_rule_jobs(self._job_id, self._is_known))
             since = self._last_line - _LATE_LINES if self._last_line else None
             self._keep_lines(await self._changes.lines_since(self._job_id, since))
+        if is_end:
+            self._keep_job(job)
+        return Moment(now, is_end)
+
+    def _keep_job(self, job: Job) -> None:
         change = _change_of(job)
         if change.data != self._job:
             self._job = change.data
             self.feed.keep(change)
-        return Moment(now, is_end)
 
     def _keep_rule_jobs(self, task_runs: Sequence[TaskRun]) -> None:
         new = [task_run for task_run in task_runs if not self._is_known(task_run)]
