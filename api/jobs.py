@@ -25,7 +25,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterIdempotencyKey,
 )
-from prefect.client.schemas.objects import Log, StateType, TaskRun
+from prefect.client.schemas.objects import FlowRun, Log, StateType, TaskRun
 from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort, LogSort, TaskRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
@@ -137,6 +137,7 @@ class Jobs:
                     "idempotency_key": idempotency_key,
                     "job_variables": machine or None,
                 },
+                spec,
             )
         if flow_run.labels.get(Label.SPEC_SHA256) != _fingerprint(spec):
             raise IdempotencyKeyReused(
@@ -196,8 +197,7 @@ class Jobs:
     async def submission(self, job_id: UUID) -> tuple[Mapping[str, Any], str | None]:
         """The parameters of a job, and what it was submitted to WES with, if it was."""
         await self.get(job_id)
-        async with self._reading():
-            (row,) = await self._read_flow_runs(FlowRunFilter(id=FlowRunFilterId(any_=[job_id])), 1)
+        row = await self._row(job_id)
         kept = row.labels.get(Label.WES_REQUEST)
         return row.parameters, None if kept is None else str(kept)
 
@@ -236,7 +236,7 @@ class Jobs:
                 "parameters": before.parameters,
                 "name": before.name,
                 "tags": before.tags,
-                "labels": {**labels, Label.RESUMES.value: str(job_id)},
+                "labels": {**labels, Label.RESUMES.value: _works_in(before)},
                 "idempotency_key": _resume_key(job_id),
                 "job_variables": before.job_variables,
             },
@@ -308,8 +308,7 @@ class Jobs:
                 f"The job {job_id} is {job.status}; what came of it is told when it has ended.",
                 "Ask again then: GET /jobs/{id}?wait=60 waits for it.",
             )
-        async with self._reading():
-            (flow_run,) = await self._read_flow_runs(FlowRunFilter(id=FlowRunFilterId(any_=[job_id])), 1)
+        flow_run = await self._row(job_id)
         rows = await self._rule_job_rows(job_id, most_rule_jobs)
         rule_jobs = tuple(rule_job_from(row) for row in rows) if len(rows) <= most_rule_jobs else None
         return History(job, flow_run.parameters, rule_jobs)
@@ -386,8 +385,10 @@ class Jobs:
         It is found by its key, which it has from the start; the label that names it comes a moment later.
         """
         successor = await self._made_with(_resume_key(job_id))
-        status = job_status(successor.state_type) if successor else None
-        if successor is not None and status in OPEN_STATUSES:
+        while successor is not None and (status := job_status(successor.state_type)) not in OPEN_STATUSES:
+            # Who resumes one that never ran goes on with this one.
+            successor = None if successor.run_count else await self._made_with(_resume_key(successor.id))
+        if successor is not None:
             raise JobNotFinished(
                 f"The job {successor.id}, which resumes the job {job_id}, is {status}.",
                 "Wait until it has ended, or cancel it first.",
@@ -396,7 +397,7 @@ class Jobs:
     async def _check(self, spec: JobSpec) -> Mapping[str, object]:
         """The job variables of a job that may be made. Raises as `submit` does."""
         machine = job_variables(spec, self._settings.machines)
-        await anyio.to_thread.run_sync(check_workflow, spec, self._settings, self._storage)
+        await self._check_workflow(spec)
         check_webhook(
             spec.webhook,
             can_sign=self._settings.webhook_secret is not None,
@@ -405,6 +406,9 @@ class Jobs:
         _check_size(spec)
         return machine
 
+    async def _check_workflow(self, spec: JobSpec) -> None:
+        await anyio.to_thread.run_sync(check_workflow, spec, self._settings, self._storage)
+
     async def _made_with(self, idempotency_key: str) -> FlowRunRow | None:
         """The flow run that was made with this key."""
         key = FlowRunFilterIdempotencyKey(any_=[idempotency_key])
@@ -412,14 +416,19 @@ class Jobs:
             found = await self._read_flow_runs(FlowRunFilter(idempotency_key=key), 1)
         return found[0] if found else None
 
-    async def _make(self, group: str, body: Mapping[str, Any]) -> FlowRunRow:
-        """A flow run of the group's deployment. Raises `UnknownGroup` and `TooManyOpenJobs`."""
+    async def _make(self, group: str, body: Mapping[str, Any], spec: JobSpec | None = None) -> FlowRunRow:
+        """A flow run of the group's deployment. Raises `UnknownGroup` and `TooManyOpenJobs`.
+
+        With a `spec`, the workflow must still be there.
+        """
         key: str = body["idempotency_key"]
         bundle = _bundle_of(body["parameters"])
         async with patience(self._settings.submit_patience_seconds), self._submissions:
             await self._check_open_jobs(group, key)
             if bundle is not None:
                 await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)
+                if spec is not None:  # the last job that needed the bundle may have been removed meanwhile
+                    await self._check_workflow(spec)
             try:
                 return await self._create_flow_run(group, body)
             except httpx.HTTPStatusError as error:
@@ -437,6 +446,14 @@ class Jobs:
             | {"state": {"type": StateType.SCHEDULED}},
         )
         return FlowRunRow.model_validate_json(response.content)
+
+    async def _row(self, job_id: UUID) -> FlowRunRow:
+        """Of a job that was there a moment ago."""
+        async with self._reading():
+            found = await self._read_flow_runs(FlowRunFilter(id=FlowRunFilterId(any_=[job_id])), 1)
+        if not found:
+            raise _no_job(job_id)
+        return found[0]
 
     async def _read_flow_runs(self, flow_runs: FlowRunFilter, limit: int) -> Sequence[FlowRunRow]:
         """Newest first."""
@@ -486,6 +503,12 @@ class Jobs:
 def _resume_key(job_id: UUID) -> str:
     """The idempotency key of the one job that resumes it."""
     return f"resume:{job_id}"
+
+
+def _works_in(flow_run: FlowRun) -> str:
+    """The job whose directory a successor goes on in: one that never ran has none of its own."""
+    before = flow_run.labels.get(Label.RESUMES)
+    return str(before) if before is not None and not flow_run.run_count else str(flow_run.id)
 
 
 def _bundle_of(parameters: Mapping[str, Any]) -> str | None:

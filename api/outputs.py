@@ -1,6 +1,7 @@
 """A job's outputs: what its manifest lists, and the files themselves."""
 
 import os
+import threading
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
@@ -18,14 +19,17 @@ from api.schemas import Output, OutputPage
 from flows.spec import RelativePath
 from flows.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 
-LARGEST_MANIFEST = 64 << 20
-"""In bytes: some 300,000 outputs. A rule could write one that fills the memory."""
+LARGEST_MANIFEST = 32 << 20
+"""In bytes: some 150,000 outputs. A rule could write one that fills the memory."""
+
+
+_MANIFESTS_AT_ONCE = 2
 
 
 class OutputItem(BaseModel):
     """A file that a job has published."""
 
-    path: str
+    path: RelativePath
     size: NonNegativeInt
     sha256: str
     modified_at: datetime
@@ -62,6 +66,8 @@ class Outputs:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        # Reading one takes a second at worst, in which nothing else of the service does anything.
+        self._readers = threading.BoundedSemaphore(_MANIFESTS_AT_ONCE)
 
     def page(self, job_id: UUID, query: PageQuery) -> OutputPage:
         """Outputs by path; none while the job goes on. Raises `BadCursor`."""
@@ -110,6 +116,10 @@ class Outputs:
 
     def manifest(self, job_id: UUID) -> Manifest:
         """What the job has published; nothing while it goes on."""
+        with self._readers:
+            return self._read_manifest(job_id)
+
+    def _read_manifest(self, job_id: UUID) -> Manifest:
         try:
             text = b"".join(self._storage.read(job_key(job_id, "outputs.json"), last=LARGEST_MANIFEST + 1))
         except BlobNotFound:

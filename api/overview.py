@@ -118,7 +118,7 @@ class Overview:
         return [row.id for row in await self._read(flow_runs, FlowRunSort.START_TIME_ASC, offset)]
 
     async def label(self, job_id: UUID, labels: Mapping[Label, str]) -> None:
-        """Adds labels to a job. Raises `ObjectNotFound` if it is gone."""
+        """Adds labels to a job. Raises `RefusedByPrefect` if it is gone."""
         async with self._reading():
             await self._client.update_flow_run_labels(
                 job_id, {str(label): value for label, value in labels.items()}

@@ -25,6 +25,7 @@ class FlowRunRow(BaseModel):
 
     id: UUID
     name: str
+    run_count: int = 0
     deployment_id: UUID | None = None
     created: datetime | None = None
     updated: datetime | None = None

@@ -10,7 +10,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import StateType
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
-from api.statuses import FINAL_STATUSES, JobStatus, RuleJobStatus
+from api.statuses import JobStatus, RuleJobStatus
 from flows.spec import ErrorKind
 
 Item = TypeVar("Item")
@@ -122,10 +122,6 @@ class Job(BaseModel):
     def state_type(self) -> StateType:
         """What Prefect says, where it tells more than `status`."""
         return self._state_type
-
-    @property
-    def has_ended(self) -> bool:
-        return self.status in FINAL_STATUSES
 
     def in_state(self, state_type: StateType | None) -> Self:
         """The same job, which Prefect says is in this type of state."""

@@ -1,11 +1,13 @@
 """Why the pending jobs of a group wait, where it is the group that makes them."""
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType, WorkQueue
+from prefect.exceptions import ObjectNotFound
 
 from api.rows import FlowRunRow
 
@@ -61,9 +63,12 @@ class Waiting:
             self._queues.clear()
             self._queues_expire = time.monotonic() + _LIMITS_SECONDS
         if deployment_id not in self._queues:
-            deployment = await self._client.read_deployment(deployment_id)
-            queue_id = deployment.work_queue_id
-            self._queues[deployment_id] = await self._client.read_work_queue(queue_id) if queue_id else None
+            self._queues[deployment_id] = None
+            with contextlib.suppress(ObjectNotFound):  # a group that was deleted while jobs of it wait
+                deployment = await self._client.read_deployment(deployment_id)
+                if deployment.work_queue_id is not None:
+                    queue = await self._client.read_work_queue(deployment.work_queue_id)
+                    self._queues[deployment_id] = queue
         return self._queues[deployment_id]
 
     async def _count_taken(self, queue: WorkQueue) -> int:

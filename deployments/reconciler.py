@@ -113,7 +113,7 @@ class Reconciler:
         # A later clock than the reading would count what has just ended as long gone.
         now = datetime.now(UTC)
         # Runs first: a task that is not there after its run was seen is really missing.
-        flow_runs = [flow_run async for flow_run in self._read_flow_runs() if self._is_here(flow_run)]
+        flow_runs = await self._flow_runs_here()
         arns = [arn for flow_run in flow_runs if (arn := _task_arn(flow_run)) and self._tasks.has(arn)]
         tasks = await asyncio.to_thread(self._tasks.read, arns)
         online = await self._workers_online()
@@ -189,6 +189,11 @@ class Reconciler:
             async for flow_run in self._pages(flow_run_filter):
                 if flow_run.state_type in _ACTIVE or Label.ERROR_KIND not in flow_run.labels:
                     yield flow_run
+
+    async def _flow_runs_here(self) -> Sequence[FlowRun]:
+        """Each once, as it was read last: what starts meanwhile pushes others onto the next page."""
+        found = {run.id: run async for run in self._read_flow_runs() if self._is_here(run)}
+        return list(found.values())
 
     def _is_here(self, flow_run: FlowRun) -> bool:
         """Not of another cluster, from before somebody changed it: its task can't be seen from here."""

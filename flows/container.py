@@ -12,13 +12,15 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 
+from flows.beginning import read_flow_run
+
 _log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Run the job that `PREFECT__FLOW_RUN_ID` names. Raises Prefect's errors, when there is no such job."""
     with get_client(sync_client=True) as client:
-        state = client.read_flow_run(UUID(os.environ["PREFECT__FLOW_RUN_ID"])).state
+        state = read_flow_run(client, UUID(os.environ["PREFECT__FLOW_RUN_ID"])).state
     if state is not None and state.is_final():
         _log.warning("The job has ended as %s already: nothing is run.", state.name)
         return

@@ -265,7 +265,8 @@ class _Inventory:
             step = ahead.pop()
             if step != "..":
                 position.append(step)
-                if through := self._targets.get(tuple(position)):
+                through = self._targets.get(tuple(position))
+                if through is not None:  # of a link to `.`, the way is empty
                     position.pop()
                     ahead.extend(reversed(through))
             elif position:

@@ -25,30 +25,26 @@ import signal
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 from uuid import UUID
 
-import httpx
 import psutil
-from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.orchestration import get_client
 from prefect.context import SettingsContext, SyncClientContext, root_settings_context
 from prefect.engine import handle_engine_signals
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 
 from flows import termination
+from flows.beginning import read_flow_run
 from flows.engines import WARM_KEEPER_VARIABLE
 from flows.inside.driver import preload
 from flows.inside.keeper import alarm_on_child_exit, keep
 from flows.job import snakemake_job
 
 _SERVER_ERROR = 500
-_PATIENCE_SECONDS = 120.0
-"""How long a flow process waits for a Prefect server that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +180,7 @@ def _run(flow_run_id: UUID, inherited: Inherited) -> int:
     """What `python -m prefect.engine` does, with a flow that is already loaded, over one connection."""
     try:
         with inherited.context(), _client() as clients, handle_engine_signals(flow_run_id):
-            flow_run = _read(clients.client, flow_run_id)
+            flow_run = read_flow_run(clients.client, flow_run_id)
             # Prefect's server would let a job run that was cancelled a moment ago.
             if flow_run.state is None or not flow_run.state.is_final():
                 # With its deployment, the engine would listen for a suspension, which only tasks heed.
@@ -193,18 +189,6 @@ def _run(flow_run_id: UUID, inherited: Inherited) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     return 0
-
-
-def _read(client: SyncPrefectClient, flow_run_id: UUID) -> FlowRun:
-    """The flow run, once Prefect answers; a client of Prefect's tries again only what has once answered."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            return client.read_flow_run(flow_run_id)
-        except httpx.ConnectError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
 
 
 def _client() -> SyncClientContext:

@@ -93,10 +93,20 @@ class PushedImage(Part):
 
 
 class ForeignImage(Part):
-    """The image lies in a registry that needs no login, or one that the account may pull from."""
+    """The image lies in a registry that needs no login."""
 
     kind: Literal["foreign"]
     uri: str = Field(min_length=1, description="Registry, repository and digest or tag.")
+
+    @field_validator("uri")
+    @classmethod
+    def _needs_no_login(cls, value: str) -> str:
+        if ".dkr.ecr." in value:
+            raise ValueError(
+                "an ECR registry lets nobody in without a right of its own, which is not given here: "
+                'push the image to the repository of this deployment, and name it with kind = "pushed"'
+            )
+        return value
 
 
 class NewNetwork(Part):

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NoReturn
 from uuid import uuid4
 
@@ -204,11 +204,19 @@ def outputs(
         raise ServiceError(f"The job {job} has no output {', '.join(missing)}.")
     for item in found:
         if download is not None:
-            service.download(output_path(job, item["path"]), download / item["path"])
+            service.download(output_path(job, item["path"]), _place_in(download, item["path"]))
         if not as_json:
             console.print(f"{item['size_bytes']:>12,}  {item['path']}", highlight=False, markup=False)
     if as_json:
         _print_json(found)
+
+
+def _place_in(directory: Path, path: str) -> Path:
+    """A service that is not trusted may name any path."""
+    place = PurePosixPath(path)
+    if place.is_absolute() or ".." in place.parts:
+        raise ServiceError(f"The output '{path}' leads out of {directory}; it is not downloaded.")
+    return directory / place
 
 
 @app.command()

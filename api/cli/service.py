@@ -4,6 +4,7 @@ import json
 import os
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,19 @@ _NOT_PACKED = frozenset({".git", ".snakemake", ".jobs"})
 _SILENCE_SECONDS = 45.0
 """A stream of events is never silent for so long: the service tells the moment every second."""
 
+_BUSY = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
+_PAUSE_SECONDS = 2.0
+_PATIENCE_SECONDS = 300.0
+
 Json = dict[str, Any]
 
 
 class ServiceError(Exception):
     """The service refused or can't be reached; the message says what to do."""
+
+
+class _BusyError(ServiceError):
+    """The service can't answer now."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +89,9 @@ class Service:
             return bundle
 
     def events(self, job_id: str) -> Iterator[Event]:
-        """What happens to a job, until it has ended; a broken connection is made again."""
+        """What happens to a job, until it has ended; a broken connection is made again for some minutes."""
         last_event_id = ""
+        heard_at = time.monotonic()
         while True:
             headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
             try:
@@ -89,21 +99,27 @@ class Service:
                     if response.status_code == httpx.codes.NO_CONTENT:
                         return
                     for event_id, event in _parsed(response.iter_lines()):
+                        heard_at = time.monotonic()
                         last_event_id = event_id or last_event_id
                         if event is not None:
                             yield event
                 if last_event_id.endswith("-end"):
                     return
-            except httpx.TransportError:
-                if not last_event_id:
-                    raise ServiceError(self._unreachable()) from None
+            except (httpx.TransportError, _BusyError) as error:
+                if not last_event_id or time.monotonic() - heard_at > _PATIENCE_SECONDS:
+                    told = str(error) if isinstance(error, _BusyError) else self._unreachable()
+                    raise ServiceError(told) from None
+            time.sleep(_PAUSE_SECONDS)
 
     def download(self, path: str, place: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         partial = place.with_name(f"{place.name}.partial")
-        with self._stream(path, {}) as response, partial.open("wb") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
+        try:
+            with self._stream(path, {}) as response, partial.open("wb") as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+        except httpx.TransportError as error:
+            raise ServiceError(f"{path} could not be downloaded: {error or self._unreachable()}") from error
         partial.replace(place)
 
     @contextmanager
@@ -112,7 +128,7 @@ class Service:
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
             if response.is_error:
                 response.read()
-                raise ServiceError(_told(response))
+                raise (_BusyError if response.status_code in _BUSY else ServiceError)(_told(response))
             yield response
 
     def _json(self, method: str, path: str, **request: Any) -> Json:

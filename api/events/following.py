@@ -15,11 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-import httpx
 from prefect.client.schemas.objects import Log, TaskRun
 from prefect.events.clients import PrefectEventSubscriber
 from prefect.events.filters import EventFilter, EventNameFilter
-from websockets.exceptions import WebSocketException
 
 from api.events.changes import Changes
 from api.events.feed import Change, Feed, Moment, Told
@@ -226,7 +224,7 @@ class FollowedJobs(_Followed):
                     self._changed |= await self._changes.jobs_since(Moment(self._asked_at).earliest)
                     async for event in events:
                         self._changed.add(UUID(event.resource.id.removeprefix(_FLOW_RUN_EVENTS)))
-            except (OSError, WebSocketException, httpx.HTTPError, ProblemError) as error:
+            except Exception as error:  # noqa: BLE001 - Prefect and websockets raise many, some of them plain
                 logger.warning("The facade does not hear Prefect's events (%s); it tries again.", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
 

@@ -3,10 +3,15 @@
 import asyncio
 import socket
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flows.addresses import is_public, literal_address
+
+# A look-up can't be ended. Of the loop's own threads, which look up Prefect as well, slow ones take all.
+_LOOK_UPS = ThreadPoolExecutor(4, "webhook-address")
 
 
 class AddressRefused(Exception):
@@ -37,8 +42,8 @@ async def public_addresses(host: str, port: int, private_hosts: Collection[str])
 
     Raises `AddressRefused` if one of them is private, and `OSError` if there is none.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    found = await asyncio.get_running_loop().run_in_executor(_LOOK_UPS, look_up)
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     if host not in private_hosts and not all(is_public(ip_address(address)) for address in addresses):
         raise AddressRefused("The webhook's host leads to a private address.")

@@ -16,9 +16,8 @@ from uuid import UUID
 
 import anyio
 from anyio.abc import TaskGroup
-from prefect.exceptions import ObjectNotFound
 
-from api.overview import Overview
+from api.overview import OVERLAP, Overview
 from api.problems import ProblemError
 from api.rows import FlowRunRow
 from api.translation import job_from
@@ -86,7 +85,7 @@ class Deliveries:
             while True:
                 try:
                     await self._look_for(look_back, courier, tries)
-                    look_back = self._retries[-1] if self._retries else timedelta(0)
+                    look_back = OVERLAP + (self._retries[-1] if self._retries else timedelta(0))
                 except ProblemError as error:
                     _log.warning("Webhooks wait: %s", error.detail)
                     await asyncio.sleep(self._poll_seconds)
@@ -147,7 +146,7 @@ class Deliveries:
         label = Label.WEBHOOK_DELIVERED if outcome is Outcome.DELIVERED else Label.WEBHOOK_REFUSED
         try:
             await self._overview.label(job_id, {label: message.id})
-        except (ProblemError, ObjectNotFound) as error:
+        except ProblemError as error:
             # Then it is delivered once more when a replica is started anew, with the same id.
             _log.warning("Webhook of job %s: %s was not noted down (%s).", job_id, outcome, error)
 

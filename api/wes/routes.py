@@ -1,5 +1,6 @@
 """GA4GH WES 1.1.0 over HTTP: every route asks the rooms that `/jobs` asks."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from itertools import chain
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from api.jobs import Jobs
 from api.listing.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.problems import WES_PREFIX as PREFIX
-from api.problems import BadCursor, InvalidRequest, NotFound
+from api.problems import BadCursor, InvalidRequest, JobAlreadyFinished, NotFound
 from api.routes import IdempotencyKey, WithBundles, WithJobs, WithOutputs
 from api.settings import Settings
 from api.wes import translation
@@ -32,6 +33,9 @@ SHOWN_LOG_BYTES = 16 << 20
 """Of the log of a run; all of it stays in the job's directory, or in S3."""
 
 _DEFAULT_PAGE_SIZE = 50
+_LONGEST_KEPT = 1 << 16
+"""Of what a submission holds beside what a job spec does: every reading of the job reads it."""
+
 _LOG = "text/plain; charset=utf-8"
 
 
@@ -112,6 +116,11 @@ async def run_workflow(
         await form.close()
     spec = translation.spec_from(fields, bundle, _engine_versions())
     kept = fields.model_dump_json(exclude={"workflow_params", "tags"})
+    if len(kept) > _LONGEST_KEPT:
+        raise InvalidRequest(
+            f"Of a submission, {_LONGEST_KEPT:,} characters beside workflow_params and tags are kept.",
+            "Put what is large into workflow_params, or into the attachments.",
+        )
     job = await jobs.submit(spec, idempotency_key, {Label.WES_REQUEST: kept})
     response.headers["Location"] = f"{PREFIX}/runs/{job.id}"
     return RunId(run_id=str(job.id))
@@ -143,7 +152,7 @@ async def get_run_status(job_id: JobId, jobs: WithJobs) -> RunStatus:
 @wes_router.post("/runs/{run_id}/cancel")
 async def cancel_run(job_id: JobId, jobs: WithJobs) -> RunId:
     """A run that has ended is as cancelled as it can be: the WES document knows no refusal."""
-    if not (await jobs.get(job_id)).has_ended:
+    with contextlib.suppress(JobAlreadyFinished):
         await jobs.cancel(job_id)
     return RunId(run_id=str(job_id))
 
@@ -210,7 +219,7 @@ def _paging(request: Request) -> tuple[int, str | None]:
     if size is None:
         return _DEFAULT_PAGE_SIZE, request.query_params.get("page_token") or None
     digits = size.removeprefix("+")
-    if not (digits.isascii() and digits.isdigit() and 0 < int(digits[:20]) < 2**63):
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20 and 0 < int(digits) < 2**63):
         raise InvalidRequest("page_size must be a positive number.", "Leave it out for pages of 50.")
     return min(int(digits), MAX_LIMIT), request.query_params.get("page_token") or None
 

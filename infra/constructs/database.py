@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from aws_cdk import RemovalPolicy
+from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
@@ -14,6 +14,10 @@ NAME = "prefect"
 PORT = 5432
 PARAMETERS = {"rds.force_ssl": "1"}
 """Whoever does not encrypt is not let in."""
+
+
+BACKUPS = Duration.days(7)
+"""Back to any moment of these: as long as the bucket keeps what was deleted. RDS alone keeps one day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class AuroraDatabase(Construct):
             storage_encrypted=True,  # with the account's key for RDS: no other account reads it
             iam_authentication=True,
             copy_tags_to_snapshot=True,
+            backup=rds.BackupProps(retention=BACKUPS),
             deletion_protection=protect,
             removal_policy=RemovalPolicy.SNAPSHOT if protect else RemovalPolicy.DESTROY,
         )
@@ -108,6 +113,7 @@ class InstanceDatabase(Construct):
             storage_encrypted=True,
             iam_authentication=True,
             copy_tags_to_snapshot=True,
+            backup_retention=BACKUPS,
             deletion_protection=protect,
             removal_policy=RemovalPolicy.SNAPSHOT if protect else RemovalPolicy.DESTROY,
         )

@@ -19,7 +19,7 @@ _HEALTH_PORT = 8080
 
 
 class Worker(Construct):
-    """One task, on demand: a second worker would start nothing sooner, the queue is Prefect's."""
+    """One task, on demand: it starts as many jobs as one Prefect server records."""
 
     def __init__(
         self,

@@ -1,16 +1,16 @@
 """A job's status, progress and error are read from Prefect."""
 
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.flows import flow
 from prefect.states import Running
 
-from flows.spec import Label
+from flows.spec import FLOW_NAME, Label
 from tests.api.support import Worker, get, submit, the_problem
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +106,22 @@ async def test_a_failure_that_was_overcome_is_no_error(api: httpx.AsyncClient, w
     await worker.bring_to(job_id, StateType.COMPLETED)
 
     assert (await get(api, f"/jobs/{job_id}"))["error"] is None
+
+
+async def test_jobs_of_a_group_that_was_deleted_a_moment_ago_are_no_defect(
+    api: httpx.AsyncClient, prefect: PrefectClient
+) -> None:
+    """The facade knows of the group for some seconds more."""
+    flow_id = (await prefect.read_flow_by_name(FLOW_NAME)).id
+    group = f"short-lived-{uuid4()}"
+    deployment_id = await prefect.create_deployment(flow_id, group, enforce_parameter_schema=False)
+    job_id = await submit(api, group=group)
+    await prefect.set_flow_run_state(job_id, State(type=StateType.PENDING), force=True)
+
+    await prefect.delete_deployment(deployment_id)
+
+    assert (await api.get(f"/jobs/{job_id}")).status_code in (200, 404)
+    assert (await api.get("/jobs", params={"limit": 5})).status_code == 200
 
 
 async def test_progress_counts_rule_jobs(api: httpx.AsyncClient, worker: Worker) -> None:

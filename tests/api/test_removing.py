@@ -101,6 +101,26 @@ async def test_a_job_stays_while_another_is_to_go_on_with_it(
     assert not directory.exists()
 
 
+async def test_who_resumes_a_job_that_never_ran_goes_on_with_the_one_before(
+    own: httpx.AsyncClient, worker: Worker, tmp_path: Path
+) -> None:
+    """What was done before would be lost otherwise: the one between has no directory."""
+    bundle = (await own.put("/bundles", content=tar(member("Snakefile", HELLO)))).json()["bundle"]
+    first = await submit(own, engine="snakemake", workflow={"bundle": bundle})
+    await worker.bring_to(first, StateType.FAILED)
+    directory = directory_of(tmp_path, first)
+    between = (await own.post(f"/jobs/{first}/resume")).json()["id"]
+    assert (await own.post(f"/jobs/{between}/cancel")).json()["status"] == "cancelled"
+
+    last = (await own.post(f"/jobs/{between}/resume")).json()
+
+    assert last["resumes"] == str(first)
+    assert (await get(own, f"/jobs/{between}"))["resumed_by"] == last["id"]
+    problem = the_problem(await own.delete(f"/jobs/{first}"), 409)
+    assert last["id"] in problem["detail"]
+    assert directory.exists()
+
+
 @pytest.fixture
 def open_home() -> Iterator[Path]:
     """A directory that any user can reach, which `tmp_path` is not."""

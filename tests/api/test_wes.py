@@ -299,6 +299,17 @@ class TestWithTokens:
             assert response.headers["WWW-Authenticate"]
 
 
+@pytest.mark.parametrize("size", ["0", "-1", "x", "9" * 30, "0" * 19 + "1" + "0" * 5000])
+async def test_a_page_size_that_is_none_is_refused(api: httpx.AsyncClient, size: str) -> None:
+    await answer(await api.get(f"{WES}/runs", params={"page_size": size}), 400)
+
+
+async def test_a_submission_keeps_no_more_than_a_reader_wants_to_read(api: httpx.AsyncClient) -> None:
+    parameters = {"-" * 100_000 + "cores": "1"}
+
+    assert "65,536" in (await answer(await run(api, workflow_engine_parameters=parameters), 400))["msg"]
+
+
 async def test_counts_by_state_are_exact(api: httpx.AsyncClient, worker: Worker) -> None:
     before = (await get(api, "/service-info"))["system_state_counts"]
     await worker.bring_to(await submit(api), StateType.CRASHED)

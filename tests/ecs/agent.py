@@ -36,16 +36,22 @@ class Container:
     disk: Path
     is_stopping: bool = False
     kill_at: float = 0.0
+    seen: set[psutil.Process] = field(default_factory=set)
+    """What has ever run in it, as far as somebody looked."""
 
     def kill(self) -> None:
         """With all that it has started, as the end of a container does."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for process in self.processes():
+        for process in {*self.seen, *self.processes()}:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
     def processes(self) -> list[psutil.Process]:
-        first = psutil.Process(self.process.pid)
-        return [*first.children(recursive=True), first]
+        """What runs in it; the first process last."""
+        try:
+            first = psutil.Process(self.process.pid)
+            return [*first.children(recursive=True), first]
+        except psutil.NoSuchProcess:
+            return []
 
 
 @dataclass
@@ -123,6 +129,7 @@ class Agent:
                 pass
 
     def _watch(self, arn: str, task: Any, container: Container) -> None:
+        container.seen.update(container.processes())
         if task.desired_status == "STOPPED" and not container.is_stopping:
             task.status = "STOPPING"
             container.is_stopping = True

@@ -105,6 +105,10 @@ ATTACKS: Mapping[str, tuple[Callable[[], bytes], str]] = {
     "a link to a place from the root": (lambda: tar(_GOOD, link("x", "/etc/passwd")), "outside"),
     "a link out of the tree": (lambda: tar(_GOOD, link("a/x", "../../etc")), "leads out"),
     "a link out of the tree (zip)": (lambda: zipped(zip_link("a/x", "../../etc")), "leads out"),
+    "a link out of the tree by way of one that leads nowhere further": (
+        lambda: tar(_GOOD, link("a", "."), link("b", "a/a/a/a/../../../..")),
+        "leads out",
+    ),
     "a link out of the tree by way of another": (
         lambda: tar(_GOOD, link("a/b/c", "../.."), link("x/y", "../a/b/c/..")),
         "leads out",

@@ -31,7 +31,7 @@ def test_the_example_is_a_settings_file_and_names_every_setting() -> None:
         return found
 
     absent = {setting for setting in names(Settings) if setting not in text}
-    assert absent == {"directory", "dockerfile"}, "for those who know"
+    assert absent == set()
 
 
 def test_defaults_that_the_example_shows_are_the_defaults(tmp_path: Path) -> None:
