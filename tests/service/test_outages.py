@@ -1,5 +1,6 @@
 """Servers are killed while jobs run: the jobs go on, and nothing that was true before is untrue after."""
 
+import ctypes
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from deployments.local import LocalStack
 from tests.conftest import JOBS_AT_ONCE
 from tests.support import JobsClient, Json, processes_of, wait_until
 
+_PR_SET_PDEATHSIG = 1
 _ORDER = ("pending", "running", "completed")
 MOCK = {"delay_seconds": [15, 20], "success_rate": 1, "rules": 5}
 
@@ -130,7 +132,13 @@ def _database_away(home: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.Popen(command, user=user if os.geteuid() == 0 else None, start_new_session=True)
+        owner = user if os.geteuid() == 0 else None
+        subprocess.Popen(command, user=owner, start_new_session=True, preexec_fn=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Who has started it first does not know of it, and would leave it running."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
 
 
 @contextmanager
