@@ -22,7 +22,6 @@ from flows.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 LARGEST_MANIFEST = 32 << 20
 """In bytes: some 150,000 outputs. A rule could write one that fills the memory."""
 
-
 _MANIFESTS_AT_ONCE = 2
 
 

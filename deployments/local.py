@@ -69,7 +69,7 @@ class LocalStack:
 
     def restart_worker(self) -> None:
         """Start a worker in the place of one that has ended; returns when it takes jobs."""
-        self.worker.stop(_WORKER_STOP_SECONDS)
+        self.worker.stop(self._worker_stop_seconds)
         self._processes.remove(self.worker)
         self._start_worker()
         self._wait_for_worker()
@@ -162,8 +162,11 @@ class LocalStack:
         ]
         log = self._home / "logs" / "worker.log"
         self._worker_log_start = log.stat().st_size if log.exists() else 0
-        stop_seconds = self.settings.drain_seconds + _WORKER_STOP_SECONDS
-        self.worker = self._start_process("worker", command, stop_seconds)
+        self.worker = self._start_process("worker", command, self._worker_stop_seconds)
+
+    @property
+    def _worker_stop_seconds(self) -> float:
+        return self.settings.drain_seconds + _WORKER_STOP_SECONDS
 
     def _wait_for_worker(self) -> None:
         def has_started() -> bool:

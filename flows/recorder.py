@@ -105,7 +105,7 @@ class Recorder:
             if recorded is None:
                 time.sleep(1)
                 continue
-            if recorded >= len(self.mirror) and not self._has_more() and self._try(self._is_progress_shown):
+            if recorded >= len(self.mirror) and not self._has_more() and self._try(self._show_progress):
                 break
             if recorded != last_recorded:
                 last_recorded, last_news = recorded, time.monotonic()
@@ -185,8 +185,8 @@ class Recorder:
         messages = [self._messages.popleft() for _ in range(min(BATCH, len(self._messages)))]
         return messages + self._attempt_logs.take()
 
-    def _show_progress(self) -> None:
-        """Tell clients how many rule jobs the server has recorded.
+    def _show_progress(self) -> bool:
+        """Tell clients how many rule jobs the server has recorded. True, as `_tell`.
 
         It is asked only while it may not have recorded all that it was told: a job that waits for a
         long rule must cost it nothing.
@@ -198,9 +198,6 @@ class Recorder:
         if progress != self._shown_progress:
             self._prefect.label({Label.PROGRESS_DONE: progress.done, Label.PROGRESS_TOTAL: progress.total})
             self._shown_progress = progress
-
-    def _is_progress_shown(self) -> bool:
-        self._show_progress()
         return True
 
     def _send_lost_again(self) -> None:
@@ -210,9 +207,8 @@ class Recorder:
             logger.warning("Prefect's server has lost %d task-run states; sending them again.", lost)
 
     def _has_more(self) -> bool:
-        return bool(self._unsent_changes or self._unsent_logs or self._unsent_labels or self._messages) or (
-            self.mirror.has_untold
-        )
+        unsent = (self._unsent_changes, self._unsent_logs, self._unsent_labels, self._messages)
+        return any(unsent) or self.mirror.has_untold
 
     def _try(self, call: Callable[[], Result]) -> Result | None:
         try:

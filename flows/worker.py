@@ -332,13 +332,16 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     def _adopt(self, flow_run_ids: set[UUID]) -> None:
         """Jobs that a worker before this one has started count against the limit as well."""
+        if self._limiter is None:
+            return
+        # In a name of their own: one that ends and is run again takes a slot of this worker's beside it.
         for ended in self._adopted - flow_run_ids:
-            self._release_limit_slot(ended)
-        if self._limiter is not None:
-            for flow_run_id in flow_run_ids - self._adopted:
-                with contextlib.suppress(anyio.WouldBlock):  # they run, however many they are
-                    self._limiter.acquire_on_behalf_of_nowait(flow_run_id)
-        self._adopted = flow_run_ids
+            self._limiter.release_on_behalf_of(("adopted", ended))
+        self._adopted &= flow_run_ids
+        for flow_run_id in flow_run_ids - self._adopted:
+            with contextlib.suppress(anyio.WouldBlock):  # they run, however many they are
+                self._limiter.acquire_on_behalf_of_nowait(("adopted", flow_run_id))
+                self._adopted.add(flow_run_id)
 
     async def _was_never_started(self, flow_run: FlowRun) -> bool:
         """Also when its machine went down in the moment between its start and the lock on its directory."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from uuid import UUID
 
 import httpx
@@ -101,6 +102,25 @@ def test_a_killed_worker_leaves_its_jobs_running_and_the_next_one_cancels_them(
 
     jobs.wait(running, "cancelled", seconds=15)
     wait_until(lambda: not processes_of(running), "the job's processes are gone", seconds=15)
+
+
+def test_the_jobs_of_a_worker_that_is_gone_count_against_the_limit_of_the_next(
+    jobs: JobsClient, stack: LocalStack, running: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.kill(stack.worker.pid, signal.SIGKILL)
+    with monkeypatch.context() as patches:
+        patches.setenv("PREFECT_WORKER_HEARTBEAT_SECONDS", "1")
+        patches.setattr(stack, "settings", stack.settings.model_copy(update={"concurrent_jobs": 1}))
+        stack.restart_worker()
+
+        later = jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1})
+        time.sleep(3)
+        assert jobs.get(later)["status"] == "pending"
+
+        jobs.http.post(f"/jobs/{running}/cancel")
+        jobs.wait(running, "cancelled")
+        jobs.wait(later, "completed", seconds=30)
+    stack.restart_worker()
 
 
 def test_a_zygote_that_dies_is_replaced(jobs: JobsClient, stack: LocalStack) -> None:
