@@ -5,9 +5,9 @@ import sys
 
 import uvicorn
 
-from api.access.opening import StaysClosed, check_opening, token_source
-from api.access.token_commands import add_token_commands, run_token_command
 from api.app import create_app
+from api.auth.startup import StaysClosed, check_opening, token_source
+from api.auth.token_commands import add_token_commands, run_token_command
 from api.operation.logs import configure_logs
 from api.settings import Settings, described
 

@@ -23,32 +23,32 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from api.access.callers import declare_tokens
-from api.access.gate import Gate
-from api.access.opening import check_opening, token_source
-from api.access.rates import Rates
-from api.bundles import Bundles
-from api.events.changes import Changes
+from api.auth.callers import declare_tokens
+from api.auth.middleware import Gate
+from api.auth.rates import Rates
+from api.auth.startup import check_opening, token_source
 from api.events.following import Following
 from api.events.streams import OpenStreams, events_router
 from api.insight.routes import insight_router
-from api.jobs import Jobs
+from api.jobs.bundles import Bundles
+from api.jobs.jobs import Jobs
+from api.jobs.outputs import Outputs
+from api.jobs.routes import jobs_router
 from api.operation.health import Health
 from api.operation.metrics import Metrics
 from api.operation.observation import Observation
 from api.operation.retention import Retention
 from api.operation.routes import service_router
 from api.operation.telemetry import is_wanted, trace
-from api.outputs import Outputs
-from api.overview import Overview
-from api.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable, problem_response
-from api.routes import jobs_router
+from api.prefect.changes import Changes
+from api.prefect.overview import Overview
 from api.settings import Settings
-from api.validation import problem_of
+from api.web.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable, problem_response
+from api.web.validation import problem_of
 from api.webhooks.deliveries import Deliveries
 from api.webhooks.signing import signing_key
 from api.wes.routes import wes_router
-from flows.storage import StorageError, open_storage
+from flows.contract.storage import StorageError, open_storage
 
 _log = logging.getLogger(__name__)
 

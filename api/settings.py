@@ -8,11 +8,11 @@ from typing import Annotated, Self
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from api.machines import Machines
+from api.jobs.machines import Machines
 from api.webhooks.signing import signing_key
-from flows.addresses import SourceSettings
-from flows.bundles import BundleLimits
-from flows.storage import StorageSettings
+from flows.contract.addresses import SourceSettings
+from flows.contract.bundles import BundleLimits
+from flows.contract.storage import StorageSettings
 
 
 class LogFormat(StrEnum):

@@ -38,8 +38,8 @@ from pythonjsonlogger.json import JsonFormatter
 from deployments.ecs import ECS, ClusterSettings
 from deployments.ecs_tasks import EcsTasks
 from deployments.verdicts import Ending, Patience, Run, Task, Verdict, judge
-from flows.aftermath import close_task_runs
-from flows.spec import ErrorKind, Label
+from flows.contract.spec import ErrorKind, Label
+from flows.worker.close_task_runs import close_task_runs
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from deployments.ecs import ECS, WorkPoolSettings, base_job_template
 from deployments.local import PROJECT, WORK_POOL
 from deployments.processes import run_to_end
-from flows.worker import SnakemakeWorker
+from flows.worker.worker import SnakemakeWorker
 
 PREFECT_FILE = PROJECT / "prefect.yaml"
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 
-from flows.beginning import read_flow_run
+from flows.first_read import read_flow_run
 
 _log = logging.getLogger(__name__)
 

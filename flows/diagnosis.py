@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.events import ErrorRaised
-from flows.mirror import RuleJob
-from flows.spec import ErrorKind, Label
+from flows.contract.spec import ErrorKind, Label
+from flows.record.mirror import RuleJob
+from flows.snakemake_process.events import ErrorRaised
 
 _MESSAGE_CHARACTERS = 8_000
 

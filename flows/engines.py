@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, Self, assert_never
 
-from flows.events import (
+from flows.contract.spec import EngineName, ExecutionSpec, MockOptions
+from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
     EngineExited,
@@ -32,9 +33,8 @@ from flows.events import (
     WorkflowEvent,
     decode,
 )
-from flows.inside.keeper import LOCKS, TERMINATE, Start
-from flows.spec import EngineName, ExecutionSpec, MockOptions
-from flows.workspace import Workspace
+from flows.snakemake_process.supervisor import LOCKS, TERMINATE, Start
+from flows.workspace.workspace import Workspace
 
 WARM_KEEPER_VARIABLE = "SNAKEMAKE_WARM_KEEPER_FD"
 """Names the socket of a keeper that was forked from a process with Snakemake already imported."""
@@ -118,7 +118,7 @@ def snakemake_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
         *_common_arguments(spec, workspace),
         f"--retries={spec.options.retries}",
         f"--latency-wait={_LATENCY_SECONDS}",
-        "--scheduler=greedy",  # its choices; `flows.inside.scheduling` makes them in linear time
+        "--scheduler=greedy",  # its choices; `flows.snakemake_process.scheduling` makes them in linear time
         "--rerun-incomplete",
     ]
     if spec.options.keep_going:
@@ -156,7 +156,7 @@ def _cache_variable(spec: ExecutionSpec, workspace: Workspace) -> dict[str, str]
 
 
 class SnakemakeExecution:
-    """The flow's end of the keeper's socket (`flows.inside.keeper` tells what goes over it)."""
+    """The flow's end of the supervisor's socket; `flows.snakemake_process.supervisor` has the protocol."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -200,7 +200,7 @@ def _cold_keeper() -> socket.socket:
     ours, theirs = socket.socketpair()
     with theirs:
         subprocess.Popen(
-            [sys.executable, "-m", "flows.inside.keeper", str(theirs.fileno())],
+            [sys.executable, "-m", "flows.snakemake_process.supervisor", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             cwd=Path(__file__).parent.parent,
             env=_environment(),

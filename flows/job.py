@@ -21,13 +21,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import diagnosis
-from flows.attempt_logs import tail
-from flows.diagnosis import JobError
-from flows.engines import EngineVanishedError, Execution, engine_for
-from flows.events import EngineExited, ErrorRaised, encode
-from flows.mirror import Ending
-from flows.recorder import Recorder, RecordError
-from flows.spec import (
+from flows.contract.spec import (
     FLOW_NAME,
     EngineName,
     ErrorKind,
@@ -37,9 +31,15 @@ from flows.spec import (
     Options,
     WorkflowSource,
 )
-from flows.storage import StorageError
+from flows.contract.storage import StorageError
+from flows.diagnosis import JobError
+from flows.engines import EngineVanishedError, Execution, engine_for
+from flows.record.attempt_logs import tail
+from flows.record.mirror import Ending
+from flows.record.recorder import Recorder, RecordError
+from flows.snakemake_process.events import EngineExited, ErrorRaised, encode
 from flows.termination import termination
-from flows.workspace import StageError, Workspace, WorkspaceSettings
+from flows.workspace.workspace import StageError, Workspace, WorkspaceSettings
 
 _SHOWN_LINES = 20
 
@@ -76,7 +76,7 @@ def snakemake_job(
 ) -> State[None]:
     """Run a Snakemake workflow; every rule job is a task run of this flow run.
 
-    The parameters are `flows.spec.ExecutionSpec`, which says what each means. Ends as
+    The parameters are `flows.contract.spec.ExecutionSpec`, which says what each means. Ends as
     Completed, Failed (the workflow's fault), Crashed (the service's) or Cancelled.
     """
     spec = ExecutionSpec(

@@ -12,8 +12,8 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
+from api.cli.output import Watch, jobs_table, rules_table, show_job, status_text
 from api.cli.service import FINAL, Json, Service, ServiceError, output_path
-from api.cli.shown import Watch, jobs_table, rules_table, show_job, status_text
 
 app = typer.Typer(
     help="Run Snakemake workflows on a prefect-snakemake service. "

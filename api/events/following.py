@@ -19,12 +19,12 @@ from prefect.client.schemas.objects import Log, TaskRun
 from prefect.events.clients import PrefectEventSubscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 
-from api.events.changes import Changes
 from api.events.feed import Change, Feed, Moment, Told
-from api.problems import NotFound, ProblemError
-from api.schemas import Job
-from api.statuses import FINAL_STATUSES, JobStatus
-from api.translation import log_line_from, rule_job_from
+from api.prefect.changes import Changes
+from api.prefect.translation import log_line_from, rule_job_from
+from api.web.problems import NotFound, ProblemError
+from api.web.schemas import Job
+from api.web.statuses import FINAL_STATUSES, JobStatus
 
 TICK_SECONDS = 1.0
 _LATE_LINES = timedelta(seconds=10)

@@ -12,14 +12,14 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
-from api.access.callers import Caller, WithCaller
+from api.auth.callers import Caller, WithCaller
 from api.events.feed import Change, Moment, Told
 from api.events.following import Following
-from api.problems import BadCursor, FieldProblem, TooManyStreams, refusals
-from api.routes import WithJobs
-from api.schemas import Job
+from api.jobs.routes import WithJobs
 from api.settings import Settings
-from api.statuses import FINAL_STATUSES
+from api.web.problems import BadCursor, FieldProblem, TooManyStreams, refusals
+from api.web.schemas import Job
+from api.web.statuses import FINAL_STATUSES
 
 events_router = APIRouter()
 

@@ -16,10 +16,10 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
-from api.outputs import Manifest, OutputItem, SnakefileItem
-from api.schemas import Job, Output, RuleJob
-from api.statuses import JobStatus, RuleJobStatus
-from flows.storage import media_type_of
+from api.jobs.outputs import Manifest, OutputItem, SnakefileItem
+from api.web.schemas import Job, Output, RuleJob
+from api.web.statuses import JobStatus, RuleJobStatus
+from flows.contract.storage import media_type_of
 
 MOST_RULE_JOBS = 1_000
 """That are told one by one: a crate is read by people and by programs that hold all of it in memory."""

@@ -12,8 +12,8 @@ from itertools import accumulate, pairwise
 from xml.etree import ElementTree
 
 from api.insight.graphs import Graph, GraphOf, Node
-from api.insight.layers import Box, Edge, Layout, Point, Size, arrange_fitting
-from api.statuses import RuleJobStatus
+from api.insight.layout import Box, Edge, Layout, Point, Size, arrange_fitting
+from api.web.statuses import RuleJobStatus
 
 NAMESPACE = "http://www.w3.org/2000/svg"
 
@@ -78,7 +78,7 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def draw(graph: Graph, kind: GraphOf, heading: str, subheading: str) -> bytes:
-    """The document. Raises `api.insight.layers.TooManyPlaces`."""
+    """The document. Raises `api.insight.layout.TooManyPlaces`."""
     layout = arrange_fitting([_size(node, kind) for node in graph.nodes], graph.edges, _WIDE)
     width = max(layout.width + 2 * _MARGIN, _NARROWEST)
     height = layout.height + _HEAD + _FOOT + (_MARGIN if graph.nodes else 0.0)

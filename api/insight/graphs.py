@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from api.rows import RuleJobRow
-from api.statuses import RuleJobStatus, rule_job_status
+from api.prefect.rows import RuleJobRow
+from api.web.statuses import RuleJobStatus, rule_job_status
 
 _MOST_TELLING = (
     RuleJobStatus.FAILED,

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from api.insight.drawing import draw
 from api.insight.graphs import GraphOf, graph_of
-from api.insight.layers import TooManyPlaces
-from api.problems import FieldProblem, GraphTooLarge
-from api.rows import RuleJobRow
-from api.schemas import Job
-from api.statuses import FINAL_STATUSES
+from api.insight.layout import TooManyPlaces
+from api.prefect.rows import RuleJobRow
+from api.web.problems import FieldProblem, GraphTooLarge
+from api.web.schemas import Job
+from api.web.statuses import FINAL_STATUSES
 
 MOST_BOXES = 500
 """In one drawing; nobody finds anything in more."""

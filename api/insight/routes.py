@@ -9,9 +9,9 @@ from fastapi import APIRouter, Header, Query, Request, Response, status
 
 from api.events.streams import named_tags
 from api.insight.crates import MOST_RULE_JOBS, crate_of
-from api.listing.queries import GraphQuery
-from api.problems import NotFound, refusals
-from api.routes import WithJobs, WithOutputs
+from api.jobs.routes import WithJobs, WithOutputs
+from api.web.problems import NotFound, refusals
+from api.web.queries import GraphQuery
 
 insight_router = APIRouter()
 

@@ -9,9 +9,9 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.access.tokens import TokenSource, TokensUnreadable
-from api.overview import Overview
-from api.problems import ProblemError
+from api.auth.tokens import TokenSource, TokensUnreadable
+from api.prefect.overview import Overview
+from api.web.problems import ProblemError
 
 FRESH_SECONDS = 1.0
 """Whoever asks within this time gets the same answer: asking often costs Prefect nothing."""

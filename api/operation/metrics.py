@@ -12,10 +12,10 @@ from uuid import UUID
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from api.overview import Group, Overview
-from api.problems import ProblemError
-from api.rows import FlowRunRow
-from api.statuses import FINAL_STATUSES, job_status
+from api.prefect.overview import Group, Overview
+from api.prefect.rows import FlowRunRow
+from api.web.problems import ProblemError
+from api.web.statuses import FINAL_STATUSES, job_status
 
 FRESH_SECONDS = 5.0
 """However many ask, Prefect is read once in this time."""

@@ -9,10 +9,11 @@ from urllib.parse import quote
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access.callers import OPEN_PATHS, Caller
+from api.auth.callers import OPEN_PATHS, Caller
 from api.operation.metrics import UNKNOWN_ROUTE, Metrics
 
-ACCESS_LOGGER = "api.access.callers"
+ACCESS_LOGGER = "prefect_snakemake.access"
+"""The name of its log records: part of what operators filter on, so it does not follow the module."""
 
 job_id_of_request: ContextVar[str | None] = ContextVar("job_id_of_request", default=None)
 """The job that the path names or the answer does, for whatever is logged on the way."""

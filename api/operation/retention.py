@@ -5,10 +5,10 @@ import logging
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from api.jobs import Jobs
-from api.overview import Overview
-from api.problems import JobNotFinished, NotFound, ProblemError
-from flows.storage import StorageError
+from api.jobs.jobs import Jobs
+from api.prefect.overview import Overview
+from api.web.problems import JobNotFinished, NotFound, ProblemError
+from flows.contract.storage import StorageError
 
 _log = logging.getLogger(__name__)
 

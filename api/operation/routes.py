@@ -5,10 +5,10 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from api.access.callers import WithCaller
+from api.auth.callers import WithCaller
 from api.operation.health import Health, Readiness, ReadinessStatus
 from api.operation.metrics import Metrics
-from api.problems import NotAllowed, refusals
+from api.web.problems import NotAllowed, refusals
 
 service_router = APIRouter(tags=["service"])
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
-from api.access.callers import OPEN_PATHS
-from api.access.opening import StaysClosed
+from api.auth.callers import OPEN_PATHS
+from api.auth.startup import StaysClosed
 
 SERVICE_NAME = "prefect-snakemake-api"
 

@@ -8,7 +8,7 @@ from functools import partial
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from flows.addresses import is_public, literal_address
+from flows.contract.addresses import is_public, literal_address
 
 # A look-up can't be ended. Of the loop's own threads, which look up Prefect as well, slow ones take all.
 _LOOK_UPS = ThreadPoolExecutor(4, "webhook-address")

@@ -17,13 +17,13 @@ from uuid import UUID
 import anyio
 from anyio.abc import TaskGroup
 
-from api.overview import OVERLAP, Overview
-from api.problems import ProblemError
-from api.rows import FlowRunRow
-from api.translation import job_from
-from api.webhooks.courier import Courier, Outcome
+from api.prefect.overview import OVERLAP, Overview
+from api.prefect.rows import FlowRunRow
+from api.prefect.translation import job_from
+from api.web.problems import ProblemError
 from api.webhooks.messages import Message
-from flows.spec import Label
+from api.webhooks.sender import Courier, Outcome
+from flows.contract.spec import Label
 
 LOOK_BACK = timedelta(days=1)
 """How long no replica may run: a job that ended in that time is still told of."""

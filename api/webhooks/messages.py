@@ -14,10 +14,10 @@ from uuid import uuid5
 
 from pydantic import AwareDatetime, BaseModel
 
-from api.problems import FieldProblem, WebhookRefused
-from api.schemas import Job
+from api.web.problems import FieldProblem, WebhookRefused
+from api.web.schemas import Job
 from api.webhooks.addresses import AddressRefused, check_url
-from flows.spec import Webhook
+from flows.contract.spec import Webhook
 
 _POINTER = "#/webhook/url"
 

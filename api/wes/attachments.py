@@ -13,9 +13,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Message
 
-from api.bodies import decode_json
-from api.bundles import Bundles
-from api.problems import BodyTooLarge, FieldProblem, InvalidRequest
+from api.jobs.bundles import Bundles
+from api.web.bodies import decode_json
+from api.web.problems import BodyTooLarge, FieldProblem, InvalidRequest
 from api.wes.translation import Form
 
 _JSON_FIELDS = ("workflow_params", "tags", "workflow_engine_parameters")

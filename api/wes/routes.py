@@ -12,17 +12,17 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
-from api.jobs import Jobs
-from api.listing.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
-from api.problems import WES_PREFIX as PREFIX
-from api.problems import BadCursor, InvalidRequest, JobAlreadyFinished, NotFound
-from api.routes import IdempotencyKey, WithBundles, WithJobs, WithOutputs
+from api.jobs.jobs import Jobs
+from api.jobs.routes import IdempotencyKey, WithBundles, WithJobs, WithOutputs
 from api.settings import Settings
+from api.web.problems import WES_PREFIX as PREFIX
+from api.web.problems import BadCursor, InvalidRequest, JobAlreadyFinished, NotFound
+from api.web.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.wes import translation
 from api.wes.attachments import bundle_of, decode, read_form
 from api.wes.schemas import RunId, RunListResponse, RunLog, RunStatus, State, TaskListResponse, TaskLog
-from flows.spec import Label
-from flows.storage import BlobNotFound, Storage, job_key
+from flows.contract.spec import Label
+from flows.contract.storage import BlobNotFound, Storage, job_key
 
 # Its own document describes it; ours does not repeat that.
 wes_router = APIRouter(prefix=PREFIX, include_in_schema=False)

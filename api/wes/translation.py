@@ -8,12 +8,12 @@ from typing import Any
 from prefect.client.schemas.objects import StateType
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from api.problems import WES_PREFIX as PREFIX
-from api.problems import FieldProblem, InvalidRequest
-from api.schemas import Job, JobError, RuleJob
-from api.statuses import RuleJobStatus
+from api.web.problems import WES_PREFIX as PREFIX
+from api.web.problems import FieldProblem, InvalidRequest
+from api.web.schemas import Job, JobError, RuleJob
+from api.web.statuses import RuleJobStatus
 from api.wes.schemas import Log, RunRequest, RunStatus, RunSummary, State, TaskLog
-from flows.spec import EngineName, ErrorKind, JobSpec, MockOptions, Options
+from flows.contract.spec import EngineName, ErrorKind, JobSpec, MockOptions, Options
 
 WORKFLOW_TYPES = ("SMK", "Snakemake")
 WORKFLOW_TYPE_VERSIONS = ("1.0", "8", "9")

@@ -12,7 +12,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 
 from api.settings import Settings
-from flows.spec import FLOW_NAME
+from flows.contract.spec import FLOW_NAME
 from tests.api.servers import facade_process, prefect_server
 from tests.api.support import GROUPS, Worker, facade
 

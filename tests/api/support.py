@@ -18,8 +18,15 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from api.app import create_app
 from api.settings import Settings
-from flows.spec import Label, RuleJobRecord
-from flows.task_runs import StateChange, isoformat, log_entry, state_change_event, task_inputs, task_run_id_of
+from flows.contract.spec import Label, RuleJobRecord
+from flows.record.task_runs import (
+    StateChange,
+    isoformat,
+    log_entry,
+    state_change_event,
+    task_inputs,
+    task_run_id_of,
+)
 
 GROUPS = ("default", "large")
 PROBLEM = "application/problem+json"

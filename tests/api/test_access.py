@@ -10,9 +10,9 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from api.access.callers import OPEN_PATHS, Scope
-from api.access.tokens import TokenFile
 from api.app import create_app
+from api.auth.callers import OPEN_PATHS, Scope
+from api.auth.tokens import TokenFile
 from api.settings import Settings
 from tests.api.support import Worker, facade, get, submit, the_problem, walk
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.listing.cursors import JobPosition, LogPosition, OutputPosition, Position, RuleJobPosition
-from api.listing.queries import MAX_CURSOR, JobQuery
-from api.problems import BadCursor
-from api.schemas import Output
-from api.statuses import JobStatus
-from api.translation import tags_from
-from flows.spec import JobSpec
+from api.prefect.translation import tags_from
+from api.web.cursors import JobPosition, LogPosition, OutputPosition, Position, RuleJobPosition
+from api.web.problems import BadCursor
+from api.web.queries import MAX_CURSOR, JobQuery
+from api.web.schemas import Output
+from api.web.statuses import JobStatus
+from flows.contract.spec import JobSpec
 
 moments = st.datetimes(datetime(1970, 1, 1), datetime(2999, 12, 31), timezones=st.just(UTC))
 counts = st.integers(0, 2**31 - 1)

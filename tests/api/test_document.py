@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from api.problems import WES_PREFIX
+from api.web.problems import WES_PREFIX
 from tests.api.support import PROBLEM, WES_DOCUMENT, get
 from tests.exchanges.__main__ import GUIDE
 from tests.exchanges.sections import SECTIONS

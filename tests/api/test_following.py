@@ -14,17 +14,17 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
-from api.access.callers import Scope
-from api.access.tokens import TokenFile
-from api.events.changes import Changes
+from api.auth.callers import Scope
+from api.auth.tokens import TokenFile
 from api.events.feed import Change, Feed, Moment
 from api.events.following import Following
-from api.jobs import Jobs
-from api.problems import PrefectUnavailable
-from api.schemas import Job
+from api.jobs.jobs import Jobs
+from api.prefect.changes import Changes
 from api.settings import Settings
-from flows.spec import Label
-from flows.storage import open_storage
+from api.web.problems import PrefectUnavailable
+from api.web.schemas import Job
+from flows.contract.spec import Label
+from flows.contract.storage import open_storage
 from tests.api.servers import facade_process
 from tests.api.support import Json, RuleJobInState, Worker, get, submit, the_problem, wait_until
 
@@ -208,7 +208,7 @@ async def test_a_long_log_hides_no_rule_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("api.events.feed.MOST_CHANGES", 250)
-    monkeypatch.setattr("api.events.changes.MOST_LINES", 250)
+    monkeypatch.setattr("api.prefect.changes.MOST_LINES", 250)
     job_id = await submit(api)
     await worker.record(job_id, [RuleJobInState(number) for number in range(30)])
     # All of one instant, as the chunks of one attempt's output are: PostgreSQL orders them as it likes.

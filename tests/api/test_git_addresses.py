@@ -4,7 +4,7 @@ import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 
-from flows.spec import Label
+from flows.contract.spec import Label
 from tests.api.support import Worker, get, submit, the_problem, wait_until
 
 pytestmark = pytest.mark.anyio

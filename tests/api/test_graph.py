@@ -15,8 +15,8 @@ from prefect.client.schemas.objects import StateType
 
 from api.insight.drawing import NAMESPACE, draw
 from api.insight.graphs import Graph, GraphOf, Node
-from api.statuses import RuleJobStatus
-from flows.spec import RuleJobState
+from api.web.statuses import RuleJobStatus
+from flows.contract.spec import RuleJobState
 from tests.api.support import RuleJobInState, Worker, submit, the_problem
 
 pytestmark = pytest.mark.anyio

@@ -8,10 +8,10 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 
-from api.access.callers import Scope
-from api.access.tokens import TokenFile
+from api.auth.callers import Scope
+from api.auth.tokens import TokenFile
 from api.settings import Settings
-from flows.spec import FLOW_NAME
+from flows.contract.spec import FLOW_NAME
 from tests.api.servers import free_port
 from tests.api.support import GROUPS, facade
 

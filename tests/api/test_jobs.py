@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.flows import flow
 from prefect.states import Running
 
-from flows.spec import FLOW_NAME, Label
+from flows.contract.spec import FLOW_NAME, Label
 from tests.api.support import Worker, get, submit, the_problem
 
 pytestmark = pytest.mark.anyio

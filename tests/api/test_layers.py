@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api.insight.layers import Box, Edge, Layout, Point, Size, TooManyPlaces, arrange, arrange_fitting
+from api.insight.layout import Box, Edge, Layout, Point, Size, TooManyPlaces, arrange, arrange_fitting
 
 MOST = 12
 SIZES = st.lists(

@@ -9,11 +9,11 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
-from api.access.callers import Scope
-from api.access.rates import MOST_BUCKETS, Rates
-from api.access.tokens import TokenFile
+from api.auth.callers import Scope
+from api.auth.rates import MOST_BUCKETS, Rates
+from api.auth.tokens import TokenFile
 from api.settings import Settings
-from flows.spec import FLOW_NAME
+from flows.contract.spec import FLOW_NAME
 from tests.api.support import MOCK_JOB, Worker, facade, submit, the_problem
 
 pytestmark = pytest.mark.anyio

@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.live import FRESH_SECONDS, MOST_JOBS, LiveJobs
-from api.problems import PrefectUnavailable
-from api.schemas import Job, JobLinks, Progress
-from api.statuses import JobStatus
+from api.prefect.job_cache import FRESH_SECONDS, MOST_JOBS, LiveJobs
+from api.web.problems import PrefectUnavailable
+from api.web.schemas import Job, JobLinks, Progress
+from api.web.statuses import JobStatus
 
 pytestmark = pytest.mark.anyio
 

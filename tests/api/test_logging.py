@@ -13,10 +13,10 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from api.access.callers import Scope as TokenScope
-from api.access.tokens import TokenFile
+from api.auth.callers import Scope as TokenScope
+from api.auth.tokens import TokenFile
 from api.operation.logs import configure_logs
-from api.operation.observation import Observation
+from api.operation.observation import ACCESS_LOGGER, Observation
 from api.settings import LogFormat, Settings
 from tests.api.support import facade, get, submit
 
@@ -39,7 +39,7 @@ def lines(log: io.StringIO) -> list[dict[str, Any]]:
 
 
 def access_lines(log: io.StringIO) -> list[dict[str, Any]]:
-    return [line for line in lines(log) if line["logger"] == "api.access.callers"]
+    return [line for line in lines(log) if line["logger"] == ACCESS_LOGGER]
 
 
 @pytest.mark.anyio
@@ -166,4 +166,4 @@ async def test_text_is_for_people(api: httpx.AsyncClient, log: io.StringIO) -> N
 
     await get(api, "/jobs", limit=1)
 
-    assert log.getvalue().endswith(" INFO api.access.callers: GET /jobs 200\n")
+    assert log.getvalue().endswith(" INFO prefect_snakemake.access: GET /jobs 200\n")

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.orchestration import PrefectClient
 
-from api.machines import Machines, job_variables
-from api.problems import MachineRefused
+from api.jobs.machines import Machines, job_variables
 from api.settings import Settings
-from flows.spec import EngineName, JobSpec
+from api.web.problems import MachineRefused
+from flows.contract.spec import EngineName, JobSpec
 from tests.api.support import facade, submit, the_problem
 
 GIB = 1024

@@ -10,10 +10,10 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.access.callers import Scope
-from api.access.tokens import TokenFile
+from api.auth.callers import Scope
+from api.auth.tokens import TokenFile
 from api.settings import Settings
-from flows.spec import FLOW_NAME, RuleJobState
+from flows.contract.spec import FLOW_NAME, RuleJobState
 from tests.api.servers import free_port
 from tests.api.support import RuleJobInState, Worker, facade, submit, the_problem
 

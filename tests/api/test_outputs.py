@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from api.outputs import Outputs
-from flows.storage import LocalStorage
+from api.jobs.outputs import Outputs
+from flows.contract.storage import LocalStorage
 from tests.api.support import get, submit, the_problem, walk
 
 pytestmark = pytest.mark.anyio

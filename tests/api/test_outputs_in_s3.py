@@ -11,9 +11,9 @@ from prefect.client.schemas.objects import StateType
 
 from api.settings import Settings
 from api.wes.routes import SHOWN_LOG_BYTES
-from flows.spec import ExecutionSpec
-from flows.storage import job_key, open_storage
-from flows.workspace import Workspace, WorkspaceSettings
+from flows.contract.spec import ExecutionSpec
+from flows.contract.storage import job_key, open_storage
+from flows.workspace.workspace import Workspace, WorkspaceSettings
 from tests.api.support import Worker, facade, get, submit, the_problem
 from tests.flows.archives import workflow
 from tests.flows.s3 import Bucket, s3_bucket

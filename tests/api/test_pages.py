@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.schemas.objects import Log, StateType, TaskRun
 
-from api.listing.log_pages import LogKey, next_logs
-from api.listing.task_pages import READ_AT_MOST, Mark, next_task_runs
+from api.prefect.log_pages import LogKey, next_logs
+from api.prefect.task_pages import READ_AT_MOST, Mark, next_task_runs
 
 pytestmark = pytest.mark.anyio
 

@@ -13,15 +13,15 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, StateType
 
-from api.access.callers import Caller, Scope
-from api.disposal import Disposal
-from api.jobs import Jobs
+from api.auth.callers import Caller, Scope
+from api.jobs.disposal import Disposal
+from api.jobs.jobs import Jobs
 from api.operation.retention import Retention
-from api.overview import Overview
-from api.problems import NotFound
+from api.prefect.overview import Overview
 from api.settings import Settings
-from flows.spec import EngineName, JobSpec, WorkflowSource
-from flows.storage import LocalStorage, bundle_key, bundle_use_key, open_storage
+from api.web.problems import NotFound
+from flows.contract.spec import EngineName, JobSpec, WorkflowSource
+from flows.contract.storage import LocalStorage, bundle_key, bundle_use_key, open_storage
 from tests.api.support import RuleJobInState, Worker, facade, get, submit, the_problem
 from tests.flows.archives import HELLO, member, tar
 from tests.support import unprivileged
@@ -224,8 +224,8 @@ def test_a_directory_goes_with_the_last_job_that_worked_in_it(tmp_path: Path, or
 async def alone(prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flow of its own: the jobs of other tests are old as well."""
     flow = f"retention-{uuid4()}"
-    monkeypatch.setattr("api.overview.FLOW_NAME", flow)
-    monkeypatch.setattr("api.jobs.FLOW_NAME", flow)
+    monkeypatch.setattr("api.prefect.overview.FLOW_NAME", flow)
+    monkeypatch.setattr("api.jobs.jobs.FLOW_NAME", flow)
     await prefect.create_deployment(
         await prefect.create_flow_from_name(flow), "default", enforce_parameter_schema=False
     )
@@ -269,7 +269,7 @@ async def test_old_jobs_that_stay_keep_no_other_from_being_removed(
     prefect: PrefectClient, worker: Worker, open_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither one that somebody goes on with, nor one that the disk keeps; each is tried once a look."""
-    monkeypatch.setattr("api.overview.MAX_LIMIT", 1)
+    monkeypatch.setattr("api.prefect.overview.MAX_LIMIT", 1)
     jobs = jobs_in(prefect, open_home)
     bundles = [f"sha256:{number:064}" for number in range(2)]
     for bundle in bundles:

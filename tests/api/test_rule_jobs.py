@@ -8,7 +8,7 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from flows.spec import RuleJobRecord, RuleJobState
+from flows.contract.spec import RuleJobRecord, RuleJobState
 from tests.api.support import Json, RuleJobInState, Worker, get, pages, submit, the_problem, walk
 
 pytestmark = pytest.mark.anyio

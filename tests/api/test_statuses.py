@@ -3,7 +3,7 @@
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from api.statuses import (
+from api.web.statuses import (
     JOB_STATUS,
     RULE_JOB_STATUS,
     JobStatus,

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 
-from flows.spec import Label
+from flows.contract.spec import Label
 from tests.api.support import get, submit
 
 pytestmark = pytest.mark.anyio

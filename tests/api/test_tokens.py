@@ -13,9 +13,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from api.__main__ import main
-from api.access.callers import Caller, Scope, is_loopback
-from api.access.opening import StaysClosed, check_opening, token_source
-from api.access.tokens import Expired, TokenFile, TokensUnreadable, find
+from api.auth.callers import Caller, Scope, is_loopback
+from api.auth.startup import StaysClosed, check_opening, token_source
+from api.auth.tokens import Expired, TokenFile, TokensUnreadable, find
 from api.settings import Settings
 from tests.api.support import facade
 

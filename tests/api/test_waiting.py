@@ -5,7 +5,7 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from flows.spec import Label
+from flows.contract.spec import Label
 from tests.api.support import Worker, get, submit, the_problem
 
 pytestmark = pytest.mark.anyio

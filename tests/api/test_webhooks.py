@@ -24,13 +24,13 @@ from pydantic import SecretStr, ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.types import Receive, Scope, Send
 
-from api.overview import Overview
+from api.prefect.overview import Overview
 from api.settings import Settings
 from api.webhooks.addresses import AddressRefused, check_url, public_addresses
 from api.webhooks.deliveries import Deliveries
 from api.webhooks.signing import signing_key
-from flows.addresses import is_public
-from flows.spec import ErrorKind, Label
+from flows.contract.addresses import is_public
+from flows.contract.spec import ErrorKind, Label
 from tests.api.servers import serving
 from tests.api.support import MOCK_JOB, Worker, facade, get, submit, the_problem, wait_until
 

@@ -14,8 +14,8 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.client.schemas.objects import StateType
 
-from api.access.callers import Scope
-from api.access.tokens import TokenFile
+from api.auth.callers import Scope
+from api.auth.tokens import TokenFile
 from api.settings import Settings
 from api.wes.routes import SHOWN_LOG_BYTES
 from api.wes.translation import STATES

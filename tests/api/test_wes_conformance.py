@@ -9,8 +9,8 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from api.access.callers import Scope
-from api.access.tokens import TokenFile
+from api.auth.callers import Scope
+from api.auth.tokens import TokenFile
 from tests.api.servers import facade_process
 from tests.api.support import WES_DOCUMENT, RuleJobInState, Worker, submit
 

@@ -12,7 +12,7 @@ import psutil
 from prefect.client.orchestration import PrefectClient
 
 from deployments.local import LocalStack
-from flows.spec import FLOW_NAME
+from flows.contract.spec import FLOW_NAME
 from tests.benchmarks.load import get_for, post_times
 from tests.benchmarks.rows import Report, Row, median
 from tests.benchmarks.sapporo import sapporo, submit

@@ -21,7 +21,7 @@ from tests.support import WORKFLOWS, JobsClient, wait_until
 ONE_RULE = 'rule one:\n    output: "began.txt"\n    shell: "date +%s.%N > {output}"\n'
 PROCESS_GROUP = "benchmark-process"
 _OUR_SCHEDULING = (
-    "import os, sys; from flows.inside import driver; "
+    "import os, sys; from flows.snakemake_process import driver; "
     "driver.drive(['--scheduler=greedy', *sys.argv[1:]], open(os.devnull, 'wb'))"
 )
 

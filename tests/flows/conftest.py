@@ -7,7 +7,7 @@ import hypothesis
 import psutil
 import pytest
 
-from flows.workspace import Workspace
+from flows.workspace.workspace import Workspace
 from tests.flows.executions import Run, execute, new_workspace
 from tests.flows.s3 import Bucket, s3_bucket
 from tests.support import WORKFLOWS, processes_of, wait_until
@@ -58,5 +58,5 @@ def keepers() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "flows.inside.keeper" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and "flows.snakemake_process.supervisor" in child.cmdline()
     ]

@@ -7,8 +7,9 @@ from textwrap import dedent
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from flows.contract.spec import ExecutionSpec
 from flows.engines import Execution, SnakemakeEngine
-from flows.events import (
+from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
     EngineExited,
@@ -17,8 +18,7 @@ from flows.events import (
     RuleJobPlanned,
     WorkflowEvent,
 )
-from flows.spec import ExecutionSpec
-from flows.workspace import Workspace, WorkspaceSettings
+from flows.workspace.workspace import Workspace, WorkspaceSettings
 from tests.support import WORKFLOWS
 
 Kind = TypeVar("Kind", bound=WorkflowEvent)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from flows.events import (
+from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
     EngineExited,

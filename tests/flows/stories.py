@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from flows.events import (
+from flows.record.mirror import Ending, Mirror
+from flows.record.task_runs import JsonObject
+from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
     Outcome,
@@ -13,8 +15,6 @@ from flows.events import (
     RuleJobPlanned,
     WorkflowEvent,
 )
-from flows.mirror import Ending, Mirror
-from flows.task_runs import JsonObject
 
 START = 1_760_000_000.0
 

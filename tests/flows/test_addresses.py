@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from api.settings import Settings
-from flows.addresses import AddressRefused, GitSettings, check_git_address, is_public
-from flows.workspace import WorkspaceSettings
+from flows.contract.addresses import AddressRefused, GitSettings, check_git_address, is_public
+from flows.workspace.workspace import WorkspaceSettings
 
 ANYWHERE = GitSettings()
 

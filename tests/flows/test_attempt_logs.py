@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from flows.attempt_logs import SHOWN_BYTES, AttemptLogs, tail
-from flows.events import WorkflowEvent
-from flows.mirror import Mirror
-from flows.task_runs import JsonObject, isoformat, task_run_id_of
+from flows.record.attempt_logs import SHOWN_BYTES, AttemptLogs, tail
+from flows.record.mirror import Mirror
+from flows.record.task_runs import JsonObject, isoformat, task_run_id_of
+from flows.snakemake_process.events import WorkflowEvent
 from tests.flows.stories import START, failed, planned, started, succeeded
 
 

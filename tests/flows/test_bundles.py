@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.bundles import BundleLimits, NotAnArchive, check_bundle, unpack_bundle
-from flows.trees import Contents, Refused
+from flows.contract.bundles import BundleLimits, NotAnArchive, check_bundle, unpack_bundle
+from flows.contract.untrusted_tree import Contents, Refused
 from tests.flows.archives import (
     ATTACKS,
     HELLO,

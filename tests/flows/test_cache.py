@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from flows.events import AttemptFinished
-from flows.workspace import Workspace
+from flows.snakemake_process.events import AttemptFinished
+from flows.workspace.workspace import Workspace
 from tests.flows.conftest import NewWorkspace
 from tests.flows.executions import Run, execute, write_workflow
 

@@ -7,9 +7,9 @@ from uuid import uuid4
 import pytest
 
 from flows import diagnosis
-from flows.events import ErrorRaised, WorkflowEvent
-from flows.mirror import Mirror, RuleJob
-from flows.spec import ErrorKind, Label
+from flows.contract.spec import ErrorKind, Label
+from flows.record.mirror import Mirror, RuleJob
+from flows.snakemake_process.events import ErrorRaised, WorkflowEvent
 from tests.flows.stories import START, failed, planned, started
 
 RULE_FAILED = ErrorRaised(

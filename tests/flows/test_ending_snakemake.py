@@ -15,8 +15,14 @@ import psutil
 import pytest
 
 from flows.engines import EngineError, Execution, SnakemakeEngine
-from flows.events import AttemptFinished, AttemptStarted, EngineExited, Outcome, WorkflowEvent
-from flows.workspace import Workspace
+from flows.snakemake_process.events import (
+    AttemptFinished,
+    AttemptStarted,
+    EngineExited,
+    Outcome,
+    WorkflowEvent,
+)
+from flows.workspace.workspace import Workspace
 from tests.flows.conftest import keepers
 from tests.flows.executions import Run, execute, run, staged, write_workflow
 from tests.flows.grammar import assert_well_told
@@ -237,7 +243,7 @@ def test_when_the_keeper_is_killed_the_engine_has_vanished(workspace: Workspace)
 def test_a_big_workflow_ends_soon_in_the_middle_of_its_scheduling(
     workspace: Workspace, finished: int
 ) -> None:
-    """Snakemake's own handler for SIGTERM waits for itself here, see `flows.inside.driver`."""
+    """Snakemake's own handler for SIGTERM waits for itself here, see `flows.snakemake_process.driver`."""
     asked_at = 0.0
     attempts = 0
 

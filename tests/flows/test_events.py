@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.events import (
+from flows.snakemake_process.events import (
     PROTOCOL_VERSION,
     EngineExited,
     Message,

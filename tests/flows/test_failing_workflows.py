@@ -6,9 +6,9 @@ from uuid import uuid4
 import pytest
 
 from flows import diagnosis
-from flows.events import ErrorRaised, Outcome
-from flows.mirror import Ending, Mirror
-from flows.workspace import Workspace
+from flows.record.mirror import Ending, Mirror
+from flows.snakemake_process.events import ErrorRaised, Outcome
+from flows.workspace.workspace import Workspace
 from tests.flows.executions import execute, run, staged, write_workflow
 from tests.flows.grammar import assert_well_told
 from tests.support import WORKFLOWS

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from flows.git import Checkout, CheckoutSettings, check_out
-from flows.trees import Refused
+from flows.contract.untrusted_tree import Refused
+from flows.workspace.git import Checkout, CheckoutSettings, check_out
 from tests.flows.git_servers import Repository, answering, serving, serving_by_git
 
 HELLO = b"rule all:\n"
@@ -249,8 +249,8 @@ def test_the_connection_goes_to_the_address_that_was_looked_at(
 ) -> None:
     """A name server that answers with a public address first, and with a private one a moment later."""
     answers = lead_to(monkeypatch, {"git.example.org": ["203.0.113.1"]}, then=["127.0.0.1"])
-    monkeypatch.setattr("flows.git.is_public", lambda address: str(address) == "203.0.113.1")
-    monkeypatch.setattr("flows.git._CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("flows.workspace.git.is_public", lambda address: str(address) == "203.0.113.1")
+    monkeypatch.setattr("flows.workspace.git._CONNECT_SECONDS", 0.2)
     settings = CheckoutSettings(git_allow_schemes=("http",), git_timeout_seconds=2)
     with answering(redirect_to("/")) as (address, asked):
         port = urlsplit(address).port

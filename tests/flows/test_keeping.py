@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from flows.spec import ExecutionSpec, WorkflowSource
-from flows.storage import bundle_key
-from flows.workspace import Workspace, WorkspaceSettings
+from flows.contract.spec import ExecutionSpec, WorkflowSource
+from flows.contract.storage import bundle_key
+from flows.workspace.workspace import Workspace, WorkspaceSettings
 from tests.flows.archives import workflow
 from tests.flows.s3 import Bucket, s3_bucket
 

@@ -6,10 +6,10 @@ from uuid import UUID
 
 import pytest
 
-import flows.mirror
-from flows.events import ErrorRaised, Message, RuleJobDropped
-from flows.mirror import Ending, Mirror
-from flows.task_runs import task_run_id_of
+import flows.record.mirror
+from flows.record.mirror import Ending, Mirror
+from flows.record.task_runs import task_run_id_of
+from flows.snakemake_process.events import ErrorRaised, Message, RuleJobDropped
 from tests.flows.stories import (
     START,
     STOP,
@@ -45,12 +45,12 @@ STORIES: dict[str, Sequence[Step]] = {
     "was running when the engine vanished": [planned(), started(), Ending.CRASHED, Ask(9)],
     "never ran": [planned(), Ending.FINISHED, Ask(9)],
 }
-"""How each row of the table in the docstring of `flows.mirror` comes about."""
+"""How each row of the table in the docstring of `flows.record.mirror` comes about."""
 
 
 def table() -> dict[str, str]:
-    """The task-run states by what happens to a rule job, as the docstring of `flows.mirror` has them."""
-    lines = (flows.mirror.__doc__ or "").splitlines()
+    """Task-run states by what happens to a rule job, from the docstring of `flows.record.mirror`."""
+    lines = (flows.record.mirror.__doc__ or "").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     return {happening: states for happening, states in cells[1:]}
 

@@ -2,8 +2,8 @@
 
 import json
 
-from flows.spec import Label
-from flows.task_runs import JsonObject, task_run_id_of
+from flows.contract.spec import Label
+from flows.record.task_runs import JsonObject, task_run_id_of
 from tests.flows.stories import (
     Ask,
     Step,

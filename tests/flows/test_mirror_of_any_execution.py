@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from flows.events import RuleJobDropped
-from flows.mirror import Ending, Mirror
-from flows.task_runs import JsonObject, task_run_id_of
+from flows.record.mirror import Ending, Mirror
+from flows.record.task_runs import JsonObject, task_run_id_of
+from flows.snakemake_process.events import RuleJobDropped
 from tests.flows.stories import START, failed, plan_completed, planned, started, succeeded
 
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.contract.spec import LARGEST_NUMBER, EngineName, ExecutionSpec
 from flows.engines import MockEngine, engine_for
-from flows.events import (
+from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
     EngineExited,
@@ -20,8 +21,7 @@ from flows.events import (
     RuleJobPlanned,
     WorkflowEvent,
 )
-from flows.spec import LARGEST_NUMBER, EngineName, ExecutionSpec
-from flows.workspace import Workspace, WorkspaceSettings
+from flows.workspace.workspace import Workspace, WorkspaceSettings
 from tests.flows.executions import Run
 from tests.flows.grammar import assert_well_told
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows.places import open_file, remove_tree, work_of
+from flows.contract.job_files import open_file, remove_tree, work_of
 from tests.support import unprivileged
 
 

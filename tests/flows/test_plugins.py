@@ -12,7 +12,15 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from flows.events import AttemptFinished, EngineExited, ErrorRaised, Message, PlanCompleted, decode, encode
+from flows.snakemake_process.events import (
+    AttemptFinished,
+    EngineExited,
+    ErrorRaised,
+    Message,
+    PlanCompleted,
+    decode,
+    encode,
+)
 from tests.flows.executions import Run, new_workspace
 from tests.flows.grammar import assert_well_told
 from tests.support import WORKFLOWS

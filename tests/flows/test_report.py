@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from flows.contract.spec import EngineName, ExecutionSpec
 from flows.engines import Execution
-from flows.events import AttemptFinished, EngineExited, Message, WorkflowEvent
-from flows.spec import EngineName, ExecutionSpec
-from flows.workspace import Workspace
+from flows.snakemake_process.events import AttemptFinished, EngineExited, Message, WorkflowEvent
+from flows.workspace.workspace import Workspace
 from tests.flows.executions import Run, execute, run, staged, write_workflow
 from tests.support import processes_of
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from flows.contract.spec import Label, MockOptions, RuleJobRecord
 from flows.engines import MockExecution
-from flows.events import AttemptFinished
-from flows.inside.usage import MeasuredPopen, Usage
-from flows.spec import Label, MockOptions, RuleJobRecord
-from flows.task_runs import JsonObject
+from flows.record.task_runs import JsonObject
+from flows.snakemake_process.events import AttemptFinished
+from flows.snakemake_process.usage import MeasuredPopen, Usage
 from tests.flows.executions import Run, execute, new_workspace, write_workflow
 from tests.flows.stories import Ask, a_mirror, failed, plan_completed, planned, play, started, task_run_of
 

@@ -18,9 +18,9 @@ from snakemake.jobs import Job
 from snakemake.scheduling.greedy import Scheduler as GreedyScheduler
 from snakemake.scheduling.greedy import SchedulerSettings
 
-from flows.events import AttemptFinished, Outcome
-from flows.inside import scheduling
-from flows.inside.scheduling import LinearScheduler, ReadyJobs
+from flows.snakemake_process import scheduling
+from flows.snakemake_process.events import AttemptFinished, Outcome
+from flows.snakemake_process.scheduling import LinearScheduler, ReadyJobs
 from tests.flows.conftest import NewWorkspace
 from tests.flows.dags import CORES, MEMORY, random_snakefile
 from tests.flows.executions import Run, execute, write_workflow

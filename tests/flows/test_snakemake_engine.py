@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.engines import SnakemakeEngine
-from flows.events import (
+from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
     Message,
@@ -15,7 +15,7 @@ from flows.events import (
     PlanCompleted,
     RuleJobDropped,
 )
-from flows.workspace import Workspace
+from flows.workspace.workspace import Workspace
 from tests.flows.conftest import NewWorkspace
 from tests.flows.executions import Run, execute, run, staged, write_workflow
 from tests.flows.grammar import assert_well_told

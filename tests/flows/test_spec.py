@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from flows.contract.spec import RESERVED_KEY, EngineName, ExecutionSpec, JobSpec, WorkflowSource
 from flows.job import snakemake_job
-from flows.spec import RESERVED_KEY, EngineName, ExecutionSpec, JobSpec, WorkflowSource
 
 WORKFLOW = {"path": "/srv/workflows/variants"}
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from flows.storage import (
+from flows.contract.storage import (
     BlobNotFound,
     LocalStorage,
     Storage,

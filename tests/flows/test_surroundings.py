@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.events import AttemptStarted
-from flows.workspace import Workspace
+from flows.snakemake_process.events import AttemptStarted
+from flows.workspace.workspace import Workspace
 from tests.flows.executions import Run, execute, new_workspace, run, staged, write_workflow
 from tests.support import WORKFLOWS
 

@@ -15,8 +15,8 @@ from prefect.server.events.schemas.events import Event, ReceivedEvent
 from prefect.server.schemas.core import TaskRun
 from prefect.server.services.task_run_recorder import task_run_from_event
 
-from flows.spec import Label
-from flows.task_runs import StateChange, log_entry, state_change_event
+from flows.contract.spec import Label
+from flows.record.task_runs import StateChange, log_entry, state_change_event
 from tests.flows.stories import START, Ask, a_mirror, failed, plan_completed, planned, play, started
 
 FLOW_RUN_ID, TASK_RUN_ID = uuid4(), uuid4()

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from flows.spec import SNAKEFILE_NAMES, ExecutionSpec
-from flows.storage import StorageError, bundle_key, open_storage
-from flows.workspace import Staged, StageError, Workspace, WorkspaceSettings
+from flows.contract.spec import SNAKEFILE_NAMES, ExecutionSpec
+from flows.contract.storage import StorageError, bundle_key, open_storage
+from flows.workspace.workspace import Staged, StageError, Workspace, WorkspaceSettings
 from tests.flows import archives
 from tests.flows.git_servers import Repository, serving
 from tests.flows.s3 import Bucket

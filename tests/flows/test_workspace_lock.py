@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from flows.workspace import StageError, Workspace, WorkspaceSettings
+from flows.workspace.workspace import StageError, Workspace, WorkspaceSettings
 from tests.support import wait_until
 
 JOB_ID = uuid4()
@@ -21,7 +21,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from uuid import UUID
-from flows.workspace import Workspace, WorkspaceSettings
+from flows.workspace.workspace import Workspace, WorkspaceSettings
 
 Workspace(WorkspaceSettings(home=Path(sys.argv[1])), UUID(sys.argv[2])).lock()
 print("locked", flush=True)
@@ -51,7 +51,7 @@ ASKER = """
 import sys
 from pathlib import Path
 from uuid import UUID
-from flows.workspace import Workspace, WorkspaceSettings
+from flows.workspace.workspace import Workspace, WorkspaceSettings
 
 workspace = Workspace(WorkspaceSettings(home=Path(sys.argv[1])), UUID(sys.argv[2]))
 print("asking", flush=True)
@@ -87,7 +87,7 @@ def test_a_directory_that_nobody_has_held_has_no_holder(workspace: Workspace) ->
 def test_a_directory_that_another_process_holds_is_refused_until_that_is_gone_however_it_goes(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.workspace._LEAVING_SECONDS", 0.5)
+    monkeypatch.setattr("flows.workspace.workspace._LEAVING_SECONDS", 0.5)
     with another_holder(tmp_path) as pid:
         assert workspace.holder() == pid
         with pytest.raises(StageError, match="another process runs in"):

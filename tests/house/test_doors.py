@@ -10,10 +10,9 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 ROOMS = ("api", "deployments", "flows", "infra", "tests")
 NOT_OURS = ("flows/examples", "tests/workflows", "infra/node_modules", "infra/cdk.out")
-OPEN_TO_THE_FACADE = {"spec", "storage", "places", "bundles", "trees", "addresses"}
-MEASURE_PROCESSES = ("flows/inside/capture.py", "flows/inside/usage.py")
+MEASURE_PROCESSES = ("flows/snakemake_process/capture.py", "flows/snakemake_process/usage.py")
 """They stand in for what Snakemake starts; they decide nothing."""
-STARTS_PROCESSES = ("flows/engines.py", "flows/worker.py", "deployments/")
+STARTS_PROCESSES = ("flows/engines.py", "flows/worker/worker.py", "deployments/")
 
 
 def modules(room: str) -> Iterator[Path]:
@@ -43,11 +42,11 @@ def importers(package: str, *rooms: str) -> set[str]:
     }
 
 
-def test_the_facade_enters_only_what_it_must_agree_on_with_the_flow() -> None:
+def test_from_flows_the_facade_enters_the_contract_only() -> None:
     for path in modules("api"):
         entered = {name for name in imports(path) if name.split(".")[0] == "flows"}
         rooms = {name.split(".")[1] for name in entered if "." in name}
-        assert rooms <= OPEN_TO_THE_FACADE, f"{path} imports {entered}"
+        assert rooms <= {"contract"}, f"{path} imports {entered}"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def test_rooms_that_do_not_know_each_other(package: str, rooms: tuple[str, ...])
 
 def test_snakemake_is_imported_inside_its_own_process_only() -> None:
     inside = {path for path in importers("snakemake", *ROOMS) if not path.startswith("tests/")}
-    assert all(path.startswith("flows/inside/") for path in inside)
+    assert all(path.startswith("flows/snakemake_process/") for path in inside)
     assert inside, "the check looks at nothing"
 
 
@@ -86,7 +85,7 @@ def test_processes_are_started_in_few_places() -> None:
 
 def test_the_contract_and_the_protocol_are_pure() -> None:
     standard = {"collections", "dataclasses", "enum", "json", "pathlib", "typing", "hashlib"}
-    for module, more in (("spec", {"pydantic"}), ("events", set())):
+    for module, more in (("contract/spec", {"pydantic"}), ("snakemake_process/events", set())):
         roots = {name.split(".")[0] for name in imports(PROJECT / "flows" / f"{module}.py")}
         assert roots <= standard | more, f"flows/{module}.py imports {roots - standard - more}"
 

@@ -12,10 +12,10 @@ import yaml
 from api.settings import Settings
 from deployments.local import WORK_POOL
 from deployments.settings import LocalSettings
+from flows.contract.spec import DEFAULT_GROUP, FLOW_NAME, ExecutionSpec
 from flows.job import snakemake_job
-from flows.spec import DEFAULT_GROUP, FLOW_NAME, ExecutionSpec
-from flows.worker import SnakemakeWorker
-from flows.workspace import WorkspaceSettings
+from flows.worker.worker import SnakemakeWorker
+from flows.workspace.workspace import WorkspaceSettings
 
 PROJECT = Path(__file__).parents[2]
 TOP_LEVEL = {"flows", "deployments", "api", "infra", "tests"}

@@ -23,7 +23,7 @@ from tests.infra.deployment import Deployment, name
 
 OF_AWS = {"AWS_REGION", "AWS_DEFAULT_REGION"}
 OF_UVICORN = "FORWARDED_ALLOW_IPS"
-PROGRAMS = ("flows.inside", "flows.examples")
+PROGRAMS = ("flows.snakemake_process", "flows.examples")
 """They run in Snakemake's process, and read no settings."""
 
 

@@ -12,7 +12,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
 from deployments.local import LocalStack
-from flows.aftermath import close_task_runs
+from flows.worker.close_task_runs import close_task_runs
 from tests.api.support import RuleJobInState, Worker
 from tests.support import JobsClient, processes_of, wait_until
 
@@ -59,7 +59,7 @@ async def test_of_a_killed_flow_process_every_open_rule_job_is_closed(
     jobs: JobsClient, stack: LocalStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many: Prefect gives 200 at once, and patience is counted without news only."""
-    monkeypatch.setattr("flows.aftermath._ROUNDS", 3)
+    monkeypatch.setattr("flows.worker.close_task_runs._ROUNDS", 3)
     job_id = jobs.submit(engine="mock", group="large", name="never run")
     jobs.http.post(f"/jobs/{job_id}/cancel")
     async with PrefectClient(f"{stack.settings.prefect_url}/api") as prefect:

@@ -10,7 +10,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, StateType
 
 from deployments.local import LocalStack
-from flows.spec import FLOW_NAME
+from flows.contract.spec import FLOW_NAME
 
 GROUP = "ten-thousand"
 STORED = 10_000

@@ -1,0 +1,179 @@
+"""Lets a request in, or answers why not, before anything of it is read.
+
+It stands before the routes rather than on them: a route that somebody adds is behind it
+without a word.
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.auth.callers import ANYONE, OPEN_PATHS, Caller, is_loopback, scope_needed
+from api.auth.rates import Rates
+from api.auth.tokens import Expired, TokenSource, TokensUnreadable, find
+from api.web.problems import (
+    NotAllowed,
+    NotLetIn,
+    ProblemError,
+    TokensDamaged,
+    TooManyRequests,
+    problem_response,
+)
+
+_MAKE_ONE = "Send `Authorization: Bearer TOKEN`; the operator makes one with `python -m api tokens create`."
+
+
+class Gate:
+    """Middleware that leaves the `Caller` in the request's state."""
+
+    def __init__(self, app: ASGIApp, tokens: TokenSource | None, rates: Rates | None) -> None:
+        """Without `tokens`, whoever is on this machine is let in, and nobody else."""
+        self._app = app
+        self._tokens = tokens
+        self._rates = rates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._let_in(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})  # nothing is offered there
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            caller = self._caller(scope)
+            _check_scope(caller, scope["method"])
+        except _Refused as refused:
+            answer = problem_response(
+                refused.error.problem(scope["path"]), {**refused.error.headers, **refused.headers}
+            )
+            await answer(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _caller(self, scope: Scope) -> Caller:
+        """Raises `_Refused`."""
+        if self._tokens is None:
+            _check_is_local(scope)
+            scope.setdefault("state", {})["caller"] = ANYONE
+            self._check_rate(f"address {_address(scope)}")
+            return ANYONE
+        secret = _bearer_token(scope)
+        if secret is None:
+            self._check_rate(f"address {_address(scope)}")
+            raise _Refused(NotLetIn("This service asks for a token.", _MAKE_ONE), _challenge())
+        try:
+            found = find(secret, self._tokens.read(), datetime.now(UTC))
+        except TokensUnreadable as error:
+            raise _Refused(
+                TokensDamaged(
+                    "The service can't read its tokens, and lets nobody in.",
+                    "Tell the operator: /readyz and the service's log say more.",
+                )
+            ) from error
+        if isinstance(found, Caller):
+            scope.setdefault("state", {})["caller"] = found  # who is refused is logged as well
+            self._check_rate(f"token {found.name}")
+            return found
+        self._check_rate(f"address {_address(scope)}")
+        detail = (
+            f"The token '{found.name}' has expired."
+            if isinstance(found, Expired)
+            else "Nobody knows this token."
+        )
+        raise _Refused(NotLetIn(detail, _MAKE_ONE), _challenge(error="invalid_token"))
+
+    def _check_rate(self, name: str) -> None:
+        seconds = self._rates.seconds_to_wait(name) if self._rates else 0
+        if seconds:
+            wait = math.ceil(seconds)
+            raise _Refused(
+                TooManyRequests(
+                    "Requests come faster than this service allows.",
+                    f"Try again in {wait} seconds; ask less often, or for more at once.",
+                ),
+                {"Retry-After": str(wait)},
+            )
+
+
+class _Refused(Exception):
+    """Answered at once."""
+
+    def __init__(self, error: ProblemError, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(error.detail)
+        self.error = error
+        self.headers = headers or {}
+
+
+def _check_scope(caller: Caller, method: str) -> None:
+    needed = scope_needed(method)
+    if not caller.scope.includes(needed):
+        raise _Refused(
+            NotAllowed(
+                f"The token '{caller.name}' may {caller.scope}; this needs {needed}.",
+                f"Ask the operator for a token with the scope {needed}.",
+            ),
+            _challenge(error="insufficient_scope", scope=needed),
+        )
+
+
+def _check_is_local(scope: Scope) -> None:
+    """Nobody but this machine, however the server was started.
+
+    - The address at which the request arrived must be one of loopback: it is another where
+      the server was told to listen elsewhere than `JOBS_API_HOST` says.
+    - So must be the name that was asked for. A web page whose own name leads to loopback
+      (DNS rebinding) has a browser send that name.
+    - And the page that asks, if it is one: a form needs nobody's leave to be sent elsewhere.
+    """
+    headers = Headers(scope=scope)
+    server = scope.get("server")
+    host = headers.get("host", "").rpartition("@")[2]
+    name = host.rpartition(":")[0] if _has_port(host) else host
+    origin = headers.get("origin")
+    arrived_here = server is None or not _is_address(server[0]) or is_loopback(server[0])
+    sent_from_here = origin is None or is_loopback(urlsplit(origin).hostname or "")
+    if not (arrived_here and is_loopback(name) and sent_from_here):
+        raise _Refused(
+            NotAllowed(
+                "Without tokens this service answers on loopback only, by that name, and to no page of "
+                "elsewhere.",
+                "Ask http://127.0.0.1 or http://localhost on its machine; or tell the operator to make "
+                "tokens: `python -m api tokens create`.",
+            )
+        )
+
+
+def _has_port(host: str) -> bool:
+    return host.rpartition(":")[2].isdigit() and (host.count(":") == 1 or "]:" in host)
+
+
+def _is_address(host: str) -> bool:
+    """Whether this is an address; else it is the path of a socket, which is on this machine."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _bearer_token(scope: Scope) -> str | None:
+    scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
+
+
+def _challenge(**parameters: str) -> dict[str, str]:
+    """RFC 6750, section 3."""
+    quoted = "".join(f', {name}="{value}"' for name, value in parameters.items())
+    return {"WWW-Authenticate": f'Bearer realm="jobs"{quoted}'}

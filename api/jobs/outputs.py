@@ -1,0 +1,163 @@
+"""A job's outputs: what its manifest lists, and the files themselves."""
+
+import os
+import threading
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import BinaryIO, Literal
+from uuid import UUID
+
+from fastapi import Response, status
+from fastapi.responses import FileResponse, RedirectResponse
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+from starlette.types import Receive, Scope, Send
+
+from api.web.cursors import OutputPosition
+from api.web.problems import ManifestDamaged, NotFound
+from api.web.queries import PageQuery
+from api.web.schemas import Output, OutputPage
+from flows.contract.spec import RelativePath
+from flows.contract.storage import BlobNotFound, Method, Storage, job_key, media_type_of
+
+LARGEST_MANIFEST = 32 << 20
+"""In bytes: some 150,000 outputs. A rule could write one that fills the memory."""
+
+_MANIFESTS_AT_ONCE = 2
+
+
+class OutputItem(BaseModel):
+    """A file that a job has published."""
+
+    path: RelativePath
+    size: NonNegativeInt
+    sha256: str
+    modified_at: datetime
+    file: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
+    """In the job's directory, if it is not the workflow's own `path`."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where it is, below the job's key."""
+        return ("work", self.path) if self.file is None else (self.file,)
+
+
+class SnakefileItem(BaseModel):
+    """The Snakefile that ran, and the version of Snakemake that read it."""
+
+    path: RelativePath
+    text: str
+    snakemake: str
+
+
+class Manifest(BaseModel):
+    """What the worker publishes at the end of a job (`flows.workspace.workspace`)."""
+
+    version: Literal[1] = 1
+    outputs: tuple[OutputItem, ...] = ()
+    snakefile: SnakefileItem | None = None
+
+
+class Outputs:
+    """The outputs of all jobs in one storage. Blocks while it reads: call it in a thread.
+
+    Every method may raise `ManifestDamaged` and `flows.contract.storage.StorageError`.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        # Reading one takes a second at worst, in which nothing else of the service does anything.
+        self._readers = threading.BoundedSemaphore(_MANIFESTS_AT_ONCE)
+
+    def page(self, job_id: UUID, query: PageQuery) -> OutputPage:
+        """Outputs by path; none while the job goes on. Raises `BadCursor`."""
+        listing = query.fingerprint(job_id)
+        position = OutputPosition.decode(query.cursor, listing)
+        items = sorted(self.manifest(job_id).outputs, key=lambda item: item.path)
+        rest = [item for item in items if position is None or item.path > position.after]
+        page = rest[: query.limit]
+        end = OutputPosition(listing=listing, after=page[-1].path) if len(rest) > len(page) else None
+        return OutputPage(
+            items=[
+                Output(
+                    path=item.path,
+                    size_bytes=item.size,
+                    sha256=item.sha256,
+                    modified_at=item.modified_at,
+                    url=Output.url_of(job_id, item.path),
+                )
+                for item in page
+            ],
+            next_cursor=end.encode() if end else None,
+        )
+
+    def paths(self, job_id: UUID) -> dict[str, str]:
+        """Where each output can be downloaded, by path."""
+        return {item.path: Output.url_of(job_id, item.path) for item in self.manifest(job_id).outputs}
+
+    def download(self, job_id: UUID, path: str, method: Method) -> Response:
+        """The file itself, in ranges if asked, or the way to it.
+
+        Raises `NotFound` for all that the manifest does not list.
+        """
+        item = next((item for item in self.manifest(job_id).outputs if item.path == path), None)
+        if item is None:
+            raise _no_output(job_id, path)
+        try:
+            place = self._storage.locate(job_key(job_id, *item.place), method)
+        except BlobNotFound as error:
+            raise _no_output(job_id, path) from error
+        if not isinstance(place, str):
+            return _OpenFile(place, path)
+        # Its signature is good for this method only, and 307 keeps it; Range goes along.
+        return RedirectResponse(
+            place, status.HTTP_307_TEMPORARY_REDIRECT, headers={"Cache-Control": "no-store"}
+        )
+
+    def manifest(self, job_id: UUID) -> Manifest:
+        """What the job has published; nothing while it goes on."""
+        with self._readers:
+            return self._read_manifest(job_id)
+
+    def _read_manifest(self, job_id: UUID) -> Manifest:
+        try:
+            text = b"".join(self._storage.read(job_key(job_id, "outputs.json"), last=LARGEST_MANIFEST + 1))
+        except BlobNotFound:
+            return Manifest()
+        if len(text) > LARGEST_MANIFEST:
+            raise _damaged(job_id, f"it is larger than {LARGEST_MANIFEST:,} bytes")
+        try:
+            return Manifest.model_validate_json(text)
+        except ValidationError as error:
+            raise _damaged(job_id, str(error)) from error
+
+
+class _OpenFile(FileResponse):
+    """An output that is open already: what was looked at is sent, whatever a rule puts in its place."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file = file
+        super().__init__(
+            f"/proc/self/fd/{file.fileno()}",
+            media_type=media_type_of(path),
+            filename=PurePosixPath(path).name,
+            stat_result=os.fstat(file.fileno()),
+            # An output is data: no browser shall run it as a page of this service.
+            headers={"X-Content-Type-Options": "nosniff"},
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
+
+
+def _no_output(job_id: UUID, path: str) -> NotFound:
+    return NotFound(
+        f"The job {job_id} has no output '{path}'.", f"GET /jobs/{job_id}/outputs lists those that it has."
+    )
+
+
+def _damaged(job_id: UUID, reason: str) -> ManifestDamaged:
+    return ManifestDamaged(
+        f"The manifest of job {job_id} can't be read: {reason}",
+        "Tell the operator: outputs.json in the job's directory is damaged, or of another version.",
+    )

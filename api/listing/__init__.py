@@ -1,1 +1,0 @@
-"""Exact filters, and pages that neither repeat nor miss."""

@@ -1,0 +1,1 @@
+"""Every read of Prefect, and what its answers mean here."""

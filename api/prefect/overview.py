@@ -1,0 +1,192 @@
+"""All jobs at once, as Prefect knows them: what an operator and the webhooks ask, never a client."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterStartTime,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import WorkPoolStatus
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+
+from api.prefect.counting import StateCount, count_by_state
+from api.prefect.filters import flow_run_filter
+from api.prefect.retries import patience
+from api.prefect.rows import FLOW_RUN_ROWS, FlowRunRow
+from api.web.queries import MAX_LIMIT, JobQuery
+from api.web.statuses import (
+    FINAL_STATUSES,
+    OPEN_STATUSES,
+    JobStatus,
+    RuleJobStatus,
+    job_status,
+    rule_job_status,
+)
+from flows.contract.spec import FLOW_NAME, Label
+
+OVERLAP = timedelta(seconds=60)
+"""How much later than a worker says a state may reach Prefect: that far back is read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A deployment of the flow, and the work pool whose workers take its jobs."""
+
+    deployment_id: UUID
+    name: str
+    work_pool: str | None
+
+
+class Overview:
+    """Every method may raise `PrefectUnavailable`."""
+
+    def __init__(self, client: PrefectClient, patience_seconds: float) -> None:
+        self._client = client
+        self._patience_seconds = patience_seconds
+
+    async def groups(self) -> Sequence[Group]:
+        """Every group, by name."""
+        groups: list[Group] = []
+        async with self._reading():
+            while True:
+                page = await self._client.read_deployments(
+                    flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
+                    sort=DeploymentSort.NAME_ASC,
+                    limit=MAX_LIMIT,
+                    offset=len(groups),
+                )
+                groups += [Group(row.id, row.name, row.work_pool_name) for row in page]
+                if len(page) < MAX_LIMIT:
+                    return groups
+
+    async def pools_with_workers(self, groups: Collection[Group]) -> frozenset[str]:
+        """The work pools of these groups in which a worker is online, or that need none."""
+        names = sorted({group.work_pool for group in groups if group.work_pool})
+        async with self._reading():
+            pools = await self._client.read_work_pools(
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=names))
+            )
+        return frozenset(pool.name for pool in pools if pool.status is WorkPoolStatus.READY)
+
+    async def open_jobs(self, group: Group) -> Mapping[JobStatus, int]:
+        """How many jobs of the group there are in each status that is not final.
+
+        Prefect counts them by an index, so it does not matter how many have ended.
+        """
+        counts: Counter[JobStatus] = Counter(dict.fromkeys(OPEN_STATUSES, 0))
+        for row in await self._counts("/flow_runs/history", [group]):
+            counts[job_status(row.state_type)] += row.count_runs
+        return counts
+
+    async def rule_jobs_of_open_jobs(self, groups: Collection[Group]) -> Mapping[RuleJobStatus, int]:
+        counts: Counter[RuleJobStatus] = Counter(dict.fromkeys(RuleJobStatus, 0))
+        for row in await self._counts("/task_runs/history", groups):
+            counts[rule_job_status(row.state_type, row.state_name)] += row.count_runs
+        return counts
+
+    def started(self, since: datetime) -> "Sweep":
+        """Jobs that started, from `since` on."""
+
+        async def read(after: datetime, offset: int) -> Sequence[FlowRunRow]:
+            flow_runs = FlowRunFilter(start_time=FlowRunFilterStartTime.model_validate({"after_": after}))
+            return await self._read(flow_runs, FlowRunSort.START_TIME_DESC, offset)
+
+        return Sweep(read, lambda row: row.start_time, since)
+
+    def ended(self, since: datetime) -> "Sweep":
+        """Jobs that ended, from `since` on, however they did."""
+
+        async def read(after: datetime, offset: int) -> Sequence[FlowRunRow]:
+            flow_runs = FlowRunFilter(end_time=FlowRunFilterEndTime.model_validate({"after_": after}))
+            return await self._read(flow_runs, FlowRunSort.END_TIME_DESC, offset)
+
+        return Sweep(read, lambda row: row.end_time, since)
+
+    async def ended_before(self, moment: datetime, offset: int) -> Sequence[UUID]:
+        """Some jobs that ended before: the oldest but `offset`, as many as Prefect gives at once."""
+        flow_runs = flow_run_filter(
+            JobQuery(status=tuple(FINAL_STATUSES)),
+            [group.deployment_id for group in await self.groups()],
+            None,
+        )
+        flow_runs.end_time = FlowRunFilterEndTime.model_validate({"before_": moment})
+        return [row.id for row in await self._read(flow_runs, FlowRunSort.START_TIME_ASC, offset)]
+
+    async def label(self, job_id: UUID, labels: Mapping[Label, str]) -> None:
+        """Adds labels to a job. Raises `RefusedByPrefect` if it is gone."""
+        async with self._reading():
+            await self._client.update_flow_run_labels(
+                job_id, {str(label): value for label, value in labels.items()}
+            )
+
+    async def _read(self, flow_runs: FlowRunFilter, sort: FlowRunSort, offset: int) -> Sequence[FlowRunRow]:
+        body = {"flow_runs": _dumped(flow_runs), "sort": sort, "limit": MAX_LIMIT, "offset": offset}
+        async with self._reading():
+            response = await self._client.request("POST", "/flow_runs/filter", json=body)
+        return FLOW_RUN_ROWS.validate_json(response.content)
+
+    async def _counts(
+        self, path: Literal["/flow_runs/history", "/task_runs/history"], groups: Collection[Group]
+    ) -> Sequence[StateCount]:
+        """Of the open jobs of these groups."""
+        deployment_ids = [group.deployment_id for group in groups]
+        flow_runs = flow_run_filter(JobQuery(status=OPEN_STATUSES), deployment_ids, None)
+        async with self._reading():
+            return await count_by_state(self._client, path, flow_runs)
+
+    def _reading(self) -> AbstractAsyncContextManager[None]:
+        return patience(self._patience_seconds)
+
+
+class Sweep:
+    """Walks through jobs as something happens to them: each is given once for each time it does."""
+
+    def __init__(
+        self,
+        read: Callable[[datetime, int], Awaitable[Sequence[FlowRunRow]]],
+        moment_of: Callable[[FlowRunRow], datetime | None],
+        since: datetime,
+    ) -> None:
+        """`read` gives a page of those to which it happened at a time or after it, newest first."""
+        self._read = read
+        self._moment_of = moment_of
+        self._newest = since
+        self._given: dict[tuple[UUID, datetime], None] = {}
+
+    async def next(self) -> Sequence[FlowRunRow]:
+        """Those to which it has happened since the last call."""
+        after = self._newest - OVERLAP if self._given else self._newest
+        found: dict[tuple[UUID, datetime], FlowRunRow] = {}
+        offset = 0
+        while True:
+            # What comes in meanwhile pushes rows down: some are read twice, none is missed.
+            page = await self._read(after, offset)
+            for row in page:
+                moment = self._moment_of(row)
+                if moment is not None:
+                    found[row.id, moment] = row
+            if len(page) < MAX_LIMIT:
+                break
+            offset += len(page)
+        fresh = [row for key, row in found.items() if key not in self._given]
+        newest = max((moment for _, moment in found), default=self._newest)
+        # A worker whose clock is ahead must not hide what the others do meanwhile.
+        self._newest = max(self._newest, min(newest, datetime.now(UTC)))
+        self._given = dict.fromkeys(found)
+        return fresh
+
+
+def _dumped(flow_runs: FlowRunFilter) -> dict[str, Any]:
+    return flow_runs.model_dump(mode="json", exclude_unset=True)

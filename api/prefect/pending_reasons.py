@@ -1,0 +1,77 @@
+"""Why the pending jobs of a group wait, where it is the group that makes them."""
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import StateType, WorkQueue
+from prefect.exceptions import ObjectNotFound
+
+from api.prefect.rows import FlowRunRow
+
+_LIMITS_SECONDS = 5.0
+_COUNT_SECONDS = 1.0
+_WAITS = (StateType.SCHEDULED, StateType.PENDING)
+_TAKES_A_SLOT = [StateType.PENDING.value, StateType.RUNNING.value, StateType.CANCELLING.value]
+
+
+class Waiting:
+    """What is read of Prefect is kept for a moment, for all jobs that ask."""
+
+    def __init__(self, client: PrefectClient) -> None:
+        self._client = client
+        self._queues: dict[UUID, WorkQueue | None] = {}
+        self._queues_expire = 0.0
+        self._reasons: dict[str, tuple[float, str | None]] = {}
+
+    async def reasons(
+        self, flow_runs: Iterable[FlowRunRow], groups: Mapping[UUID, str]
+    ) -> Mapping[UUID, str | None]:
+        """By deployment, for those that are `groups` and have jobs that wait among `flow_runs`."""
+        waiting = {run.deployment_id for run in flow_runs if run.state_type in _WAITS}
+        return {
+            deployment_id: await self._reason(group, deployment_id)
+            for deployment_id, group in groups.items()
+            if deployment_id in waiting
+        }
+
+    async def _reason(self, group: str, deployment_id: UUID) -> str | None:
+        expires, reason = self._reasons.get(group, (0.0, None))
+        if time.monotonic() >= expires:
+            reason = await self._read_reason(group, deployment_id)
+            self._reasons[group] = (time.monotonic() + _COUNT_SECONDS, reason)
+        return reason
+
+    async def _read_reason(self, group: str, deployment_id: UUID) -> str | None:
+        queue = await self._queue_of(deployment_id)
+        if queue is None:
+            return None
+        if queue.is_paused or queue.concurrency_limit == 0:
+            return f"The group '{group}' is held by the operator."
+        if queue.concurrency_limit is None:
+            return None
+        taken = await self._count_taken(queue)
+        if taken < queue.concurrency_limit:
+            return None
+        jobs = "job" if queue.concurrency_limit == 1 else "jobs"
+        return f"The group '{group}' is full: it runs {queue.concurrency_limit} {jobs} at once, in order."
+
+    async def _queue_of(self, deployment_id: UUID) -> WorkQueue | None:
+        if time.monotonic() >= self._queues_expire:
+            self._queues.clear()
+            self._queues_expire = time.monotonic() + _LIMITS_SECONDS
+        if deployment_id not in self._queues:
+            self._queues[deployment_id] = None
+            with contextlib.suppress(ObjectNotFound):  # a group that was deleted while jobs of it wait
+                deployment = await self._client.read_deployment(deployment_id)
+                if deployment.work_queue_id is not None:
+                    queue = await self._client.read_work_queue(deployment.work_queue_id)
+                    self._queues[deployment_id] = queue
+        return self._queues[deployment_id]
+
+    async def _count_taken(self, queue: WorkQueue) -> int:
+        flow_runs = {"state": {"type": {"any_": _TAKES_A_SLOT}}}
+        body = {"flow_runs": flow_runs, "work_pool_queues": {"id": {"any_": [str(queue.id)]}}}
+        return int((await self._client.request("POST", "/flow_runs/count", json=body)).json())

@@ -1,0 +1,1 @@
+"""The vocabulary of HTTP: what comes in, what goes out, and how errors look."""

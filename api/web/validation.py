@@ -1,0 +1,61 @@
+"""Turns what pydantic says of a request into words that help: where, what, and the name that was meant."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from inspect import isclass
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from api.web.problems import FieldProblem, InvalidRequest, NotFound, ProblemError, json_pointer
+
+_BODY = "body"
+_PATH = "path"
+
+
+def problem_of(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None) -> ProblemError:
+    """What these errors of pydantic mean; `model` is what the body or the query should have been."""
+    if errors[0]["loc"][0] == _PATH:
+        return NotFound(
+            "There is nothing of that id.", "Ids are UUIDs; GET /jobs lists the jobs that there are."
+        )
+    fields = [_field_problem(error) for error in errors]
+    hints = [hint for error in errors if (hint := _hint(error, model))]
+    return InvalidRequest(
+        "; ".join(f"{field.pointer}: {field.message}" for field in fields[:3]),
+        " ".join(hints) or "Correct the fields under `errors`; /docs shows what they may hold.",
+        fields,
+    )
+
+
+def _field_problem(error: Mapping[str, Any]) -> FieldProblem:
+    where, *steps = error["loc"]
+    # pydantic marks an error in a key, rather than in its value, by a last step of its own.
+    steps = [step for step in steps if step != "[key]"]
+    pointer = json_pointer(steps) if where == _BODY else f"?{'.'.join(map(str, steps))}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return FieldProblem(pointer=pointer, message="There is no such field." if _is_unknown(error) else message)
+
+
+def _hint(error: Mapping[str, Any], model: type[BaseModel] | None) -> str | None:
+    if model is None or not _is_unknown(error):
+        return None
+    _, *parents, name = error["loc"]
+    names = _field_names(model, parents)
+    nearest = get_close_matches(str(name), names, n=1)
+    if nearest:
+        return f"Instead of '{name}', did you mean '{nearest[0]}'?"
+    return f"Instead of '{name}', there are: {', '.join(names)}."
+
+
+def _is_unknown(error: Mapping[str, Any]) -> bool:
+    return bool(error["type"] == "extra_forbidden")
+
+
+def _field_names(model: type[BaseModel], steps: Sequence[str | int]) -> list[str]:
+    """The fields of the model that is found inside `model` at the end of `steps`."""
+    for step in steps:
+        field = model.model_fields.get(str(step))
+        inner = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((kind for kind in inner if isclass(kind) and issubclass(kind, BaseModel)), model)
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""Snakemake's story, recorded in Prefect."""

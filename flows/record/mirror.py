@@ -1,0 +1,351 @@
+"""What is true of every rule job, and what of it Prefect has not been told yet.
+
+The mirror is told workflow events as they happen and gives back, as often as it is asked,
+the task-run states that are due. Between two such calls it keeps only the newest state of a
+rule job: the fewest states that tell the truth, and memory bounded by the size of the plan.
+
+| rule job                                  | task-run state            |
+|-------------------------------------------|---------------------------|
+| planned                                   | Pending                   |
+| runs for longer than `SHOWN_AS_RUNNING`   | Running, later Retrying   |
+| succeeded                                 | Completed                 |
+| outputs were up to date                   | Skipped (COMPLETED)       |
+| failed for the last time                  | Failed                    |
+| was running when the job was stopped      | Cancelled                 |
+| was running when the engine vanished      | Crashed                   |
+| never ran                                 | NotRun (CANCELLED)        |
+
+Nothing here does I/O.
+"""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from uuid import UUID
+
+from prefect.client.schemas.objects import StateType
+
+from flows.contract.spec import Label, RuleJobRecord, RuleJobState
+from flows.record.task_runs import (
+    JsonObject,
+    StateChange,
+    isoformat,
+    state_change_event,
+    task_inputs,
+    task_run_id_of,
+)
+from flows.snakemake_process.events import (
+    AttemptFinished,
+    AttemptStarted,
+    Outcome,
+    RuleJobDropped,
+    RuleJobPlanned,
+    WorkflowEvent,
+)
+
+SHOWN_AS_RUNNING_SECONDS = 1.0
+"""A rule job that ends sooner is only told of at its end; `Running` would double its cost."""
+
+_MOMENT = 1e-6
+
+_EDGES = 10_000
+"""Dependencies of one rule job that are told; Prefect refuses events over 1.5 MB without an error."""
+
+_LONGEST_TEXT = 4_000
+"""Characters of a reason or a command; a join over thousands of files names them all."""
+
+_LISTED_PATHS = 200
+"""Inputs and outputs that a record holds at most; a join over thousands of files has no use for all."""
+
+
+class Ending(Enum):
+    """Why a mirror is closed: decides what becomes of rule jobs that have not ended."""
+
+    FINISHED = auto()
+    STOPPED = auto()
+    """By a cancel or a timeout."""
+    CRASHED = auto()
+
+
+@dataclass(slots=True)
+class RuleJob:
+    """A rule job and its newest state."""
+
+    planned: RuleJobPlanned
+    task_run_id: UUID
+    state: StateChange
+    attempts: int = 0
+    started: AttemptStarted | None = None
+    finished: AttemptFinished | None = None
+    is_dropped: bool = False
+    """Whether it is no longer part of the workflow."""
+    losses: int = 0
+    """How often Prefect's server has lost what it was sent."""
+
+    @property
+    def name(self) -> str:
+        """As Prefect shows it: `rule[wildcard=value,…]`."""
+        wildcards = ",".join(f"{name}={value}" for name, value in self.planned.wildcards.items())
+        return f"{self.planned.rule}[{wildcards}]" if wildcards else self.planned.rule
+
+    def enter(self, state_type: StateType, name: str, timestamp: float, message: str = "") -> None:
+        """Reach a state, later than the one before it whatever the clock does: Prefect takes no older."""
+        self.state = StateChange(state_type, name, max(timestamp, self.state.timestamp + _MOMENT), message)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state.type not in (StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Rule jobs that are completed or had nothing to do, and all of them."""
+
+    done: int
+    total: int
+
+
+@dataclass
+class Mirror:
+    """Follows one execution. Safe to be told and asked from different threads."""
+
+    flow_run_id: UUID
+    _jobs: dict[int, RuleJob] = field(default_factory=dict)
+    _untold: dict[int, None] = field(default_factory=dict)  # ordered: first come, first told
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _is_stopped: bool = False
+
+    def observe(self, event: WorkflowEvent) -> None:
+        """Take in what the engine tells."""
+        with self._lock:
+            match event:
+                case RuleJobPlanned():
+                    self._plan(event)
+                case RuleJobDropped():
+                    self._drop(event)
+                case AttemptStarted():
+                    self._start(event)
+                case AttemptFinished():
+                    self._finish(event)
+                case _:
+                    pass  # says nothing of the state of a rule job
+
+    def stop(self) -> None:
+        """From now on, rule jobs end because the job is being stopped: that is no failure of theirs."""
+        self._is_stopped = True
+
+    def close(self, ending: Ending, now: float) -> None:
+        """End every rule job that has not: afterwards each is in a final state."""
+        running = {
+            Ending.FINISHED: (StateType.CRASHED, "Crashed", "Snakemake ended without a word about it."),
+            Ending.STOPPED: (StateType.CANCELLED, "Cancelled", "The job was stopped."),
+            Ending.CRASHED: (StateType.CRASHED, "Crashed", "The engine of the job is gone."),
+        }[ending]
+        not_run = {
+            Ending.FINISHED: "Something before it failed.",
+            Ending.STOPPED: "The job was stopped first.",
+            Ending.CRASHED: "The engine of the job was gone first.",
+        }[ending]
+        with self._lock:
+            for job_id, job in self._jobs.items():
+                if job.has_ended:
+                    continue
+                if job.state.type is StateType.SCHEDULED and ending is Ending.FINISHED:
+                    # Snakemake has given up before the retry that it had promised.
+                    self._end(job_id, StateType.FAILED, "Failed", now, job.state.message)
+                elif job.state.type is StateType.PENDING and job.attempts == 0:
+                    self._end(job_id, StateType.CANCELLED, RuleJobState.NOT_RUN, now, not_run)
+                else:
+                    state_type, name, message = running
+                    self._end(job_id, state_type, name, now, message)
+
+    def due(self, now: float, limit: int) -> list[JsonObject]:
+        """At most `limit` state changes that Prefect should be told now, oldest first, as events.
+
+        They count as told from here on; `tell_again` takes that back.
+        """
+        with self._lock:
+            job_ids = [job_id for job_id in self._untold if self._is_due(self._jobs[job_id], now)][:limit]
+            for job_id in job_ids:
+                del self._untold[job_id]
+            return [self._event(self._jobs[job_id]) for job_id in job_ids]
+
+    def tell_again(self, recorded: set[UUID]) -> int:
+        """Make every rule job due again whose task run is not among `recorded`; their number."""
+        with self._lock:
+            missing = [job_id for job_id, job in self._jobs.items() if job.task_run_id not in recorded]
+            for job_id in missing:
+                self._jobs[job_id].losses += 1
+                self._changed(job_id)
+            return len(missing)
+
+    @property
+    def has_untold(self) -> bool:
+        with self._lock:
+            return bool(self._untold)
+
+    def total(self) -> int:
+        """How many rule jobs the workflow has, as far as is known."""
+        with self._lock:
+            return sum(not job.is_dropped for job in self._jobs.values())
+
+    def told_completed(self) -> int:
+        """How many rule jobs Prefect was told to have completed."""
+        with self._lock:
+            return sum(
+                job.state.type is StateType.COMPLETED and job_id not in self._untold
+                for job_id, job in self._jobs.items()
+            )
+
+    def open(self) -> list[RuleJob]:
+        """Rule jobs that have not ended."""
+        with self._lock:
+            return [job for job in self._jobs.values() if not job.has_ended]
+
+    def job(self, job_id: int) -> RuleJob | None:
+        with self._lock:
+            return self._jobs.get(job_id)
+
+    def failures(self) -> list[RuleJob]:
+        """Rule jobs that failed for good, first failure first."""
+        with self._lock:
+            failed = [job for job in self._jobs.values() if job.state.type is StateType.FAILED]
+        return sorted(failed, key=lambda job: job.state.timestamp)
+
+    def outputs(self) -> Iterator[str]:
+        """Outputs of the rule jobs that completed or had nothing to do."""
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if job.state.type is StateType.COMPLETED]
+        for job in jobs:
+            yield from job.planned.outputs
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def _plan(self, event: RuleJobPlanned) -> None:
+        job = self._jobs.get(event.job_id)
+        if job is None:
+            state = StateChange(StateType.PENDING, "Pending", event.time)
+            job = RuleJob(event, task_run_id_of(self.flow_run_id, event.job_id), state)
+            self._jobs[event.job_id] = job
+        job.planned = event
+        if job.is_dropped or job.state.type is StateType.PENDING:
+            # As of now: the server takes no news of a state that is as old as the one it has.
+            job.is_dropped = False
+            job.state = StateChange(StateType.PENDING, "Pending", event.time)
+        if event.is_done and job.state.type is StateType.PENDING:
+            job.state = StateChange(
+                StateType.COMPLETED, RuleJobState.SKIPPED, event.time, "Its outputs are up to date."
+            )
+        self._changed(event.job_id)
+
+    def _drop(self, event: RuleJobDropped) -> None:
+        job = self._jobs.get(event.job_id)
+        if job is not None and not job.has_ended:
+            job.is_dropped = True
+            self._end(
+                event.job_id,
+                StateType.CANCELLED,
+                RuleJobState.NOT_RUN,
+                event.time,
+                "A checkpoint has replaced it.",
+            )
+
+    def _start(self, event: AttemptStarted) -> None:
+        job = self._jobs.get(event.job_id)
+        if job is None:
+            return
+        job.started, job.attempts = event, event.attempt
+        name = "Running" if event.attempt == 1 else "Retrying"
+        job.enter(StateType.RUNNING, name, event.time)
+        self._changed(event.job_id)
+
+    def _finish(self, event: AttemptFinished) -> None:
+        job = self._jobs.get(event.job_id)
+        if job is None:
+            return
+        job.finished = event
+        if event.outcome is Outcome.SUCCEEDED:
+            job.enter(StateType.COMPLETED, "Completed", event.finished_at)
+        elif self._is_stopped:
+            job.enter(StateType.CANCELLED, "Cancelled", event.finished_at, "The job was stopped.")
+        elif event.will_retry:
+            job.enter(StateType.SCHEDULED, "AwaitingRetry", event.finished_at, _failure(event))
+        else:
+            job.enter(StateType.FAILED, "Failed", event.finished_at, _failure(event))
+        self._changed(event.job_id)
+
+    def _end(self, job_id: int, state_type: StateType, name: str, now: float, message: str) -> None:
+        self._jobs[job_id].enter(state_type, name, now, message)
+        self._changed(job_id)
+
+    def _changed(self, job_id: int) -> None:
+        self._untold[job_id] = None
+
+    def _is_due(self, job: RuleJob, now: float) -> bool:
+        is_running = job.state.type is StateType.RUNNING
+        return not is_running or now - job.state.timestamp >= SHOWN_AS_RUNNING_SECONDS
+
+    def _event(self, job: RuleJob) -> JsonObject:
+        return state_change_event(
+            self.flow_run_id, job.task_run_id, self._columns(job), job.state, telling=job.losses
+        )
+
+    def _columns(self, job: RuleJob) -> JsonObject:
+        """The rule job as columns of Prefect's `TaskRun`."""
+        depends_on = job.planned.depends_on[:_EDGES]
+        upstream = (task_run_id_of(self.flow_run_id, other) for other in depends_on)
+        columns: JsonObject = {
+            "name": job.name,
+            "task_key": f"rule.{job.planned.rule}",
+            "dynamic_key": str(job.planned.job_id),
+            "run_count": job.attempts,
+            "tags": [job.planned.rule],
+            "task_inputs": task_inputs(upstream),
+            # With an expected start, Prefect's graph draws a rule job that has not started.
+            "expected_start_time": isoformat(job.planned.time),
+            "labels": {Label.RULE_JOB.value: _record(job).model_dump_json(exclude_defaults=True)},
+        }
+        if job.started is not None:
+            columns["start_time"] = isoformat(job.started.time)
+        if job.has_ended:
+            began = job.started.time if job.started else job.state.timestamp
+            columns["start_time"] = isoformat(began)
+            columns["end_time"] = isoformat(job.state.timestamp)
+            columns["total_run_time"] = max(0.0, job.state.timestamp - began)
+        return columns
+
+
+def _record(job: RuleJob) -> RuleJobRecord:
+    planned, started, finished = job.planned, job.started, job.finished
+    if finished is not None and finished.attempt != job.attempts:
+        finished = None  # of the attempt before
+    return RuleJobRecord(
+        rule=planned.rule,
+        wildcards=dict(planned.wildcards),
+        threads=started.threads if started else planned.threads,
+        resources=dict(started.resources if started else planned.resources),
+        reason=_shortened(started.reason if started else planned.reason),
+        shell=_shortened(started.shell if started else planned.shell),
+        inputs=planned.inputs[:_LISTED_PATHS],
+        outputs=planned.outputs[:_LISTED_PATHS],
+        error=job.state.message if job.state.type in (StateType.FAILED, StateType.CRASHED) else None,
+        cpu_seconds=finished.cpu_seconds if finished else None,
+        peak_memory_bytes=finished.peak_memory_bytes if finished else None,
+    )
+
+
+def _shortened(text: str | None) -> str | None:
+    if not text or len(text) <= _LONGEST_TEXT:
+        return text or None
+    return f"{text[:_LONGEST_TEXT]} …"
+
+
+def _failure(event: AttemptFinished) -> str:
+    """One sentence: the exit code where there is one, else what Snakemake says first."""
+    if event.exit_code is not None and event.exit_code < 0:
+        return f"Its command was ended by signal {-event.exit_code}."
+    if event.exit_code:
+        return f"Its command ended with exit code {event.exit_code}."
+    return _shortened(event.message.strip()) or "Snakemake did not accept its outputs."

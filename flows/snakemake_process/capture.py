@@ -1,0 +1,82 @@
+"""Gives every attempt at a rule job a log file of its own, and measures what its commands take.
+
+Snakemake lets all rule jobs write to its own stdout and stderr. Rule jobs run one per
+thread, so what the current thread starts or prints can be led to the attempt's file.
+"""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TextIO
+
+import snakemake.executors.local
+import snakemake.shell
+
+from flows.snakemake_process.usage import MeasuredPopen, Usage
+
+_attempt = threading.local()
+
+
+@contextmanager
+def captured(log_path: Path) -> Iterator[Usage]:
+    """Until it is left, this thread's child processes and prints write to `log_path`.
+
+    Gives what the child processes have taken of the machine, which grows as they end.
+    """
+    log_path.unlink(missing_ok=True)  # of an earlier execution in this directory
+    with log_path.open("a", buffering=1, encoding="utf-8", errors="replace") as log:
+        _attempt.log, _attempt.usage = log, Usage()
+        try:
+            yield _attempt.usage
+        finally:
+            _attempt.log = None
+
+
+def install() -> None:
+    """Replace, in this process, what Snakemake starts rule jobs with. Call it once."""
+    # `snakemake.shell` as an attribute is the class of that name, not the module.
+    capturing = _subprocess_that_captures()
+    sys.modules["snakemake.shell"].sp = capturing  # type: ignore[attr-defined]  # foreign module
+    snakemake.executors.local.subprocess = capturing
+    sys.stdout = _ThreadStream(sys.stdout)
+    sys.stderr = _ThreadStream(sys.stderr)
+
+
+def _subprocess_that_captures() -> SimpleNamespace:
+    """The `subprocess` module, as far as Snakemake uses it, with our `Popen`."""
+    namespace = SimpleNamespace(**vars(subprocess))
+    namespace.Popen = _popen
+    namespace.check_call = _check_call
+    return namespace
+
+
+def _popen(*args: Any, **kwargs: Any) -> "subprocess.Popen[Any]":
+    log: TextIO | None = getattr(_attempt, "log", None)
+    if log is None:
+        return subprocess.Popen(*args, **kwargs)
+    if kwargs.get("stdout") is not subprocess.PIPE:
+        kwargs["stdout"] = log
+    kwargs.setdefault("stderr", log)
+    return MeasuredPopen(_attempt.usage, *args, **kwargs)
+
+
+def _check_call(*args: Any, **kwargs: Any) -> int:
+    with _popen(*args, **kwargs) as process:
+        exit_code = process.wait()
+    if exit_code:
+        raise subprocess.CalledProcessError(exit_code, args[0])
+    return 0
+
+
+class _ThreadStream:
+    """A text stream that writes to the thread's attempt, or to the stream that it replaces."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(_attempt, "log", None) or self._stream, name)

@@ -1,0 +1,42 @@
+"""The one place in Snakemake's process through which events leave it.
+
+The driver (or the logger plugin, under a plain `snakemake`) opens the emitter, the two
+plugins write to it. While it is closed, events are dropped: the plugins then only do what
+Snakemake's own would do.
+"""
+
+import threading
+from typing import BinaryIO
+
+from flows.snakemake_process.events import WorkflowEvent, encode
+
+
+class Emitter:
+    """Writes events as lines; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._stream: BinaryIO | None = None
+        self._lock = threading.Lock()
+
+    def open(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    @property
+    def is_open(self) -> bool:
+        return self._stream is not None
+
+    def emit(self, event: WorkflowEvent) -> None:
+        if self._stream is None:
+            return
+        line = encode(event)
+        with self._lock:
+            try:
+                self._stream.write(line)
+                self._stream.flush()
+            except (BrokenPipeError, ConnectionResetError):
+                # Nobody listens any more. The keeper ends this process; until then the
+                # workflow must not fail because of it.
+                self._stream = None
+
+
+emitter = Emitter()

@@ -1,0 +1,200 @@
+"""What an engine tells about an execution, as frozen types and as versioned JSON lines.
+
+The engine's process writes one line per event, the flow reads them back. `events.jsonl` of
+a job holds the same lines: the operator's black box. Times are seconds since the epoch, as
+`time.time()` gives them. Nothing here imports more than the standard library, because the
+lines are written inside Snakemake's own process.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, ClassVar
+
+PROTOCOL_VERSION = 1
+
+
+class Outcome(StrEnum):
+    """How one attempt at a rule job ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class ProtocolError(ValueError):
+    """A line is not an event of this protocol version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleJobPlanned:
+    """A rule job is part of the workflow; sent again when a checkpoint changes it."""
+
+    type: ClassVar[str] = "rule_job_planned"
+    time: float
+    job_id: int
+    rule: str
+    wildcards: Mapping[str, str]
+    depends_on: tuple[int, ...] = ()
+    threads: int = 1
+    resources: Mapping[str, int | float | str]
+    reason: str = ""
+    shell: str | None = None
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    logs: tuple[str, ...] = ()
+    is_done: bool = False
+    """Its outputs were up to date before this execution; it will not run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleJobDropped:
+    """A planned rule job is no longer part of the workflow (a checkpoint replaced it)."""
+
+    type: ClassVar[str] = "rule_job_dropped"
+    time: float
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanCompleted:
+    """Everything that is known of the workflow now was sent; comes again after a checkpoint."""
+
+    type: ClassVar[str] = "plan_completed"
+    time: float
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted:
+    """A rule job began to run."""
+
+    type: ClassVar[str] = "attempt_started"
+    time: float
+    job_id: int
+    attempt: int
+    """1 for the first."""
+    threads: int = 1
+    resources: Mapping[str, int | float | str]
+    reason: str = ""
+    shell: str | None = None
+    log_path: str | None = None
+    """File that takes the attempt's stdout and stderr while it runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFinished:
+    """A rule job ended, and Snakemake has checked its outputs."""
+
+    type: ClassVar[str] = "attempt_finished"
+    time: float
+    job_id: int
+    attempt: int
+    outcome: Outcome
+    started_at: float
+    finished_at: float
+    will_retry: bool = False
+    exit_code: int | None = None
+    message: str = ""
+    """What Snakemake says of a failure."""
+    cpu_seconds: float | None = None
+    """Of its commands and what they waited for; None where there was no command."""
+    peak_memory_bytes: int | None = None
+    """Of its largest process; None where there is no figure (`flows.snakemake_process.usage` says when)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A line of the engine's own log."""
+
+    type: ClassVar[str] = "message"
+    time: float
+    level: str
+    """Name of a level of Python's `logging`."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorRaised:
+    """The engine reports an error that ends the workflow or one of its rule jobs."""
+
+    type: ClassVar[str] = "error_raised"
+    time: float
+    exception: str
+    """Name of the exception's class, which classifies the error: Snakemake exits with 1 for all."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineExited:
+    """The engine's process and everything that it started are gone. Always the last event."""
+
+    type: ClassVar[str] = "engine_exited"
+    time: float
+    exit_code: int
+    """Negative: the signal that ended it."""
+
+
+WorkflowEvent = (
+    RuleJobPlanned
+    | RuleJobDropped
+    | PlanCompleted
+    | AttemptStarted
+    | AttemptFinished
+    | Message
+    | ErrorRaised
+    | EngineExited
+)
+
+_TYPES: dict[str, type[WorkflowEvent]] = {
+    event_type.type: event_type
+    for event_type in (
+        RuleJobPlanned,
+        RuleJobDropped,
+        PlanCompleted,
+        AttemptStarted,
+        AttemptFinished,
+        Message,
+        ErrorRaised,
+        EngineExited,
+    )
+}
+
+
+def encode(event: WorkflowEvent) -> bytes:
+    """One line, newline included."""
+    record = {"v": PROTOCOL_VERSION, "type": event.type, **asdict(event)}
+    return (
+        json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str).encode("utf-8", "replace")
+        + b"\n"
+    )
+
+
+def decode(line: bytes | str) -> WorkflowEvent:
+    """The event of one line.
+
+    Fields that this version does not know are passed over, so that a newer engine can be read.
+
+    Raises `ProtocolError` for a line that is not JSON, of another version, of an unknown
+    type, or that lacks a field.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"not JSON: {line[:200]!r}") from error
+    if not isinstance(record, dict) or record.get("v") != PROTOCOL_VERSION:
+        raise ProtocolError(f"not of protocol version {PROTOCOL_VERSION}: {line[:200]!r}")
+    event_type = _TYPES.get(str(record.get("type")))
+    if event_type is None:
+        raise ProtocolError(f"unknown event type {record.get('type')!r}")
+    names = {field.name for field in fields(event_type)}
+    try:
+        return event_type(**{name: _value(name, value) for name, value in record.items() if name in names})
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"bad {event_type.type}: {error}") from error
+
+
+def _value(name: str, value: Any) -> Any:
+    if name == "outcome":
+        return Outcome(value)
+    return tuple(value) if isinstance(value, list) else value

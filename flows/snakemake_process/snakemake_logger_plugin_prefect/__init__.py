@@ -1,0 +1,70 @@
+"""Snakemake logger plugin `prefect`: what Snakemake says, as workflow events.
+
+    snakemake --executor prefect --logger prefect --logger-prefect-events events.jsonl
+
+`snakemake_executor_plugin_prefect` reports rule jobs. This plugin reports messages and
+errors, and leaves out the records that would tell of rule jobs a second time.
+"""
+
+import time
+from dataclasses import dataclass, field
+from logging import LogRecord
+from pathlib import Path
+from typing import Optional
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
+
+from flows.snakemake_process.emitter import emitter
+from flows.snakemake_process.events import ErrorRaised, Message
+
+_TOLD_BY_EXECUTOR = frozenset(LogEvent) - {LogEvent.ERROR, LogEvent.RUN_INFO, LogEvent.WORKFLOW_STARTED}
+_NOISE = ("Select jobs to execute", "Complete log")
+
+
+@dataclass
+class LogHandlerSettings(LogHandlerSettingsBase):  # type: ignore[misc]  # untyped base
+    events: Optional[Path] = field(  # noqa: UP045 - Snakemake understands no other form
+        default=None, metadata={"help": "File that takes one JSON line per event.", "required": False}
+    )
+
+
+class LogHandler(LogHandlerBase):  # type: ignore[misc]  # untyped base
+    """Turns Snakemake's log records into `Message` and `ErrorRaised`."""
+
+    def __post_init__(self) -> None:
+        path = self.settings.events if self.settings else None
+        if path is not None and not emitter.is_open:
+            emitter.open(path.open("ab"))
+
+    def emit(self, record: LogRecord) -> None:
+        event = getattr(record, "event", None)
+        text = record.getMessage() if record.msg else ""
+        if event == LogEvent.ERROR:
+            emitter.emit(
+                ErrorRaised(time=record.created, exception=getattr(record, "exception", "") or "", text=text)
+            )
+        elif event not in _TOLD_BY_EXECUTOR and text.strip() and not text.startswith(_NOISE):
+            emitter.emit(Message(time=record.created or time.time(), level=record.levelname, text=text))
+
+    @property
+    def writes_to_stream(self) -> bool:
+        return False
+
+    @property
+    def writes_to_file(self) -> bool:
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        # Without a filter of its own, a plugin gets Snakemake's, which drops events.
+        return True
+
+    @property
+    def has_formatter(self) -> bool:
+        return True
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        return False

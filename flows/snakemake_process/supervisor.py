@@ -1,0 +1,267 @@
+"""Starts Snakemake, and sees to it that nothing of it outlives its job.
+
+The keeper stands between the flow's process and Snakemake's:
+
+    flow process ──socket──> keeper ──fork──> driver (Snakemake) ──> rule jobs ──> their children
+
+- It is the *subreaper* of everything below it: a process whose parent dies becomes the
+  keeper's child, so even one that has left the session is found and ended (prctl(2),
+  PR_SET_CHILD_SUBREAPER; on systems without it, the driver's process group is ended).
+- When the flow asks, or when the flow's process is gone (end of file on the socket), it ends
+  them all: SIGTERM to the driver's process group, so that Snakemake removes the outputs of
+  running rule jobs, then SIGKILL to whatever is left.
+- When the driver has ended, it ends what the driver left behind, has a second driver make the
+  report if the flow wants one, and says `EngineExited`.
+
+The socket takes the locks of the job's directory, which the keeper holds until it leaves; one
+JSON line (`Start`); then the word `terminate` at most. The other way go event lines, written by
+the driver. Run as a program (`python -m flows.snakemake_process.supervisor FD`) the keeper imports only the
+standard library and psutil; Snakemake is imported in the driver.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import BinaryIO, NoReturn
+
+import psutil
+
+from flows.snakemake_process.events import EngineExited, Message, encode
+
+GRACE_SECONDS = 4.0
+"""Between SIGTERM and SIGKILL for rule jobs."""
+
+CLEAN_UP_SECONDS = 3.0
+"""Then for Snakemake, which needs 0.7 s to remove outputs and its lock."""
+
+LOCKS = b"\0"
+"""What file descriptors come with."""
+
+_MOST_LOCKS = 1
+
+TERMINATE = b"terminate\n"
+_TERMINATE_SECONDS = (0.0, 0.5, 1.5)
+
+_Step = tuple[float, Callable[[int], None]]
+"""When, on the monotonic clock, and what is done to the driver."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the flow wants to be run."""
+
+    argv: tuple[str, ...]
+    """Arguments of `snakemake`."""
+    directory: str
+    """Working directory: the job's own."""
+    log_path: str
+    """Takes stdout and stderr of Snakemake."""
+    environment: Mapping[str, str]
+    report_argv: tuple[str, ...] = ()
+    """Arguments of the `snakemake` that makes the report afterwards; none for no report."""
+    report_seconds: float = 0.0
+    """How long that may take."""
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> "Start":
+        return cls(**json.loads(line))
+
+
+def keep(control: socket.socket) -> NoReturn:
+    """Wait for a `Start` on `control`, see its execution to the end, and leave the process."""
+    _become_subreaper()
+    _, locks, _, _ = socket.recv_fds(control, len(LOCKS), _MOST_LOCKS)
+    line = _read_line(control)
+    if not line:
+        os._exit(0)  # the flow had no use for us
+    start = Start.from_line(line)
+    for lock in locks:
+        os.set_inheritable(lock, False)
+    driver = _start_driver(start, start.argv, control.makefile("wb"))
+    exit_code, was_ended = _wait(driver, control)
+    _end_all(driver)
+    if start.report_argv and exit_code >= 0 and not was_ended:
+        _make_report(start, control)
+    with contextlib.suppress(OSError):
+        control.sendall(encode(EngineExited(time=time.time(), exit_code=exit_code)))
+    os._exit(0)
+
+
+def _make_report(start: Start, control: socket.socket) -> None:
+    """Have a second driver make the report; the workflow has ended already, whatever becomes of it."""
+    # Its events are none of the workflow's.
+    with open(os.devnull, "wb") as nobody:
+        driver = _start_driver(start, start.report_argv, nobody)
+    exit_code, was_ended = _wait(driver, control, start.report_seconds)
+    _end_all(driver)
+    if exit_code or was_ended:
+        limit = f"it was ended, at the latest after {start.report_seconds:g} seconds"
+        text = f"The report could not be made: {limit if was_ended else 'snakemake.log says why'}."
+        with contextlib.suppress(OSError):
+            control.sendall(encode(Message(time=time.time(), level="WARNING", text=text)))
+
+
+def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
+    # The keeper ignores SIGTERM. Until the driver does not, one that comes must wait, not be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    pid = os.fork()
+    if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        with contextlib.suppress(PermissionError):  # the child did it first and has become another program
+            os.setpgid(pid, pid)
+        return pid
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    _die_with_parent()
+    _redirect_output(start.log_path)
+    os.chdir(start.directory)
+    os.environ.clear()
+    os.environ.update(start.environment)
+    from flows.snakemake_process import driver  # noqa: PLC0415 - leads to Snakemake; only the child needs it
+
+    driver.drive(list(argv), events)
+
+
+def _wait(driver: int, control: socket.socket, seconds: float | None = None) -> tuple[int, bool]:
+    """The driver's exit code, negative for a signal, and whether it was ended early.
+
+    That happens if the flow wants it, if the flow is gone, and after so many `seconds`.
+    """
+    alarm = alarm_on_child_exit()
+    poll = select.poll()
+    poll.register(alarm, select.POLLIN)
+    poll.register(control, select.POLLIN)
+    steps: list[_Step] = [] if seconds is None else _ending(time.monotonic() + seconds)
+    begun = False  # whether it is being ended
+    while True:
+        if (exit_code := _reap(driver)) is not None:
+            return exit_code, begun
+        while steps and time.monotonic() >= steps[0][0]:
+            begun = True
+            steps.pop(0)[1](driver)
+        timeout = max(0.0, steps[0][0] - time.monotonic()) * 1000 + 1 if steps else None
+        ready = {fd for fd, _ in poll.poll(timeout)}
+        if alarm in ready:
+            os.read(alarm, 4096)
+        if control.fileno() in ready:
+            # Both the word `terminate` and the end of the stream mean the same.
+            with contextlib.suppress(ConnectionError):
+                control.recv(len(TERMINATE))
+            poll.unregister(control)
+            begun = True
+            steps = _ending(time.monotonic())
+
+
+def _ending(begin: float) -> list[_Step]:
+    """How a driver and all below it are ended, from a moment on."""
+    return [
+        # Between a fork and its exec a signal is lost: hence more than once.
+        *((begin + seconds, _terminate_group) for seconds in _TERMINATE_SECONDS),
+        (begin + GRACE_SECONDS, _kill_below),
+        (begin + GRACE_SECONDS + CLEAN_UP_SECONDS, _kill),
+    ]
+
+
+def alarm_on_child_exit() -> int:
+    """A file descriptor that becomes readable when a child ends."""
+    alarm, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # only with a handler does the wake-up fd get a byte
+    return alarm
+
+
+def _terminate_group(driver: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(driver, signal.SIGTERM)
+
+
+def _kill_below(driver: int) -> None:
+    """Kill what Snakemake has started, so that Snakemake itself can still clean up."""
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process(driver).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+def _kill(driver: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(driver, signal.SIGKILL)
+
+
+def _reap(driver: int) -> int | None:
+    """Collect every child that has ended (orphans too); the driver's exit code if it is among them."""
+    exit_code = None
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == driver:
+                exit_code = os.waitstatus_to_exitcode(status)
+    return exit_code
+
+
+def _end_all(driver: int) -> None:
+    """End what the driver has left behind, and come back only when nothing lives any more."""
+    end = psutil.Process.terminate
+    while descendants := psutil.Process().children(recursive=True):
+        for process in descendants:
+            with contextlib.suppress(psutil.Error):
+                end(process)
+        psutil.wait_procs(descendants, timeout=0.2)
+        _reap(driver)
+        end = psutil.Process.kill
+
+
+def _become_subreaper() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the flow's end is what ends the keeper
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _redirect_output(log_path: str) -> None:
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    os.close(null)
+
+
+def _read_line(control: socket.socket) -> bytes:
+    """The first line; empty if the other side closed without a word."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        waiting = control.recv(65536, socket.MSG_PEEK)
+        if not waiting:
+            return b""
+        # What follows the line, a `terminate`, is left for later.
+        line += control.recv(waiting.find(b"\n") + 1 or len(waiting))
+    return bytes(line)
+
+
+if __name__ == "__main__":
+    keep(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,216 @@
+"""A process that has imported Prefect and Snakemake, has run neither, and forks flow processes.
+
+Imports are nearly all of a small job's cost: 4.6 s of CPU for Prefect, 3.1 s for Snakemake.
+A forked process inherits them for the price of its own memory pages.
+
+    worker ──socket──> zygote ──fork──> flow process ──fork──> keeper (waits for Snakemake's command)
+
+- The zygote never starts a thread and never runs a flow, so what it forks is as good as new.
+- The keeper is forked before the flow starts its first thread.
+- A flow process gets a session and an environment of its own, and none of the zygote's file
+  descriptors but the standard ones. Snakemake's own process works in the job's directory.
+- When the worker is gone, the zygote ends. Flow processes that run go on.
+
+Messages are JSON lines: the worker sends `Fork`, the zygote answers with `Forked` and, in its
+time, `Exited`.
+"""
+
+import contextlib
+import gc
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import NoReturn
+from uuid import UUID
+
+import psutil
+from prefect.client.orchestration import get_client
+from prefect.context import SettingsContext, SyncClientContext, root_settings_context
+from prefect.engine import handle_engine_signals
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_URL
+
+from flows import termination
+from flows.engines import WARM_KEEPER_VARIABLE
+from flows.first_read import read_flow_run
+from flows.job import snakemake_job
+from flows.snakemake_process.driver import preload
+from flows.snakemake_process.supervisor import alarm_on_child_exit, keep
+
+_SERVER_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """The worker wants a flow process."""
+
+    flow_run_id: str
+    environment: Mapping[str, str]
+    with_keeper: bool
+    """Whether Snakemake will run; the mock engine has no use for a keeper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    flow_run_id: str
+    pid: int
+    started_at: float
+    """Seconds since the epoch, as the kernel has it: tells the process from a later one with its pid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    pid: int
+    exit_code: int
+    """Negative: the signal that ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """Prefect's settings, which take 70 ms to read, and the variables that they were read from."""
+
+    variables: Mapping[str, str]
+    settings: SettingsContext
+
+    def context(self) -> SettingsContext:
+        """The settings for a job, read anew if its environment says something else."""
+        known = _prefect_variables(os.environ) == self.variables
+        root = self.settings if known else root_settings_context()
+        # The worker has compared versions, and sees at once when a flow process is gone. A server whose
+        # database is away for a moment answers 500; what has been done must not fail for that.
+        codes = root.settings.client.retry_extra_codes
+        client = root.settings.client.model_copy(
+            update={"server_version_check_enabled": False, "retry_extra_codes": codes or {_SERVER_ERROR}}
+        )
+        flows = root.settings.flows.model_copy(update={"heartbeat_frequency": None})
+        settings = root.settings.model_copy(update={"client": client, "flows": flows})
+        return SettingsContext(profile=root.profile, settings=settings)
+
+
+def main(control: socket.socket) -> NoReturn:
+    """Serve the worker at the other end of `control`."""
+    preload()
+    inherited = Inherited(_prefect_variables(os.environ), root_settings_context())
+    # What Prefect's engine says of a run, its states say too.
+    logging.getLogger("prefect.flow_runs").setLevel(logging.WARNING)
+    # A collection would look at all that was imported, and so make it each child's own.
+    gc.collect()
+    gc.freeze()
+    alarm = alarm_on_child_exit()
+    # Ctrl-C reaches the whole process group; the worker decides when the zygote ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    lines = b""
+    control.sendall(b"{}\n")  # ready
+    while True:
+        ready, _, _ = select.select([control.fileno(), alarm], [], [])
+        if alarm in ready:
+            os.read(alarm, 4096)
+            _report_exits(control)
+        if control.fileno() in ready:
+            chunk = control.recv(1 << 20)
+            if not chunk:
+                os._exit(0)
+            *requests, lines = (lines + chunk).split(b"\n")
+            for request in requests:
+                _serve(Fork(**json.loads(request)), inherited, control)
+
+
+def _serve(fork: Fork, inherited: Inherited, control: socket.socket) -> None:
+    pid = os.fork()
+    if pid == 0:
+        _become_flow_process(fork, inherited)
+    started_at = psutil.Process(pid).create_time()
+    _send(control, Forked(flow_run_id=fork.flow_run_id, pid=pid, started_at=started_at))
+
+
+def _report_exits(control: socket.socket) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            _send(control, Exited(pid=pid, exit_code=os.waitstatus_to_exitcode(status)))
+
+
+def _send(control: socket.socket, message: Forked | Exited) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        control.sendall(json.dumps(asdict(message)).encode() + b"\n")
+
+
+def _become_flow_process(fork: Fork, inherited: Inherited) -> NoReturn:
+    exit_code = 1
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        termination.listen()
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        os.environ.clear()
+        os.environ.update(fork.environment)
+        if fork.with_keeper:
+            _fork_keeper()
+        exit_code = _run(UUID(fork.flow_run_id), inherited)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+
+
+def _fork_keeper() -> None:
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        ours.close()
+        os.setsid()
+        keep(theirs)
+    theirs.close()
+    os.environ[WARM_KEEPER_VARIABLE] = str(ours.detach())
+
+
+def _run(flow_run_id: UUID, inherited: Inherited) -> int:
+    """What `python -m prefect.engine` does, with a flow that is already loaded, over one connection."""
+    try:
+        with inherited.context(), _client() as clients, handle_engine_signals(flow_run_id):
+            flow_run = read_flow_run(clients.client, flow_run_id)
+            # Prefect's server would let a job run that was cancelled a moment ago.
+            if flow_run.state is None or not flow_run.state.is_final():
+                # With its deployment, the engine would listen for a suspension, which only tasks heed.
+                unnamed = flow_run.model_copy(update={"deployment_id": None})
+                run_flow(snakemake_job, flow_run=unnamed, return_type="state")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def _client() -> SyncClientContext:
+    """The client of all that speaks to Prefect in this process.
+
+    Without TLS it needs no certificates, which take 40 ms to load. It is put into its context as one
+    of no settings of its own: Prefect would not find it for those who ask for any (`get_client`).
+    """
+    if PREFECT_API_URL.value().startswith("https:"):
+        return SyncClientContext()
+    none_trusted = {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
+    return SyncClientContext.model_construct(client=get_client(none_trusted, sync_client=True))
+
+
+def _prefect_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those that its settings are made of: two underscores mark what tells of one flow run."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith("PREFECT_") and not name.startswith("PREFECT__")
+    }
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))
