@@ -6,7 +6,7 @@ is quadratic in the number of rule jobs. `LinearScheduler` does this once per ru
 becomes ready, and keeps the ready ones in order; a round then costs what it starts.
 
 Built on private parts of `snakemake.scheduling.job_scheduler` and `snakemake.dag`, hence the pin
-`snakemake ~= 9.27.0`. What must hold of them is tested in `tests/flows/test_scheduling.py`.
+`snakemake ~= 9.27.0`. What must hold of them is tested in `tests/flows/snakemake_process/test_scheduling.py`.
 """
 
 import heapq

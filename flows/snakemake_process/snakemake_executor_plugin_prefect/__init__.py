@@ -5,7 +5,7 @@ workflow events, what no log record holds: the whole plan with the true dependen
 every attempt its true start, end, exit code and output.
 
 Built on private parts of Snakemake's local executor (`cached_or_run`, `handle_job_*`), hence
-the pin `snakemake ~= 9.27.0` and the contract tests in `tests/flows/test_plugins.py`.
+the pin `snakemake ~= 9.27.0` and the contract tests in `tests/flows/snakemake_process/test_plugins.py`.
 """
 
 import os
