@@ -1,7 +1,6 @@
 """Starts the processes of the local stack, and ends each of them."""
 
 import contextlib
-import ctypes
 import signal
 import subprocess
 import sys
@@ -9,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+from flows.snakemake_process.prctl import die_with_parent
+
 _SHOWN_LINES = 15
 
 
@@ -93,5 +93,4 @@ def _prepare() -> None:
     # A shell that starts the stack in the background leaves SIGINT ignored, and Prefect's
     # worker turns SIGTERM into SIGINT.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    die_with_parent(signal.SIGTERM)

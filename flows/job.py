@@ -33,7 +33,8 @@ from flows.contract.spec import (
 )
 from flows.contract.storage import StorageError
 from flows.diagnosis import JobError
-from flows.engines import EngineVanishedError, Execution, engine_for
+from flows.engines.choice import engine_for
+from flows.engines.engine import EngineVanishedError, Execution
 from flows.record.attempt_logs import tail
 from flows.record.mirror import Ending
 from flows.record.recorder import Recorder, RecordError

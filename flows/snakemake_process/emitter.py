@@ -34,7 +34,7 @@ class Emitter:
                 self._stream.write(line)
                 self._stream.flush()
             except (BrokenPipeError, ConnectionResetError):
-                # Nobody listens any more. The keeper ends this process; until then the
+                # Nobody listens any more. The supervisor ends this process; until then the
                 # workflow must not fail because of it.
                 self._stream = None
 

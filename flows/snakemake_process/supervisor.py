@@ -1,26 +1,25 @@
-"""Starts Snakemake, and sees to it that nothing of it outlives its job.
+"""Starts Snakemake, and makes sure that nothing of it outlives its job.
 
-The keeper stands between the flow's process and Snakemake's:
+The supervisor stands between the flow process and Snakemake's process:
 
-    flow process ──socket──> keeper ──fork──> driver (Snakemake) ──> rule jobs ──> their children
+    flow process ──socket──> supervisor ──fork──> driver (Snakemake) ──> rule jobs ──> their children
 
-- It is the *subreaper* of everything below it: a process whose parent dies becomes the
-  keeper's child, so even one that has left the session is found and ended (prctl(2),
-  PR_SET_CHILD_SUBREAPER; on systems without it, the driver's process group is ended).
-- When the flow asks, or when the flow's process is gone (end of file on the socket), it ends
-  them all: SIGTERM to the driver's process group, so that Snakemake removes the outputs of
-  running rule jobs, then SIGKILL to whatever is left.
+- It is the *subreaper* of everything below it: a process whose parent dies becomes the supervisor's
+  child, so the supervisor finds and ends even one that has left the session (prctl(2),
+  PR_SET_CHILD_SUBREAPER; on systems without it, it ends the driver's process group).
+- When the flow asks, or when the flow process is gone (end of file on the socket), it ends them
+  all: SIGTERM to the driver's process group, so that Snakemake removes the outputs of running rule
+  jobs, then SIGKILL to whatever is left.
 - When the driver has ended, it ends what the driver left behind, has a second driver make the
-  report if the flow wants one, and says `EngineExited`.
+  report if the flow wants one, and sends `EngineExited`.
 
-The socket takes the locks of the job's directory, which the keeper holds until it leaves; one
-JSON line (`Start`); then the word `terminate` at most. The other way go event lines, written by
-the driver. Run as a program (`python -m flows.snakemake_process.supervisor FD`) the keeper imports only the
-standard library and psutil; Snakemake is imported in the driver.
+The flow sends the locks of the job's directory, which the supervisor holds until it exits; one JSON
+line (`Start`); and at most the word `terminate`. The driver sends event lines the other way. Run as
+a program (`python -m flows.snakemake_process.supervisor FD`), the supervisor imports only the
+standard library and psutil; the driver imports Snakemake.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import select
@@ -35,6 +34,7 @@ from typing import BinaryIO, NoReturn
 import psutil
 
 from flows.snakemake_process.events import EngineExited, Message, encode
+from flows.snakemake_process.prctl import become_subreaper, die_with_parent
 
 GRACE_SECONDS = 4.0
 """Between SIGTERM and SIGKILL for rule jobs."""
@@ -52,9 +52,6 @@ _TERMINATE_SECONDS = (0.0, 0.5, 1.5)
 
 _Step = tuple[float, Callable[[int], None]]
 """When, on the monotonic clock, and what is done to the driver."""
-
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +78,9 @@ class Start:
         return cls(**json.loads(line))
 
 
-def keep(control: socket.socket) -> NoReturn:
+def supervise(control: socket.socket) -> NoReturn:
     """Wait for a `Start` on `control`, see its execution to the end, and leave the process."""
-    _become_subreaper()
+    _outlive_the_flow()
     _, locks, _, _ = socket.recv_fds(control, len(LOCKS), _MOST_LOCKS)
     line = _read_line(control)
     if not line:
@@ -116,7 +113,7 @@ def _make_report(start: Start, control: socket.socket) -> None:
 
 
 def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
-    # The keeper ignores SIGTERM. Until the driver does not, one that comes must wait, not be lost.
+    # The supervisor ignores SIGTERM. Until the driver does not, one that comes must wait, not be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     pid = os.fork()
     if pid:
@@ -127,7 +124,7 @@ def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
     os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    _die_with_parent()
+    die_with_parent(signal.SIGKILL)
     _redirect_output(start.log_path)
     os.chdir(start.directory)
     os.environ.clear()
@@ -229,16 +226,10 @@ def _end_all(driver: int) -> None:
         end = psutil.Process.kill
 
 
-def _become_subreaper() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the flow's end is what ends the keeper
+def _outlive_the_flow() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the flow's end is what ends the supervisor
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    become_subreaper()
 
 
 def _redirect_output(log_path: str) -> None:
@@ -264,4 +255,4 @@ def _read_line(control: socket.socket) -> bytes:
 
 
 if __name__ == "__main__":
-    keep(socket.socket(fileno=int(sys.argv[1])))
+    supervise(socket.socket(fileno=int(sys.argv[1])))

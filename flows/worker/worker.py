@@ -15,24 +15,17 @@ A job lives as long as its flow process, and the worker sees to it that Prefect 
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import anyio
 import anyio.abc
 import httpx
-import psutil
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -47,7 +40,6 @@ from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import get_current_settings
 from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
@@ -56,16 +48,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from flows.contract.spec import EngineName
 from flows.termination import CANCEL_SIGNAL
 from flows.worker.close_task_runs import close_task_runs
-from flows.worker.zygote import Fork
+from flows.worker.lost_jobs import Found, Lost, Start, is_lost, judge, may_be_lost, sign_of
+from flows.worker.zygote_client import FlowProcess, ZygoteClient
 from flows.workspace.workspace import Workspace, WorkspaceSettings
 
-CANCEL_SECONDS = 120.0
-"""After this, a flow process that was asked to cancel its job is killed. It needs 1–8 s, and 5 s more
-for each thousand rule jobs that Prefect has to record, and the time to publish outputs."""
-
 SHUTDOWN_SECONDS = 15.0
-LOST_AFTER = timedelta(seconds=60)
-"""A job that is Pending for longer, and whose worker is offline, was never started."""
 
 _CANCELLING = "prefect.flow-run.Cancelling"
 _ENDED = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Crashed", "Cancelled")]
@@ -120,7 +107,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     async def setup(self) -> None:
         self._workspace_settings = WorkspaceSettings()
-        self._zygote = Zygote()
+        self._zygote = ZygoteClient()
         self._flow_processes: dict[UUID, FlowProcess] = {}
         self._cancelled_early: set[UUID] = set()
         self._adopted: set[UUID] = set()
@@ -153,7 +140,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         process = await self._zygote.fork(
             flow_run.id,
             {name: value for name, value in environment.items() if value is not None},
-            with_keeper=flow_run.parameters.get("engine", EngineName.SNAKEMAKE) != EngineName.MOCK,
+            with_supervisor=flow_run.parameters.get("engine", EngineName.SNAKEMAKE) != EngineName.MOCK,
         )
         self._flow_processes[flow_run.id] = process
         if task_status is not None:
@@ -313,21 +300,23 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def _settle_lost_jobs(self) -> None:
         adopted: set[UUID] = set()
         for flow_run in await _active_flow_runs(self.client, self._work_pool_name):
-            is_cancelling = flow_run.state is not None and flow_run.state.is_cancelling()
-            if flow_run.id in self._flow_processes or flow_run.id in self._submitting_flow_run_ids:
-                if is_cancelling:
-                    self._start_soon(self._cancel_run, flow_run.id)
-                continue
-            match self._workspace(flow_run.id).holder():
-                case 0:
+            found = Found(
+                is_ours=flow_run.id in self._flow_processes or flow_run.id in self._submitting_flow_run_ids,
+                is_cancelling=flow_run.state is not None and flow_run.state.is_cancelling(),
+                sign=sign_of(self._workspace(flow_run.id).holder()),
+            )
+            match judge(found):
+                case Lost.FLOW_PROCESS:
                     await self._settle(flow_run.id, "Its flow process and its worker are gone.")
-                case None:
+                case Lost.BEFORE_ITS_START:
                     if await self._was_never_started(flow_run):
                         await self._settle(flow_run.id, "Its worker was gone before it could start the job.")
-                case _:  # the worker that has started it is gone
+                case Lost.WORKER:
                     adopted.add(flow_run.id)
-                    if is_cancelling:
-                        self._start_soon(self._cancel_run, flow_run.id)
+                case Lost.NOTHING:
+                    pass
+            if found.is_to_be_cancelled:
+                self._start_soon(self._cancel_run, flow_run.id)
         self._adopt(adopted)
 
     def _adopt(self, flow_run_ids: set[UUID]) -> None:
@@ -344,16 +333,19 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
                 self._adopted.add(flow_run_id)
 
     async def _was_never_started(self, flow_run: FlowRun) -> bool:
-        """Also when its machine went down in the moment between its start and the lock on its directory."""
-        state, worker = flow_run.state, flow_run.labels.get("prefect.worker.name")
-        if state is None or (flow_run.start_time is not None and worker != self.name):
+        if flow_run.state is None:
             return False
-        if datetime.now(UTC) - state.timestamp < LOST_AFTER:
+        started_by = flow_run.labels.get("prefect.worker.name")
+        start = Start(
+            age=datetime.now(UTC) - flow_run.state.timestamp,
+            has_run=flow_run.start_time is not None,
+            worker=None if started_by is None else str(started_by),
+        )
+        if not may_be_lost(start, this_worker=self.name):
             return False
         workers = await self.client.read_workers_for_work_pool(self._work_pool_name)
         online = {worker.name for worker in workers if worker.status == "ONLINE"}
-        # This worker has just looked into its own table.
-        return worker not in online - {self.name}
+        return is_lost(start, online, this_worker=self.name)
 
     async def _end_flow_processes(self) -> None:
         """Let the running jobs write down that they were interrupted: nobody would look after them."""
@@ -376,121 +368,6 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     def _workspace(self, flow_run_id: UUID) -> Workspace:
         return Workspace(self._workspace_settings, flow_run_id)
-
-
-@dataclass
-class FlowProcess:
-    """A forked flow process. It is the zygote's child, so the zygote tells of its end."""
-
-    pid: int
-    identifier: str
-    _exit_code: "asyncio.Future[int | None]"
-
-    async def wait(self) -> int | None:
-        """Its exit code, negative for a signal; None if nobody can tell."""
-        return await asyncio.shield(self._exit_code)
-
-    async def cancel(self) -> None:
-        """Ask it to cancel its job; kill it when it does not."""
-        self.send(CANCEL_SIGNAL)
-        try:
-            async with asyncio.timeout(CANCEL_SECONDS):
-                await self.wait()
-        except TimeoutError:
-            self.send(signal.SIGKILL)
-
-    def send(self, number: signal.Signals) -> None:
-        if not self._exit_code.done():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
-    def has_exited(self, exit_code: int | None) -> None:
-        if not self._exit_code.done():
-            self._exit_code.set_result(exit_code)
-
-
-@dataclass
-class Zygote:
-    """The worker's end of `flows.worker.zygote`; starts it again when it is gone."""
-
-    _process: "subprocess.Popen[bytes] | None" = None
-    _writer: asyncio.StreamWriter | None = None
-    _forks: dict[str, "asyncio.Future[FlowProcess]"] = field(default_factory=dict)
-    _flow_processes: dict[int, FlowProcess] = field(default_factory=dict)
-    _reader: "asyncio.Task[None] | None" = None
-    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def start(self) -> asyncio.StreamWriter:
-        """Start the zygote's process, wait until it has imported everything, and return the way to it."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "flows.worker.zygote", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                cwd=Path(__file__).parents[2],
-                # Also what a profile says: flow processes get it, and inherit what they need not read.
-                env={**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)},
-            )
-        reader, writer = await asyncio.open_connection(sock=ours)
-        if not await reader.readline():
-            raise RuntimeError(f"the zygote ended with exit code {self._process.wait()} while starting")
-        self._reader = asyncio.create_task(self._read(reader))
-        self._writer = writer
-        return writer
-
-    async def fork(self, flow_run_id: UUID, environment: dict[str, str], *, with_keeper: bool) -> FlowProcess:
-        """A flow process for this flow run."""
-        async with self._starting:
-            writer = self._writer or await self.start()
-        forked: asyncio.Future[FlowProcess] = asyncio.get_running_loop().create_future()
-        self._forks[str(flow_run_id)] = forked
-        message = Fork(flow_run_id=str(flow_run_id), environment=environment, with_keeper=with_keeper)
-        writer.write(json.dumps(asdict(message)).encode() + b"\n")
-        return await forked
-
-    def close(self) -> None:
-        """End the zygote; flow processes that still run go on."""
-        if self._reader is not None:
-            self._reader.cancel()
-        if self._writer is not None:
-            self._writer.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            message = json.loads(line)
-            if "flow_run_id" in message:
-                self._has_forked(message)
-            else:
-                process = self._flow_processes.pop(message["pid"], None)
-                if process is not None:
-                    process.has_exited(message["exit_code"])
-        logger.error("The zygote is gone; a new one is started with the next job.")
-        await self._outlive_zygote()
-
-    def _has_forked(self, message: dict[str, Any]) -> None:
-        pid = message["pid"]
-        process = FlowProcess(
-            pid=pid,
-            identifier=f"{socket.gethostname()}:{pid}:{message['started_at']}",
-            _exit_code=asyncio.get_running_loop().create_future(),
-        )
-        self._flow_processes[pid] = process
-        self._forks.pop(message["flow_run_id"]).set_result(process)
-
-    async def _outlive_zygote(self) -> None:
-        """Without the zygote, nobody collects the flow processes: watch them by their pids."""
-        self._writer = None
-        for forked in self._forks.values():
-            forked.set_exception(RuntimeError("the zygote was gone before it could fork"))
-        self._forks.clear()
-        orphans, self._flow_processes = self._flow_processes, {}
-        while orphans:
-            for pid in [pid for pid in orphans if not psutil.pid_exists(pid)]:
-                orphans.pop(pid).has_exited(None)
-            await asyncio.sleep(0.5)
 
 
 async def _active_flow_runs(client: PrefectClient, work_pool: str) -> list[FlowRun]:

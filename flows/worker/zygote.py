@@ -3,10 +3,10 @@
 Imports are nearly all of a small job's cost: 4.6 s of CPU for Prefect, 3.1 s for Snakemake.
 A forked process inherits them for the price of its own memory pages.
 
-    worker ──socket──> zygote ──fork──> flow process ──fork──> keeper (waits for Snakemake's command)
+    worker ──socket──> zygote ──fork──> flow process ──fork──> supervisor (waits for Snakemake's command)
 
 - The zygote never starts a thread and never runs a flow, so what it forks is as good as new.
-- The keeper is forked before the flow starts its first thread.
+- The supervisor is forked before the flow starts its first thread.
 - A flow process gets a session and an environment of its own, and none of the zygote's file
   descriptors but the standard ones. Snakemake's own process works in the job's directory.
 - When the worker is gone, the zygote ends. Flow processes that run go on.
@@ -38,38 +38,14 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 
 from flows import termination
-from flows.engines import WARM_KEEPER_VARIABLE
+from flows.engines.snakemake import WARM_SUPERVISOR_VARIABLE
 from flows.first_read import read_flow_run
 from flows.job import snakemake_job
 from flows.snakemake_process.driver import preload
-from flows.snakemake_process.supervisor import alarm_on_child_exit, keep
+from flows.snakemake_process.supervisor import alarm_on_child_exit, supervise
+from flows.worker.messages import Exited, Fork, Forked
 
 _SERVER_ERROR = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """The worker wants a flow process."""
-
-    flow_run_id: str
-    environment: Mapping[str, str]
-    with_keeper: bool
-    """Whether Snakemake will run; the mock engine has no use for a keeper."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forked:
-    flow_run_id: str
-    pid: int
-    started_at: float
-    """Seconds since the epoch, as the kernel has it: tells the process from a later one with its pid."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    pid: int
-    exit_code: int
-    """Negative: the signal that ended it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +133,8 @@ def _become_flow_process(fork: Fork, inherited: Inherited) -> NoReturn:
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.environ.clear()
         os.environ.update(fork.environment)
-        if fork.with_keeper:
-            _fork_keeper()
+        if fork.with_supervisor:
+            _fork_supervisor()
         exit_code = _run(UUID(fork.flow_run_id), inherited)
     finally:
         sys.stdout.flush()
@@ -166,14 +142,14 @@ def _become_flow_process(fork: Fork, inherited: Inherited) -> NoReturn:
         os._exit(exit_code)
 
 
-def _fork_keeper() -> None:
+def _fork_supervisor() -> None:
     ours, theirs = socket.socketpair()
     if os.fork() == 0:
         ours.close()
         os.setsid()
-        keep(theirs)
+        supervise(theirs)
     theirs.close()
-    os.environ[WARM_KEEPER_VARIABLE] = str(ours.detach())
+    os.environ[WARM_SUPERVISOR_VARIABLE] = str(ours.detach())
 
 
 def _run(flow_run_id: UUID, inherited: Inherited) -> int:

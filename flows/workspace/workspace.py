@@ -13,14 +13,12 @@ JOBS_HOME/jobs/<job id>/
 JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 """
 
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,6 +46,7 @@ from flows.contract.storage import (
 )
 from flows.contract.untrusted_tree import Refused
 from flows.workspace.git import CheckoutSettings, check_out
+from flows.workspace.lock import DirectoryInUse, DirectoryLock
 from flows.workspace.work_archive import bring_back_work, keep_work
 
 MANIFEST_VERSION = 1
@@ -58,8 +57,6 @@ _DIRECTORY_MARK = ".snakemake_timestamp"
 _NAME_DIRECTORY = "Name the directory of the workflow."
 _MAKE_READABLE = "Make the workflow's directory readable for the service."
 _LONGEST_SNAKEFILE = 1 << 20
-_LEAVING_SECONDS = 10.0
-"""A process lives on for a moment when its job has ended already; and who asks for a holder locks, too."""
 
 
 class StageError(Exception):
@@ -106,31 +103,24 @@ class Workspace:
         self.event_log = self.directory / "events.jsonl"
         self.manifest = self.directory / "outputs.json"
         self._snakefile: dict[str, str] | None = None
-        self._lock_file = self.directory / "flow.pid"
-        self._held: dict[Path, int] = {}
+        self._lock = DirectoryLock(self.directory / "flow.pid")
+        self._work_lock: DirectoryLock | None = None
 
     def lock(self) -> None:
         """Hold this directory until the process ends, however it ends.
 
         Raises `StageError` if another process holds it.
         """
-        self._hold(self._lock_file)
+        self._hold(self._lock)
 
     @property
     def work_locks(self) -> list[int]:
         """Descriptors that keep others out of `work/` as long as one process has them open."""
-        return [self._held[lock_file] for lock_file in self._held if lock_file != self._lock_file]
+        return [] if self._work_lock is None else self._work_lock.descriptors
 
     def holder(self) -> int | None:
         """The pid of the process that holds this directory; 0 if it is gone, None if there was none."""
-        try:
-            descriptor = os.open(self._lock_file, os.O_RDWR)
-        except FileNotFoundError:
-            return None
-        try:
-            return 0 if _flock(descriptor) else int(os.read(descriptor, 20) or b"0") or None
-        finally:
-            os.close(descriptor)
+        return self._lock.holder()
 
     @cached_property
     def storage(self) -> Storage:
@@ -145,7 +135,8 @@ class Workspace:
         notes: tuple[str, ...] = ()
         if self._resumes is not None:
             notes = self._take_over(self._resumes)
-        self._hold(self.work.with_suffix(".lock"))
+        self._work_lock = self._work_lock or DirectoryLock(self.work.with_suffix(".lock"))
+        self._hold(self._work_lock)
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
             return Staged()
@@ -224,6 +215,12 @@ class Workspace:
             ]
         return files
 
+    def _hold(self, lock: DirectoryLock) -> None:
+        try:
+            lock.hold()
+        except DirectoryInUse as error:
+            raise StageError(str(error), "Wait until that job has ended, or cancel it.") from error
+
     def _key(self, place: str) -> str:
         return job_key(self._job_id, place)
 
@@ -296,26 +293,6 @@ class Workspace:
         """What is Snakemake's or Git's own, and the service's home if it lies in the workflow."""
         return {name for name in names if name in _NOT_COPIED or Path(directory, name) == self._home}
 
-    def _hold(self, lock_file: Path) -> None:
-        """Lock it until the process ends. Raises `StageError` if another process has."""
-        if lock_file in self._held:
-            return
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
-        # Never closed: the kernel lets go of the lock when the process is gone.
-        descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + _LEAVING_SECONDS
-        while not _flock(descriptor):
-            if time.monotonic() > deadline:
-                os.close(descriptor)
-                raise StageError(
-                    f"another process runs in {lock_file.parent}",
-                    "Wait until that job has ended, or cancel it.",
-                )
-            time.sleep(0.02)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
-        self._held[lock_file] = descriptor
-
     def _source(self, path: str) -> Path:
         try:
             source = Path(path).resolve()
@@ -335,15 +312,6 @@ class Workspace:
         if not source.is_dir():
             raise StageError(f"workflow.path {path} is not a directory", _NAME_DIRECTORY)
         return source
-
-
-def _flock(descriptor: int) -> bool:
-    """Whether the lock was free; it is held now."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _snakefile_item(work: Path, path: Path) -> dict[str, str] | None:

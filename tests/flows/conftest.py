@@ -32,7 +32,7 @@ def workspaces(tmp_path: Path) -> Iterator[NewWorkspace]:
     for process in left:
         process.kill()
     assert left == []
-    wait_until(lambda: not keepers(), "every keeper has ended")
+    wait_until(lambda: not supervisors(), "every supervisor has ended")
 
 
 @pytest.fixture
@@ -53,8 +53,8 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return execute(new_workspace(tmp_path_factory.mktemp("features")), WORKFLOWS / "features")
 
 
-def keepers() -> list[psutil.Process]:
-    """Keepers that this process has started and that still run."""
+def supervisors() -> list[psutil.Process]:
+    """Supervisors that this process has started and that still run."""
     return [
         child
         for child in psutil.Process().children()

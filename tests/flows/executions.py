@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from flows.contract.spec import ExecutionSpec
-from flows.engines import Execution, SnakemakeEngine
+from flows.engines.engine import Execution
+from flows.engines.snakemake import SnakemakeEngine
 from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.contract.spec import LARGEST_NUMBER, EngineName, ExecutionSpec
-from flows.engines import MockEngine, engine_for
+from flows.engines.choice import engine_for
+from flows.engines.mock import MockEngine
 from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,

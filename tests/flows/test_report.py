@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.contract.spec import EngineName, ExecutionSpec
-from flows.engines import Execution
+from flows.engines.engine import Execution
 from flows.snakemake_process.events import AttemptFinished, EngineExited, Message, WorkflowEvent
 from flows.workspace.workspace import Workspace
 from tests.flows.executions import Run, execute, run, staged, write_workflow
@@ -143,7 +143,7 @@ def test_cancelling_ends_the_report_too(tmp_path: Path, workspace: Workspace) ->
 def test_a_report_that_takes_too_long_is_given_up(
     tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.engines._REPORT_SECONDS", 4)
+    monkeypatch.setattr("flows.engines.snakemake._REPORT_SECONDS", 4)
 
     run = execute(workspace, write(tmp_path / "workflow", SLOW_REPORT), options=REPORT)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engines import SnakemakeEngine
+from flows.engines.snakemake import SnakemakeEngine
 from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,

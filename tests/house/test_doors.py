@@ -12,7 +12,7 @@ ROOMS = ("api", "deployments", "flows", "infra", "tests")
 NOT_OURS = ("flows/examples", "tests/workflows", "infra/node_modules", "infra/cdk.out")
 MEASURE_PROCESSES = ("flows/snakemake_process/capture.py", "flows/snakemake_process/usage.py")
 """They stand in for what Snakemake starts; they decide nothing."""
-STARTS_PROCESSES = ("flows/engines.py", "flows/worker/worker.py", "deployments/")
+STARTS_PROCESSES = ("flows/engines/", "flows/worker/", "deployments/")
 
 
 def modules(room: str) -> Iterator[Path]:

@@ -1,6 +1,5 @@
 """Servers are killed while jobs run: the jobs go on, and nothing that was true before is untrue after."""
 
-import ctypes
 import json
 import os
 import signal
@@ -17,10 +16,10 @@ import psutil
 import pytest
 
 from deployments.local import LocalStack
+from flows.snakemake_process.prctl import die_with_parent
 from tests.conftest import JOBS_AT_ONCE
 from tests.support import JobsClient, Json, processes_of, wait_until
 
-_PR_SET_PDEATHSIG = 1
 _ORDER = ("pending", "running", "completed")
 MOCK = {"delay_seconds": [15, 20], "success_rate": 1, "rules": 5}
 
@@ -138,7 +137,7 @@ def _database_away(home: Path) -> Iterator[None]:
 
 def _end_with_parent() -> None:
     """Who has started it first does not know of it, and would leave it running."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+    die_with_parent(signal.SIGINT)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.engines import EngineError, Execution, SnakemakeEngine
+from flows.engines.engine import EngineError, Execution
+from flows.engines.snakemake import SnakemakeEngine
 from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
@@ -23,7 +24,7 @@ from flows.snakemake_process.events import (
     WorkflowEvent,
 )
 from flows.workspace.workspace import Workspace
-from tests.flows.conftest import keepers
+from tests.flows.conftest import supervisors
 from tests.flows.executions import Run, execute, run, staged, write_workflow
 from tests.flows.grammar import assert_well_told
 from tests.support import WORKFLOWS, processes_of, wait_until
@@ -152,7 +153,7 @@ def test_a_flow_that_lets_go_without_a_word_leaves_nothing_running(
             follower.start()
         wait_until(lambda: begun(workspace) == 2, "two rule jobs run")
     assert not processes_in(workspace), "it was waited for"
-    wait_until(lambda: not keepers(), "everything is gone", SOON)
+    wait_until(lambda: not supervisors(), "everything is gone", SOON)
     assert not begun(workspace), "Snakemake could clean up"
 
 
@@ -168,7 +169,7 @@ def is_free(lock_file: Path) -> bool:
 FLOW_PROCESS = """
 import signal, sys
 from pathlib import Path
-from flows.engines import SnakemakeEngine
+from flows.engines.snakemake import SnakemakeEngine
 from tests.flows.executions import new_workspace, staged
 
 workspace = new_workspace(Path(sys.argv[1]))
@@ -216,8 +217,8 @@ def test_when_snakemake_is_killed_its_rule_jobs_go_with_it(workspace: Workspace)
     def kill_snakemake(event: WorkflowEvent, _: Execution) -> None:
         if isinstance(event, AttemptStarted):
             wait_until(lambda: begun(workspace) == 1, "the rule job runs")
-            (keeper,) = keepers()
-            (driver,) = keeper.children()
+            (supervisor,) = supervisors()
+            (driver,) = supervisor.children()
             driver.kill()
 
     killed = run(staged(workspace, SLEEPER, cores=1), workspace, kill_snakemake)
@@ -225,15 +226,15 @@ def test_when_snakemake_is_killed_its_rule_jobs_go_with_it(workspace: Workspace)
     assert processes_in(workspace) == []
 
 
-def test_when_the_keeper_is_killed_the_engine_has_vanished(workspace: Workspace) -> None:
-    def kill_keeper(event: WorkflowEvent, _: Execution) -> None:
+def test_when_the_supervisor_is_killed_the_engine_has_vanished(workspace: Workspace) -> None:
+    def kill_supervisor(event: WorkflowEvent, _: Execution) -> None:
         if isinstance(event, AttemptStarted):
             wait_until(lambda: begun(workspace) > 0, "a rule job runs")
-            for keeper in keepers():
-                keeper.kill()
+            for supervisor in supervisors():
+                supervisor.kill()
 
-    with pytest.raises(EngineError, match="the keeper of Snakemake's process ended"):
-        run(staged(workspace, SLEEPER), workspace, kill_keeper)
+    with pytest.raises(EngineError, match="the supervisor of Snakemake's process ended"):
+        run(staged(workspace, SLEEPER), workspace, kill_supervisor)
     for process in processes_in(workspace):
         process.kill()  # nobody is left who could
     wait_until(lambda: not processes_in(workspace), "what the test has left is gone")

@@ -92,7 +92,7 @@ def test_a_plain_snakemake_writes_what_it_says_and_why_it_fails(plain: Run) -> N
     assert [error.exception for error in plain.of(ErrorRaised)] == ["RuleException", "WorkflowError"]
 
 
-def test_with_the_keepers_last_word_it_is_the_story_that_the_flow_is_told(plain: Run) -> None:
+def test_with_the_supervisors_last_word_it_is_the_story_that_the_flow_is_told(plain: Run) -> None:
     assert plain.of(EngineExited) == []
     assert_well_told([*plain.events, EngineExited(time=plain.events[-1].time, exit_code=1)])
 

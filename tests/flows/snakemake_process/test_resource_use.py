@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flows.contract.spec import Label, MockOptions, RuleJobRecord
-from flows.engines import MockExecution
+from flows.engines.mock import MockExecution
 from flows.record.task_runs import JsonObject
 from flows.snakemake_process.events import AttemptFinished
 from flows.snakemake_process.usage import MeasuredPopen, Usage

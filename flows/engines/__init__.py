@@ -1,0 +1,1 @@
+"""What executes a workflow: Snakemake, or a mock of it."""

@@ -1,0 +1,159 @@
+"""Snakemake as an engine: its command line, its environment variables, and its process."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from flows.contract.spec import ExecutionSpec
+from flows.engines.engine import EngineVanishedError
+from flows.snakemake_process.events import EngineExited, ProtocolError, WorkflowEvent, decode
+from flows.snakemake_process.supervisor import LOCKS, TERMINATE, Start
+from flows.workspace.workspace import Workspace
+
+WARM_SUPERVISOR_VARIABLE = "SNAKEMAKE_WARM_SUPERVISOR_FD"
+"""Names the socket of a supervisor that was forked from a process with Snakemake already imported."""
+
+# AWS_: with the service's own credentials, a workflow could read and replace what others have made.
+_HIDDEN_VARIABLES = ("PREFECT_", "JOBS_", "AWS_", WARM_SUPERVISOR_VARIABLE)
+_LATENCY_SECONDS = 1
+_LEAVING_SECONDS = 30.0
+"""The supervisor needs 8 s at most, unless the kernel does not let a process go."""
+
+_REPORT_SECONDS = 300
+"""A report that takes longer is not made: the job would wait for it."""
+
+_OUTPUT_CACHE_VARIABLE = "SNAKEMAKE_OUTPUT_CACHE"
+"""Where Snakemake's between-workflow cache is (`snakemake.caching`)."""
+
+
+class SnakemakeEngine:
+    """Snakemake, in a child process of its own."""
+
+    def start(self, spec: ExecutionSpec, workspace: Workspace) -> "SnakemakeExecution":
+        control = _warm_supervisor() or _cold_supervisor()
+        workspace.report.unlink(missing_ok=True)  # of an earlier execution in this directory
+        start = Start(
+            argv=tuple(snakemake_arguments(spec, workspace)),
+            directory=str(workspace.work),
+            log_path=str(workspace.snakemake_log),
+            environment=_environment() | _cache_variable(spec, workspace),
+            report_argv=tuple(report_arguments(spec, workspace)) if spec.options.report else (),
+            report_seconds=_REPORT_SECONDS,
+        )
+        # The directory is free for a successor when nothing of Snakemake is left in it, whoever dies first.
+        socket.send_fds(control, [LOCKS], workspace.work_locks)
+        control.sendall(start.to_line())
+        return SnakemakeExecution(control)
+
+
+def snakemake_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
+    """The command line of `snakemake` for `spec`, built from typed options only."""
+    arguments = [
+        "--executor=prefect",
+        "--logger=prefect",
+        *_common_arguments(spec, workspace),
+        f"--retries={spec.options.retries}",
+        f"--latency-wait={_LATENCY_SECONDS}",
+        "--scheduler=greedy",  # its choices; `flows.snakemake_process.scheduling` makes them in linear time
+        "--rerun-incomplete",
+    ]
+    if spec.options.keep_going:
+        arguments.append("--keep-going")
+    if spec.options.force_all:
+        arguments.append("--forceall")
+    if spec.options.cache:
+        arguments.append("--cache")
+    if spec.resources:
+        arguments += ["--resources", *(f"{name}={limit}" for name, limit in spec.resources.items())]
+    return [*arguments, "--", *spec.targets]
+
+
+def report_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
+    """The command line of `snakemake` that makes the report of what `spec` has executed."""
+    return [f"--report={workspace.report}", *_common_arguments(spec, workspace), "--", *spec.targets]
+
+
+def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
+    arguments = [
+        f"--cores={spec.cores}",
+        f"--snakefile={workspace.snakefile(spec)}",
+        "--nocolor",
+        "--nolock",  # the job's directory is locked already, by a lock that a crash does not leave behind
+    ]
+    return [*arguments, "--configfile", str(workspace.config_file)] if spec.config else arguments
+
+
+def _cache_variable(spec: ExecutionSpec, workspace: Workspace) -> dict[str, str]:
+    if not spec.options.cache:
+        return {}
+    cache = Path(os.environ.get(_OUTPUT_CACHE_VARIABLE, workspace.output_cache))
+    cache.mkdir(parents=True, exist_ok=True)
+    return {_OUTPUT_CACHE_VARIABLE: str(cache)}
+
+
+class SnakemakeExecution:
+    """The flow's end of the supervisor's socket; `flows.snakemake_process.supervisor` has the protocol."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+
+    def events(self) -> Iterator[WorkflowEvent]:
+        has_exited = False
+        try:
+            with self._control.makefile("rb") as lines:
+                for line in lines:
+                    event = decode(line)
+                    has_exited = isinstance(event, EngineExited)
+                    yield event
+        except (ConnectionError, ProtocolError) as error:
+            raise EngineVanishedError("the line to Snakemake's process broke") from error
+        if not has_exited:
+            raise EngineVanishedError("the supervisor of Snakemake's process ended before Snakemake did")
+
+    def terminate(self) -> None:
+        with contextlib.suppress(OSError):
+            self._control.sendall(TERMINATE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        # To the supervisor, the end of the stream means: end everything. It leaves last, and that ends ours.
+        with contextlib.suppress(OSError), self._control:
+            self._control.settimeout(_LEAVING_SECONDS)
+            self._control.shutdown(socket.SHUT_WR)
+            while self._control.recv(1 << 16):
+                pass
+
+
+def _warm_supervisor() -> socket.socket | None:
+    number = os.environ.pop(WARM_SUPERVISOR_VARIABLE, None)
+    return None if number is None else socket.socket(fileno=int(number))
+
+
+def _cold_supervisor() -> socket.socket:
+    """A supervisor started as a new program: seconds slower than a forked one, and always possible."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        subprocess.Popen(
+            [sys.executable, "-m", "flows.snakemake_process.supervisor", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            cwd=Path(__file__).parents[2],
+            env=_environment(),
+            start_new_session=True,
+        )
+    return ours
+
+
+def _environment() -> dict[str, str]:
+    """The variables that a workflow may see: none that could hold a secret of the service."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_HIDDEN_VARIABLES)}
+    # Rules that say `python` mean the one with the packages that Snakemake itself has.
+    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
+    kept["PYTHONUNBUFFERED"] = "1"
+    return kept

@@ -1,0 +1,144 @@
+"""The worker's side of the zygote: starts it, asks it for flow processes, and learns how they end."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+from prefect.settings import get_current_settings
+
+from flows.termination import CANCEL_SIGNAL
+from flows.worker.messages import Fork
+
+CANCEL_SECONDS = 120.0
+"""A flow process that has not cancelled its job after this is killed. It needs 1–8 s, 5 s more for each
+thousand rule jobs that Prefect has to record, and the time to publish outputs."""
+
+logger = logging.getLogger("prefect.workers.snakemake")
+
+
+@dataclass
+class FlowProcess:
+    """A forked flow process. It is the zygote's child, so the zygote reports its end."""
+
+    pid: int
+    identifier: str
+    _exit_code: "asyncio.Future[int | None]"
+
+    async def wait(self) -> int | None:
+        """Its exit code, negative for a signal; None if nobody can tell."""
+        return await asyncio.shield(self._exit_code)
+
+    async def cancel(self) -> None:
+        """Ask it to cancel its job; kill it when it does not."""
+        self.send(CANCEL_SIGNAL)
+        try:
+            async with asyncio.timeout(CANCEL_SECONDS):
+                await self.wait()
+        except TimeoutError:
+            self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        if not self._exit_code.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def mark_exited(self, exit_code: int | None) -> None:
+        if not self._exit_code.done():
+            self._exit_code.set_result(exit_code)
+
+
+@dataclass
+class ZygoteClient:
+    """The worker's end of the zygote's socket; starts the zygote again when it is gone."""
+
+    _process: "subprocess.Popen[bytes] | None" = None
+    _writer: asyncio.StreamWriter | None = None
+    _forks: dict[str, "asyncio.Future[FlowProcess]"] = field(default_factory=dict)
+    _flow_processes: dict[int, FlowProcess] = field(default_factory=dict)
+    _reader: "asyncio.Task[None] | None" = None
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def start(self) -> asyncio.StreamWriter:
+        """Start the zygote's process, wait until it has imported everything, and return the way to it."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.worker.zygote", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                cwd=Path(__file__).parents[2],
+                # Also what a profile says: flow processes get it, and inherit what they need not read.
+                env={**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)},
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        if not await reader.readline():
+            raise RuntimeError(f"the zygote ended with exit code {self._process.wait()} while starting")
+        self._reader = asyncio.create_task(self._read(reader))
+        self._writer = writer
+        return writer
+
+    async def fork(
+        self, flow_run_id: UUID, environment: dict[str, str], *, with_supervisor: bool
+    ) -> FlowProcess:
+        """A flow process for this flow run."""
+        async with self._starting:
+            writer = self._writer or await self.start()
+        forked: asyncio.Future[FlowProcess] = asyncio.get_running_loop().create_future()
+        self._forks[str(flow_run_id)] = forked
+        message = Fork(flow_run_id=str(flow_run_id), environment=environment, with_supervisor=with_supervisor)
+        writer.write(json.dumps(asdict(message)).encode() + b"\n")
+        return await forked
+
+    def close(self) -> None:
+        """End the zygote; flow processes that still run go on."""
+        if self._reader is not None:
+            self._reader.cancel()
+        if self._writer is not None:
+            self._writer.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            message = json.loads(line)
+            if "flow_run_id" in message:
+                self._on_forked(message)
+            else:
+                process = self._flow_processes.pop(message["pid"], None)
+                if process is not None:
+                    process.mark_exited(message["exit_code"])
+        logger.error("The zygote is gone; a new one is started with the next job.")
+        await self._outlive_zygote()
+
+    def _on_forked(self, message: dict[str, Any]) -> None:
+        pid = message["pid"]
+        process = FlowProcess(
+            pid=pid,
+            identifier=f"{socket.gethostname()}:{pid}:{message['started_at']}",
+            _exit_code=asyncio.get_running_loop().create_future(),
+        )
+        self._flow_processes[pid] = process
+        self._forks.pop(message["flow_run_id"]).set_result(process)
+
+    async def _outlive_zygote(self) -> None:
+        """Without the zygote, nobody collects the flow processes: watch them by their pids."""
+        self._writer = None
+        for forked in self._forks.values():
+            forked.set_exception(RuntimeError("the zygote was gone before it could fork"))
+        self._forks.clear()
+        orphans, self._flow_processes = self._flow_processes, {}
+        while orphans:
+            for pid in [pid for pid in orphans if not psutil.pid_exists(pid)]:
+                orphans.pop(pid).mark_exited(None)
+            await asyncio.sleep(0.5)
