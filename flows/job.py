@@ -40,7 +40,9 @@ from flows.record.mirror import Ending
 from flows.record.recorder import Recorder, RecordError
 from flows.snakemake_process.events import EngineExited, ErrorRaised, encode
 from flows.termination import termination
-from flows.workspace.workspace import StageError, Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.staging import StageError
+from flows.workspace.workspace import Workspace
 
 _SHOWN_LINES = 20
 

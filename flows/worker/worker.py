@@ -50,7 +50,8 @@ from flows.termination import CANCEL_SIGNAL
 from flows.worker.close_task_runs import close_task_runs
 from flows.worker.lost_jobs import Found, Lost, Start, is_lost, judge, may_be_lost, sign_of
 from flows.worker.zygote_client import FlowProcess, ZygoteClient
-from flows.workspace.workspace import Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 
 SHUTDOWN_SECONDS = 15.0
 

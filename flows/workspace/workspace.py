@@ -13,74 +13,23 @@ JOBS_HOME/jobs/<job id>/
 JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 """
 
-import hashlib
-import io
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
-from importlib.metadata import version
-from itertools import chain, count
 from pathlib import Path
 from uuid import UUID
 
-from pydantic_settings import SettingsConfigDict
-
-from flows.contract.addresses import SourceSettings
-from flows.contract.bundles import BundleLimits, unpack_bundle
-from flows.contract.job_files import open_file, work_of
-from flows.contract.spec import SNAKEFILE_NAMES, ExecutionSpec, WorkflowSource
-from flows.contract.storage import (
-    BlobNotFound,
-    LocalStorage,
-    Storage,
-    StorageError,
-    StorageSettings,
-    bundle_key,
-    job_key,
-    open_storage,
-)
-from flows.contract.untrusted_tree import Refused
-from flows.workspace.git import CheckoutSettings, check_out
+from flows.contract.job_files import work_of
+from flows.contract.manifest import MANIFEST_NAME, SnakefileItem
+from flows.contract.spec import SNAKEFILE_NAMES, ExecutionSpec
+from flows.contract.storage import LocalStorage, Storage, open_storage
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
+from flows.workspace.publishing import Publishing, files_of, snakefile_item
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.staging import Staged, StageError, Staging
 from flows.workspace.work_archive import bring_back_work, keep_work
-
-MANIFEST_VERSION = 1
-_NOT_COPIED = frozenset({".snakemake", ".git"})
-_DIRECTORY_MARK = ".snakemake_timestamp"
-"""Snakemake leaves it in every directory that is an output."""
-
-_NAME_DIRECTORY = "Name the directory of the workflow."
-_MAKE_READABLE = "Make the workflow's directory readable for the service."
-_LONGEST_SNAKEFILE = 1 << 20
-
-
-class StageError(Exception):
-    """The workflow can't be brought in; `resolution` says what the submitter can do."""
-
-    def __init__(self, message: str, resolution: str) -> None:
-        super().__init__(message)
-        self.resolution = resolution
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """What came in."""
-
-    commit: str | None = None
-    """Of the git repository, if it came from one."""
-    notes: tuple[str, ...] = ()
-    """What the submitter should know about it."""
-
-
-class WorkspaceSettings(StorageSettings, SourceSettings, BundleLimits, CheckoutSettings):
-    """Where jobs live and where workflows may come from."""
-
-    model_config = SettingsConfigDict(env_prefix="JOBS_")
 
 
 class Workspace:
@@ -91,18 +40,17 @@ class Workspace:
         self._settings = settings
         self._job_id = job_id
         self._resumes = resumes
-        self._roots = [root.resolve() for root in settings.workflow_roots]
-        self._home = settings.home.resolve()
-        self._disk = LocalStorage(self._home)
-        self.directory = self._home / "jobs" / str(job_id)
+        home = settings.home.resolve()
+        self._disk = LocalStorage(home)
+        self.directory = home / "jobs" / str(job_id)
         self.work = self.directory / "work"
         self.config_file = self.directory / "config.json"
         self.snakemake_log = self.directory / "snakemake.log"
         self.report = self.directory / "report.html"
-        self.output_cache = self._home / "cache"
+        self.output_cache = home / "cache"
         self.event_log = self.directory / "events.jsonl"
-        self.manifest = self.directory / "outputs.json"
-        self._snakefile: dict[str, str] | None = None
+        self.manifest = self.directory / MANIFEST_NAME
+        self._snakefile: SnakefileItem | None = None
         self._lock = DirectoryLock(self.directory / "flow.pid")
         self._work_lock: DirectoryLock | None = None
 
@@ -140,10 +88,12 @@ class Workspace:
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
             return Staged()
-        staged = Staged(notes=notes) if self.work.exists() else self._bring_in(spec.workflow, notes)
+        staged = Staged()
+        if not self.work.exists():
+            staged = Staging(self._settings, self.storage).bring_in(spec.workflow, self.work)
         self.config_file.write_text(json.dumps(spec.config))
-        self._snakefile = _snakefile_item(self.work, self.snakefile(spec))
-        return staged
+        self._snakefile = snakefile_item(self.work, self.snakefile(spec))
+        return replace(staged, notes=(*notes, *staged.notes))
 
     def keep(self) -> None:
         """Leave what a successor needs to go on, where the job's disk may be gone by then.
@@ -181,154 +131,18 @@ class Workspace:
     def publish(self, outputs: Iterable[str]) -> int:
         """Keep those `outputs` (paths relative to `work`) that exist, and the job's logs; their number.
 
-        The manifest comes last: what it lists is there. Raises `StorageError`.
+        Raises `StorageError`.
         """
-        places = {path: f"work/{path}" for path in sorted(set(outputs)) if not Path(path).is_absolute()}
-        items = {place: item for path, place in places.items() if (item := self._manifest_item(path, place))}
-        path = _free_path(self.report.name, {str(item["path"]) for item in items.values()})
-        if report := self._manifest_item(path, self.report.name):
-            items[self.report.name] = report
-        logs = [self._key(log.name) for log in (self.snakemake_log, self.event_log)]
-        self.storage.publish(
-            [*map(self._key, items), *(log for log in logs if self._disk.size(log) is not None)], self._disk
+        return Publishing(self._job_id, self.storage, self._disk).publish(
+            outputs, self.report, (self.snakemake_log, self.event_log), self._snakefile
         )
-        manifest = {"version": MANIFEST_VERSION, "outputs": [*items.values()], "snakefile": self._snakefile}
-        key = self._key(self.manifest.name)
-        # As a whole: a reader sees the whole manifest or none.
-        self._disk.put(key, io.BytesIO(json.dumps(manifest).encode()))
-        self.storage.publish([key], self._disk)
-        return len(items)
 
     def files_of(self, outputs: Iterable[str]) -> list[str]:
         """`outputs` relative to `work`, every directory replaced by the files in it; none from elsewhere."""
-        work = self.work
-        files: list[str] = []
-        for path in (work / output for output in outputs):
-            # Before anybody walks through it: a rule may have made it, or `work`, a link to anywhere.
-            if not (path.is_relative_to(work) and Path(os.path.realpath(path)).is_relative_to(work)):
-                continue
-            found = path.rglob("*") if path.is_dir() else [path]
-            files += [
-                str(file.relative_to(work))
-                for file in found
-                if file.is_file() and file.name != _DIRECTORY_MARK and file.resolve().is_relative_to(work)
-            ]
-        return files
+        return files_of(self.work, outputs)
 
     def _hold(self, lock: DirectoryLock) -> None:
         try:
             lock.hold()
         except DirectoryInUse as error:
             raise StageError(str(error), "Wait until that job has ended, or cancel it.") from error
-
-    def _key(self, place: str) -> str:
-        return job_key(self._job_id, place)
-
-    def _manifest_item(self, path: str, place: str) -> dict[str, str | int] | None:
-        """What is told of an output called `path`, which is the file `place` in the job's directory."""
-        try:
-            file = self._disk.open(self._key(place))
-        except BlobNotFound:
-            return None
-        with file:
-            checksum = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # typeshed asks for more than it needs
-            status = os.fstat(file.fileno())
-        item: dict[str, str | int] = {
-            "path": path,
-            "size": status.st_size,
-            "sha256": checksum.hexdigest(),
-            "modified_at": datetime.fromtimestamp(status.st_mtime, UTC).isoformat(),
-        }
-        return item if place == f"work/{path}" else item | {"file": place}
-
-    def _bring_in(self, workflow: WorkflowSource, notes: tuple[str, ...]) -> Staged:
-        """Make `work`; it is there as a whole or not at all."""
-        partial = self.work.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        staged = Staged(notes=notes)
-        try:
-            match workflow:
-                case WorkflowSource(bundle=str(bundle)):
-                    self._unpack(bundle, workflow.subdir or ".", partial)
-                case WorkflowSource(git=str(address)):
-                    checkout = check_out(
-                        address, workflow.ref, workflow.subdir or ".", partial, self._settings, _NOT_COPIED
-                    )
-                    staged = Staged(checkout.commit, (*notes, *checkout.notes))
-                case _:
-                    self._copy(self._source(workflow.path or ""), partial)
-        except Refused as refusal:
-            raise StageError(str(refusal), refusal.resolution) from refusal
-        partial.replace(self.work)
-        return staged
-
-    def _unpack(self, bundle: str, subdirectory: str, directory: Path) -> None:
-        with tempfile.TemporaryFile(dir=self.directory) as archive:
-            checksum = hashlib.sha256()
-            try:
-                for chunk in self.storage.read(bundle_key(bundle)):
-                    checksum.update(chunk)
-                    archive.write(chunk)
-            except BlobNotFound:
-                raise StageError(
-                    f"there is no bundle {bundle}", "Send it with PUT /bundles and submit the job again."
-                ) from None
-            if f"sha256:{checksum.hexdigest()}" != bundle:
-                raise StorageError(f"The bundle {bundle} is damaged in the storage. Remove it there.")
-            unpack_bundle(archive, directory, self._settings, subdirectory, _NOT_COPIED)
-
-    def _copy(self, source: Path, directory: Path) -> None:
-        try:
-            shutil.copytree(source, directory, ignore=self._not_copied, symlinks=True)
-        except shutil.Error as error:
-            named, _, reason = error.args[0][0]
-            raise StageError(
-                f"{Path(named).relative_to(source)} can't be copied: {reason.replace(f'{source}/', '')}",
-                "Remove it from the workflow's directory, or make it readable for the service.",
-            ) from error
-        except OSError as error:
-            raise StageError(f"the workflow can't be copied: {error.strerror}", _MAKE_READABLE) from error
-
-    def _not_copied(self, directory: str, names: list[str]) -> set[str]:
-        """What is Snakemake's or Git's own, and the service's home if it lies in the workflow."""
-        return {name for name in names if name in _NOT_COPIED or Path(directory, name) == self._home}
-
-    def _source(self, path: str) -> Path:
-        try:
-            source = Path(path).resolve()
-        except (ValueError, RuntimeError, OSError) as error:
-            raise StageError(f"workflow.path {path!r} is no path: {error}", _NAME_DIRECTORY) from error
-        if not any(source.is_relative_to(root) for root in self._roots):
-            raise StageError(
-                f"workflow.path {path} does not lie under a workflow root of this server",
-                f"Put the workflow under one of: {', '.join(map(str, self._roots)) or '(no root is set)'}; "
-                "the operator sets them with JOBS_WORKFLOW_ROOTS.",
-            )
-        if source.is_relative_to(self._home):
-            raise StageError(
-                f"workflow.path {path} lies where the service keeps its jobs",
-                "Name a directory outside of JOBS_HOME; to go on with a job, resume it.",
-            )
-        if not source.is_dir():
-            raise StageError(f"workflow.path {path} is not a directory", _NAME_DIRECTORY)
-        return source
-
-
-def _snakefile_item(work: Path, path: Path) -> dict[str, str] | None:
-    """The Snakefile as it was before the first rule ran, and what read it; none of a giant."""
-    try:
-        # The rules of the job that is resumed have run: it may be a link to elsewhere, which is none.
-        with open_file(work / path, within=work) as file:
-            content = file.read(_LONGEST_SNAKEFILE + 1)
-    except FileNotFoundError:
-        return None
-    if len(content) > _LONGEST_SNAKEFILE:
-        return None
-    text = content.decode("utf-8", errors="replace")
-    return {"path": str(path), "text": text, "snakemake": version("snakemake")}
-
-
-def _free_path(name: str, taken: Collection[str]) -> str:
-    """`name`, or one like it that no output of the workflow has."""
-    others = (f"snakemake-{number}-{name}" for number in count(2))
-    return next(path for path in chain((name, f"snakemake-{name}"), others) if path not in taken)

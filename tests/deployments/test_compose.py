@@ -10,7 +10,7 @@ import yaml
 from api.settings import Settings
 from deployments.local import PROJECT, WORK_POOL
 from flows.worker.worker import WorkerSettings
-from flows.workspace.workspace import WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
 
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "deployments" / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]

@@ -19,7 +19,8 @@ from flows.snakemake_process.events import (
     RuleJobPlanned,
     WorkflowEvent,
 )
-from flows.workspace.workspace import Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 from tests.support import WORKFLOWS
 
 Kind = TypeVar("Kind", bound=WorkflowEvent)

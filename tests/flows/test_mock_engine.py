@@ -22,7 +22,8 @@ from flows.snakemake_process.events import (
     RuleJobPlanned,
     WorkflowEvent,
 )
-from flows.workspace.workspace import Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 from tests.flows.executions import Run
 from tests.flows.grammar import assert_well_told
 

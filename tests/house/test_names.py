@@ -15,7 +15,7 @@ from deployments.settings import LocalSettings
 from flows.contract.spec import DEFAULT_GROUP, FLOW_NAME, ExecutionSpec
 from flows.job import snakemake_job
 from flows.worker.worker import SnakemakeWorker
-from flows.workspace.workspace import WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
 
 PROJECT = Path(__file__).parents[2]
 TOP_LEVEL = {"flows", "deployments", "api", "infra", "tests"}

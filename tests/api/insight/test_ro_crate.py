@@ -22,7 +22,8 @@ from rocrate_validator.models import Severity, ValidationSettings
 
 from api.insight.crates import METADATA, MOST_RULE_JOBS, SPEC
 from flows.contract.spec import ExecutionSpec, Label, RuleJobRecord, RuleJobState
-from flows.workspace.workspace import Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 from tests.api.support import RuleJobInState, Worker, submit, the_problem
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,8 @@ from api.settings import Settings
 from api.wes.routes import SHOWN_LOG_BYTES
 from flows.contract.spec import ExecutionSpec
 from flows.contract.storage import job_key, open_storage
-from flows.workspace.workspace import Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 from tests.api.support import Worker, facade, get, submit, the_problem
 from tests.flows.archives import workflow
 from tests.flows.s3 import Bucket, s3_bucket

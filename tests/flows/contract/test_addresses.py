@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from api.settings import Settings
 from flows.contract.addresses import AddressRefused, GitSettings, check_git_address, is_public
-from flows.workspace.workspace import WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
 
 ANYWHERE = GitSettings()
 

@@ -11,7 +11,8 @@ import pytest
 
 from flows.contract.spec import ExecutionSpec, WorkflowSource
 from flows.contract.storage import bundle_key
-from flows.workspace.workspace import Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 from tests.flows.archives import workflow
 from tests.flows.s3 import Bucket, s3_bucket
 

@@ -12,7 +12,9 @@ from uuid import uuid4
 
 import pytest
 
-from flows.workspace.workspace import StageError, Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.staging import StageError
+from flows.workspace.workspace import Workspace
 from tests.support import wait_until
 
 JOB_ID = uuid4()
@@ -21,7 +23,8 @@ HOLDER = """
 import sys
 from pathlib import Path
 from uuid import UUID
-from flows.workspace.workspace import Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 
 Workspace(WorkspaceSettings(home=Path(sys.argv[1])), UUID(sys.argv[2])).lock()
 print("locked", flush=True)
@@ -51,7 +54,8 @@ ASKER = """
 import sys
 from pathlib import Path
 from uuid import UUID
-from flows.workspace.workspace import Workspace, WorkspaceSettings
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 
 workspace = Workspace(WorkspaceSettings(home=Path(sys.argv[1])), UUID(sys.argv[2]))
 print("asking", flush=True)

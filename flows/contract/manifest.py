@@ -1,0 +1,50 @@
+"""The manifest: what a job has published, written by the flow and read by the facade.
+
+It is the last file that the flow publishes, as a whole: what it lists is there.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+
+from flows.contract.spec import RelativePath
+
+MANIFEST_NAME = "outputs.json"
+"""Below the job's key."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class OutputItem(_Frozen):
+    """A file that a job has published."""
+
+    path: RelativePath
+    size: NonNegativeInt
+    sha256: str
+    modified_at: datetime
+    file: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
+    """In the job's directory, if it is not the workflow's own `path`."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where it is, below the job's key."""
+        return ("work", self.path) if self.file is None else (self.file,)
+
+
+class SnakefileItem(_Frozen):
+    """The Snakefile that ran, and the version of Snakemake that read it."""
+
+    path: RelativePath
+    text: str
+    snakemake: str
+
+
+class Manifest(_Frozen):
+    """Every output of a job, and the Snakefile that made them."""
+
+    version: Literal[1] = 1
+    outputs: tuple[OutputItem, ...] = ()
+    snakefile: SnakefileItem | None = None

@@ -1,0 +1,118 @@
+"""Brings a workflow into a job's directory: from a directory of the server, a bundle or a git repository."""
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.contract.bundles import unpack_bundle
+from flows.contract.spec import WorkflowSource
+from flows.contract.storage import BlobNotFound, Storage, StorageError, bundle_key
+from flows.contract.untrusted_tree import Refused
+from flows.workspace.git import check_out
+from flows.workspace.settings import WorkspaceSettings
+
+_NOT_COPIED = frozenset({".snakemake", ".git"})
+_NAME_DIRECTORY = "Name the directory of the workflow."
+_MAKE_READABLE = "Make the workflow's directory readable for the service."
+
+
+class StageError(Exception):
+    """The workflow can't be brought in; `resolution` says what the submitter can do."""
+
+    def __init__(self, message: str, resolution: str) -> None:
+        super().__init__(message)
+        self.resolution = resolution
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What came in."""
+
+    commit: str | None = None
+    """Of the git repository, if it came from one."""
+    notes: tuple[str, ...] = ()
+    """What the submitter should know about it."""
+
+
+class Staging:
+    """Makes a job's `work` from what its spec names."""
+
+    def __init__(self, settings: WorkspaceSettings, storage: Storage) -> None:
+        self._settings = settings
+        self._storage = storage
+        self._roots = [root.resolve() for root in settings.workflow_roots]
+        self._home = settings.home.resolve()
+
+    def bring_in(self, workflow: WorkflowSource, work: Path) -> Staged:
+        """Make `work`; it is there as a whole or not at all. Raises `StageError` and `StorageError`."""
+        partial = work.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        staged = Staged()
+        try:
+            match workflow:
+                case WorkflowSource(bundle=str(bundle)):
+                    self._unpack(bundle, workflow.subdir or ".", partial)
+                case WorkflowSource(git=str(address)):
+                    checkout = check_out(
+                        address, workflow.ref, workflow.subdir or ".", partial, self._settings, _NOT_COPIED
+                    )
+                    staged = Staged(checkout.commit, checkout.notes)
+                case _:
+                    self._copy(self._source(workflow.path or ""), partial)
+        except Refused as refusal:
+            raise StageError(str(refusal), refusal.resolution) from refusal
+        partial.replace(work)
+        return staged
+
+    def _unpack(self, bundle: str, subdirectory: str, directory: Path) -> None:
+        with tempfile.TemporaryFile(dir=directory.parent) as archive:
+            checksum = hashlib.sha256()
+            try:
+                for chunk in self._storage.read(bundle_key(bundle)):
+                    checksum.update(chunk)
+                    archive.write(chunk)
+            except BlobNotFound:
+                raise StageError(
+                    f"there is no bundle {bundle}", "Send it with PUT /bundles and submit the job again."
+                ) from None
+            if f"sha256:{checksum.hexdigest()}" != bundle:
+                raise StorageError(f"The bundle {bundle} is damaged in the storage. Remove it there.")
+            unpack_bundle(archive, directory, self._settings, subdirectory, _NOT_COPIED)
+
+    def _copy(self, source: Path, directory: Path) -> None:
+        try:
+            shutil.copytree(source, directory, ignore=self._not_copied, symlinks=True)
+        except shutil.Error as error:
+            named, _, reason = error.args[0][0]
+            raise StageError(
+                f"{Path(named).relative_to(source)} can't be copied: {reason.replace(f'{source}/', '')}",
+                "Remove it from the workflow's directory, or make it readable for the service.",
+            ) from error
+        except OSError as error:
+            raise StageError(f"the workflow can't be copied: {error.strerror}", _MAKE_READABLE) from error
+
+    def _not_copied(self, directory: str, names: list[str]) -> set[str]:
+        """What is Snakemake's or Git's own, and the service's home if it lies in the workflow."""
+        return {name for name in names if name in _NOT_COPIED or Path(directory, name) == self._home}
+
+    def _source(self, path: str) -> Path:
+        try:
+            source = Path(path).resolve()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StageError(f"workflow.path {path!r} is no path: {error}", _NAME_DIRECTORY) from error
+        if not any(source.is_relative_to(root) for root in self._roots):
+            raise StageError(
+                f"workflow.path {path} does not lie under a workflow root of this server",
+                f"Put the workflow under one of: {', '.join(map(str, self._roots)) or '(no root is set)'}; "
+                "the operator sets them with JOBS_WORKFLOW_ROOTS.",
+            )
+        if source.is_relative_to(self._home):
+            raise StageError(
+                f"workflow.path {path} lies where the service keeps its jobs",
+                "Name a directory outside of JOBS_HOME; to go on with a job, resume it.",
+            )
+        if not source.is_dir():
+            raise StageError(f"workflow.path {path} is not a directory", _NAME_DIRECTORY)
+        return source

@@ -1,0 +1,88 @@
+"""The zygote, from the worker's side: real processes, and no Prefect behind them."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID, uuid4
+
+import psutil
+import pytest
+
+from flows.worker.zygote_client import FlowProcess, ZygoteClient
+
+
+@asynccontextmanager
+async def started() -> AsyncIterator[ZygoteClient]:
+    zygote = ZygoteClient()
+    await zygote.start()
+    try:
+        yield zygote
+    finally:
+        zygote.close()
+
+
+async def fork(zygote: ZygoteClient, job_id: UUID | None = None) -> FlowProcess:
+    """A flow process that waits for a Prefect which is not there."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}/api"
+    environment = {**os.environ, "PREFECT_API_URL": address}
+    return await zygote.fork(job_id or uuid4(), environment, with_supervisor=False)
+
+
+def zygotes() -> list[int]:
+    """Their pids; a killed one stays a zombie until its client asks for its exit code."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "flows.worker.zygote" in child.cmdline():
+                found.append(child.pid)
+    return found
+
+
+def test_a_flow_process_that_is_killed_is_reported_with_its_signal() -> None:
+    async def run() -> int | None:
+        async with started() as zygote:
+            process = await fork(zygote)
+            assert psutil.Process(process.pid).create_time() == pytest.approx(
+                float(process.identifier.rsplit(":", 1)[1])
+            )
+            process.send(signal.SIGKILL)
+            return await process.wait()
+
+    assert asyncio.run(run()) == -signal.SIGKILL
+
+
+def test_flow_processes_outlive_their_zygote_and_the_next_fork_starts_another() -> None:
+    async def run() -> None:
+        async with started() as zygote:
+            first = await fork(zygote)
+            (before,) = zygotes()
+            os.kill(before, signal.SIGKILL)
+            while zygotes():
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)  # until the client has seen the end of its socket
+            assert psutil.pid_exists(first.pid)
+            second = await fork(zygote)
+            assert before not in zygotes()
+            for process in (first, second):
+                process.send(signal.SIGKILL)
+            assert await first.wait() is None, "nobody could collect its exit code"
+            assert await second.wait() == -signal.SIGKILL
+
+    asyncio.run(run())
+
+
+def test_closing_ends_the_zygote_and_leaves_its_flow_processes() -> None:
+    async def run() -> int:
+        async with started() as zygote:
+            process = await fork(zygote)
+        assert zygotes() == []
+        return process.pid
+
+    pid = asyncio.run(run())
+    assert psutil.pid_exists(pid)
+    os.kill(pid, signal.SIGKILL)
