@@ -51,6 +51,9 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@# Snakemake finds plugins by listing the directories of sys.path, which an editable install does not extend.
+	@$(RUN) -c 'import pathlib, sysconfig; \
+	pathlib.Path(sysconfig.get_path("purelib"), "prefect_snakemake_plugins.pth").write_text("$(CURDIR)/flows/snakemake_process/plugins\n")'
 	@touch $@
 
 requirements: ## Compile requirements.txt anew from pyproject.toml.

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from flows.snakemake_process.emitter import emitter
 
-_PLUGINS = str(Path(__file__).parent)
+_PLUGINS = str(Path(__file__).with_name("plugins"))
 
 _PRELOADED = (
     "requests",  # pulled in, with smart_open, when the first Snakefile is parsed

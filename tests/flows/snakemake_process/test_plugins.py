@@ -78,6 +78,16 @@ def test_the_plugins_come_from_the_wheel_and_not_from_the_checkout(installed: Pa
     assert [Path(path).is_relative_to(installed) for path in found] == [True, True]
 
 
+def test_the_environment_that_make_env_makes_has_the_plugins_too(tmp_path: Path) -> None:
+    """An editable install, whose packages Snakemake does not find by itself."""
+    shutil.copytree(WORKFLOWS / "bad_config", tmp_path / "workflow")
+    arguments = ("--executor", "prefect", "--logger", "prefect", "--logger-prefect-events", "events.jsonl")
+    process = run_installed(None, tmp_path / "workflow", SNAKEMAKE, *arguments, "--cores", "1")
+    assert process.returncode == 0, process.stderr
+    lines = (tmp_path / "workflow" / "events.jsonl").read_bytes().splitlines()
+    assert any(isinstance(decode(line), AttemptFinished) for line in lines)
+
+
 def test_a_plain_snakemake_writes_the_plan_and_every_attempt(plain: Run) -> None:
     assert [event.total for event in plain.of(PlanCompleted)] == [13]
     assert set(plain.plan) - set(plain.outcomes()) == {"finish b", "join"}
