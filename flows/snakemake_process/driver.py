@@ -9,12 +9,12 @@ import importlib
 import os
 import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
 from flows.snakemake_process.emitter import emitter
+from flows.snakemake_process.events import Message, now
 
 _PLUGINS = str(Path(__file__).with_name("plugins"))
 
@@ -68,7 +68,8 @@ def preload() -> None:
     """
     find_plugins()
     for module in _PRELOADED:
-        importlib.import_module(module)
+        with contextlib.suppress(ModuleNotFoundError):  # not every version has each
+            importlib.import_module(module)
     # Collects and imports every plugin.
     importlib.import_module("snakemake.cli").get_argument_parser()
 
@@ -83,23 +84,10 @@ def _main(argv: list[str]) -> int:
     find_plugins()
     # Importing Snakemake takes seconds, and the zygote that imports this module may not need it yet.
     from snakemake.cli import main  # noqa: PLC0415 - as above
-    from snakemake.scheduling.job_scheduler import JobScheduler  # noqa: PLC0415 - as above
 
-    from flows.snakemake_process import scheduling  # noqa: PLC0415 - as above
+    from flows.snakemake_process import repairs  # noqa: PLC0415 - as above
 
-    JobScheduler.exit_gracefully = _exit_gracefully
-    scheduling.install()
+    for note in repairs.apply():
+        emitter.emit(Message(time=now(), level="INFO", text=note))
     main(argv)
     return 0
-
-
-def _exit_gracefully(scheduler: Any, *_: Any) -> None:
-    """Snakemake's handler for SIGTERM without its deadlock.
-
-    In 9.27 the handler takes a lock that the interrupted main thread holds most of the time
-    in a big workflow (`JobScheduler.exit_gracefully`), and waits for itself. Assigning is
-    atomic and needs no lock; releasing the semaphore happens in a thread, because its own
-    lock is not reentrant either.
-    """
-    scheduler._user_kill = "graceful"
-    threading.Thread(target=scheduler._open_jobs.release, daemon=True).start()

@@ -8,7 +8,7 @@ errors, and leaves out the records that would tell of rule jobs a second time.
 
 import time
 from dataclasses import dataclass, field
-from logging import LogRecord
+from logging import Handler, LogRecord
 from pathlib import Path
 from typing import Optional
 
@@ -34,6 +34,8 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]  # untyped base
     """Turns Snakemake's log records into `Message` and `ErrorRaised`."""
 
     def __post_init__(self) -> None:
+        if not hasattr(self, "level"):  # the interface of Snakemake 9.0 leaves `logging.Handler` unprepared
+            Handler.__init__(self)
         path = self.settings.events if self.settings else None
         if path is not None and not emitter.is_open:
             emitter.open(path.open("ab"))
