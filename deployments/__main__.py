@@ -16,6 +16,10 @@ from deployments.ecs import ECS
 from deployments.local import WORK_POOL, LocalStack
 from deployments.processes import StackError
 from deployments.settings import LocalSettings
+from flows.contract.environments import EnvironmentSettings
+from flows.contract.spec import EnvironmentSpec
+from flows.environments.making import Environments
+from flows.environments.uv import EnvironmentFailure
 
 _CHECK_SECONDS = 1.0
 
@@ -86,10 +90,31 @@ def reconcile(settings: LocalSettings, console: Console, *, once: bool) -> int:
     return 0
 
 
+def environments(settings: LocalSettings, console: Console, *, remove_unused: bool) -> int:
+    """Make the environments that prefect.yaml declares, so that no job waits for one."""
+    declared = EnvironmentSettings()
+    makes = Environments(declared, settings.home, lambda line: console.print(f"  {line}", highlight=False))
+    if remove_unused:
+        removed = makes.remove_unused()
+        console.print(f"Removed {len(removed)} environments.")
+        return 0
+    failures = 0
+    for name in declared.environments:
+        try:
+            environment = makes.get(makes.wanted(EnvironmentSpec(name=name)))
+        except EnvironmentFailure as failure:
+            console.print(f"[red]{name}:[/red] {failure}\n  {failure.resolution}", highlight=False)
+            failures += 1
+        else:
+            record = environment.record
+            console.print(f"{name}: Snakemake {record.snakemake}, Python {record.python}, {record.digest}")
+    return int(failures > 0)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (up, demo, register, reconcile):
+    for command in (up, demo, register, environments, reconcile):
         subparser = commands.add_parser(command.__name__, help=command.__doc__)
         subparser.set_defaults(command=command)
         if command is register:
@@ -98,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
                 choices=(WORK_POOL, ECS),
                 default=WORK_POOL,
                 help=f"where jobs run: in processes of our worker, or as ECS tasks ({WORK_POOL})",
+            )
+        if command is environments:
+            subparser.add_argument(
+                "--remove-unused",
+                action="store_true",
+                help="instead, remove those that no job has used for JOBS_ENVIRONMENTS_KEEP_DAYS",
             )
         if command is reconcile:
             subparser.add_argument("--once", action="store_true", help="look once, and end")

@@ -55,6 +55,7 @@ class Demo:
         body = {
             "name": "demo",
             "workflow": {"path": str(EXAMPLE)},
+            "environment": {"file": "requirements.txt"},
             "cores": 2,
             "tags": {"example": "variants"},
         }

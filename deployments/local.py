@@ -110,15 +110,27 @@ class LocalStack:
             (self.settings.prefect_port, "PREFECT_SERVER_API_PORT"),
         ):
             _require_free(port, variable)
+        making = self._make_environments()
         self._say("Starting PostgreSQL and the Prefect server …")
         self.database_url = self._open_database()
         self._start_server(self.database_url)
+        self._say("Making the environment that workflows run in, if it is not there …")
+        making.wait()
         self._say("Starting the worker and the jobs API …")
         self._start_worker()
         self._start_api()
         run_to_end("the registration of prefect.yaml", _REGISTER, self.environment, PROJECT)
         self._wait_for_api()
         self._wait_for_worker()
+
+    def _make_environments(self) -> StackProcess:
+        """Meanwhile. That it fails is not why the stack should: its log says why, and jobs say so, too."""
+        logs = self._home / "logs"
+        making = StackProcess.start(
+            "environments", ["-m", "deployments", "environments"], self.environment, logs
+        )
+        self._stack.callback(making.stop, _SERVER_STOP_SECONDS)
+        return making
 
     def _lock_home(self) -> None:
         lock = self._stack.enter_context((self._home / "lock").open("w"))

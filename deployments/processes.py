@@ -62,6 +62,10 @@ class StackProcess:
                 + "\n".join(lines)
             )
 
+    def wait(self) -> None:
+        """Until it has ended by itself."""
+        self._process.wait()
+
     def stop(self, seconds: float) -> None:
         """Ask the process to end; kill it when it takes longer than `seconds`."""
         self._process.send_signal(signal.SIGTERM)

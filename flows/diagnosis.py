@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.contract.spec import ErrorKind, Label
+from flows.environments.uv import EnvironmentFailure
 from flows.record.mirror import RuleJob
 from flows.snakemake_process.events import ErrorRaised
 
@@ -120,6 +121,10 @@ def of_vanished_engine(signal_number: int | None, directory: Path) -> JobError:
         "Resume the job. If it happens again, the machine may lack memory; "
         f"the operator finds the whole log in {directory}.",
     )
+
+
+def of_environment(failure: EnvironmentFailure) -> JobError:
+    return JobError(failure.kind, f"The job has no environment: {failure}.", failure.resolution)
 
 
 def of_service(error: Exception) -> JobError:

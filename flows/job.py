@@ -21,20 +21,27 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import diagnosis
+from flows.contract.environments import EnvironmentSettings
 from flows.contract.spec import (
     FLOW_NAME,
     EngineName,
+    EnvironmentSpec,
     ErrorKind,
     ExecutionSpec,
     Label,
     MockOptions,
     Options,
+    SoftwareMethod,
     WorkflowSource,
 )
 from flows.contract.storage import StorageError
 from flows.diagnosis import JobError
 from flows.engines.choice import engine_for
 from flows.engines.engine import EngineVanishedError, Execution
+from flows.environments.environment import Environment
+from flows.environments.making import Environments
+from flows.environments.uv import Cancelled as EnvironmentCancelled
+from flows.environments.uv import EnvironmentFailure
 from flows.record.attempt_logs import tail
 from flows.record.mirror import Ending
 from flows.record.recorder import Recorder, RecordError
@@ -71,6 +78,8 @@ def snakemake_job(
     snakefile: str | None = None,
     targets: tuple[str, ...] = (),
     config: dict[str, Any] = {},  # noqa: B006 - never changed; Prefect shows it as the form's default
+    environment: EnvironmentSpec | None = None,
+    software: tuple[SoftwareMethod, ...] = (),
     cores: int = 1,
     resources: dict[str, int] = {},  # noqa: B006 - as above
     timeout_seconds: float | None = None,
@@ -88,6 +97,8 @@ def snakemake_job(
         snakefile=snakefile,
         targets=targets,
         config=config,
+        environment=environment,
+        software=software,
         cores=cores,
         resources=resources,
         timeout_seconds=timeout_seconds,
@@ -129,13 +140,48 @@ def _run(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> tuple
             recorder.label({Label.WORKFLOW_COMMIT: staged.commit})
     except StageError as error:
         return JobError(ErrorKind.WORKFLOW, str(error), error.resolution), Ending.FINISHED
-    course = _execute(spec, workspace, recorder)
+    try:
+        environment = _prepare_environment(spec, workspace, recorder)
+    except EnvironmentFailure as failure:
+        return diagnosis.of_environment(failure), Ending.FINISHED
+    except EnvironmentCancelled:
+        return None, Ending.STOPPED
+    course = _execute(spec, workspace, environment, recorder)
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()))
     recorder.log(logging.INFO, f"Published {published} output files.")
     reason = _judge(course, spec, workspace, recorder)
     if reason is not None or termination.is_requested:
         _keep(workspace, recorder)
     return reason, _ending(course)
+
+
+def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> Environment | None:
+    """What Snakemake is to run in: that of the job which this one resumes, or what the spec asks for.
+
+    Raises `EnvironmentFailure` and `flows.environments.uv.Cancelled`.
+    """
+    if spec.engine is EngineName.MOCK:
+        return None
+
+    def report(line: str) -> None:
+        recorder.label({Label.PHASE: "making the environment"})
+        recorder.log(logging.INFO, line)
+
+    environments = Environments(
+        EnvironmentSettings(), workspace.home, report, lambda: termination.is_requested
+    )
+    before = workspace.environment_before()
+    if before is not None:
+        environment = environments.get(environments.again(before), before.digest)
+    else:
+        environment = environments.get(environments.wanted(spec.environment, workspace.work))
+    recorder.label({Label.PHASE: ""})
+    record = environment.record
+    workspace.note_environment(record)
+    recorder.log(
+        logging.INFO, f"Snakemake {record.snakemake} on Python {record.python}, environment {record.digest}."
+    )
+    return environment
 
 
 def _keep(workspace: Workspace, recorder: Recorder) -> None:
@@ -146,14 +192,16 @@ def _keep(workspace: Workspace, recorder: Recorder) -> None:
         recorder.log(logging.WARNING, f"Who resumes this job has to do it anew: {error}")
 
 
-def _execute(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> _Course:
+def _execute(
+    spec: ExecutionSpec, workspace: Workspace, environment: Environment | None, recorder: Recorder
+) -> _Course:
     """Run the engine to its end, and write down everything that it tells."""
     course = _Course()
     if termination.is_requested:
         return course
     with (
         workspace.event_log.open("ab", buffering=0) as event_log,
-        engine_for(spec.engine).start(spec, workspace) as execution,
+        engine_for(spec.engine, environment).start(spec, workspace) as execution,
         termination.handled_by(_stopper(execution, recorder)),
         _time_limit(spec.timeout_seconds, execution, recorder, course),
     ):

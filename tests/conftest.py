@@ -8,9 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deployments.local import LocalStack
+from deployments.local import PROJECT, LocalStack
 from deployments.settings import LocalSettings
 from tests.support import WORKFLOWS, JobsClient
+
+ENVIRONMENTS = PROJECT / "build" / "environments"
+"""Made once for all stacks of the tests, and kept for the next run."""
 
 JOBS_AT_ONCE = 20
 """Taken by the worker of the stack."""
@@ -26,6 +29,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("JOBS_GIT_ALLOW_SCHEMES", "https,http")
         environment.setenv("JOBS_GIT_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
+        environment.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
         settings = local_settings(tmp_path_factory.mktemp("home"), roots)
         with LocalStack(settings.model_copy(update={"concurrent_jobs": JOBS_AT_ONCE})) as running:
             yield running

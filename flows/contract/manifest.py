@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
+from flows.contract.environments import EnvironmentRecord
 from flows.contract.spec import RelativePath
 
 MANIFEST_NAME = "outputs.json"
@@ -39,7 +40,8 @@ class SnakefileItem(_Frozen):
 
     path: RelativePath
     text: str
-    snakemake: str
+    snakemake: str = "unknown"
+    """The version; unknown of a job that ended before it had an environment."""
 
 
 class Manifest(_Frozen):
@@ -48,3 +50,5 @@ class Manifest(_Frozen):
     version: Literal[1] = 1
     outputs: tuple[OutputItem, ...] = ()
     snakefile: SnakefileItem | None = None
+    environment: EnvironmentRecord | None = None
+    """What Snakemake ran in."""

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
+from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, JsonValue, model_validator
 
 FLOW_NAME = "snakemake-job"
@@ -48,6 +49,10 @@ class Label(StrEnum):
     """Id of the job that goes on with this one."""
     WES_REQUEST = "snakemake.wes.request"
     """What of a submission to WES the job spec does not hold, as JSON."""
+    PHASE = "snakemake.phase"
+    """What a running job does before its first rule job, where that takes long; empty afterwards."""
+    ENVIRONMENT = "snakemake.environment"
+    """Versions of Snakemake and Python that the job runs with, as JSON."""
     PROGRESS_DONE = "snakemake.progress.done"
     """Rule jobs that Prefect has recorded as completed, those already done included."""
     PROGRESS_TOTAL = "snakemake.progress.total"
@@ -151,6 +156,75 @@ class WorkflowSource(_Strict):
         return self
 
 
+def _plain_requirement(value: str) -> str:
+    try:
+        requirement = Requirement(value)
+    except InvalidRequirement as error:
+        raise ValueError(f"{value!r} is not a requirement such as 'pandas >= 2': {error}") from error
+    if requirement.url is not None:
+        raise ValueError("names and versions only: the operator decides where packages come from")
+    return value
+
+
+class EnvironmentSpec(_Strict):
+    """The Python environment that Snakemake runs in: exactly one of `name`, `packages` and `file`.
+
+    A text instead of the object is a `name`.
+    """
+
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][\w.-]*$",
+        max_length=100,
+        description="An environment that the operator declares.",
+        examples=["default"],
+    )
+    packages: tuple[Annotated[str, Field(max_length=300), AfterValidator(_plain_requirement)], ...] = Field(
+        default=(),
+        max_length=200,
+        description="Packages of the job's own, as names and versions; `snakemake` comes with them.",
+        examples=[["snakemake == 9.14.0", "pandas >= 2"]],
+    )
+    file: RelativePath | None = Field(
+        default=None,
+        description="A requirements file of the workflow: names and versions, a line each.",
+        examples=["requirements.txt"],
+    )
+    python: str | None = Field(
+        default=None,
+        pattern=r"^3\.\d{1,2}(\.\d{1,2})?$",
+        description="With `packages` or `file`: the version of Python; the operator's default when absent.",
+        examples=["3.12"],
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, data: Any) -> Any:
+        return {"name": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Self:
+        given = [name for name in ("name", "packages", "file") if getattr(self, name)]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of name, packages and file; given: {', '.join(given) or 'none of them'}"
+            )
+        if self.python is not None and self.name is not None:
+            raise ValueError("python goes with packages or file; a named environment has its own")
+        return self
+
+
+class SoftwareMethod(StrEnum):
+    """How the software that rules declare is deployed (Snakemake's `--software-deployment-method`)."""
+
+    CONDA = "conda"
+    """`conda:` directives."""
+    APPTAINER = "apptainer"
+    """`container:` directives."""
+    ENV_MODULES = "env-modules"
+    """`envmodules:` directives."""
+
+
 class Options(_Strict):
     """The options of Snakemake that a job may set: a typed allow-list, no raw command line."""
 
@@ -225,6 +299,15 @@ class ExecutionSpec(_Strict):
     )
     config: dict[str, JsonValue] = Field(
         default_factory=dict, description="Overrides the workflow's configuration, key by key."
+    )
+    environment: EnvironmentSpec | None = Field(
+        default=None,
+        description="The Python environment that Snakemake runs in; the one named `default` when absent.",
+    )
+    software: tuple[SoftwareMethod, ...] = Field(
+        default=(),
+        description="How the software that rules declare is deployed; `conda:` and `container:` directives "
+        "are ignored when empty.",
     )
     cores: int = Field(default=1, ge=1, le=1024, description="Cores that rule jobs may use at once.")
     resources: Resources = Field(

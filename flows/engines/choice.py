@@ -6,12 +6,16 @@ from flows.contract.spec import EngineName
 from flows.engines.engine import Engine
 from flows.engines.mock import MockEngine
 from flows.engines.snakemake import SnakemakeEngine
+from flows.environments.environment import Environment
 
 
-def engine_for(name: EngineName) -> Engine:
+def engine_for(name: EngineName, environment: Environment | None) -> Engine:
+    """`environment` is that of the workflow; the mock needs none."""
     match name:
         case EngineName.SNAKEMAKE:
-            return SnakemakeEngine()
+            if environment is None:
+                raise ValueError("Snakemake needs an environment")
+            return SnakemakeEngine(environment)
         case EngineName.MOCK:
             return MockEngine()
         case _:

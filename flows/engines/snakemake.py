@@ -3,23 +3,19 @@
 import contextlib
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from flows.contract.spec import ExecutionSpec
 from flows.engines.engine import EngineVanishedError
+from flows.environments.environment import Environment
+from flows.environments.variables import visible_variables
+from flows.environments.warm import start_supervisor
 from flows.snakemake_process.events import EngineExited, ProtocolError, WorkflowEvent, decode
 from flows.snakemake_process.supervisor import LOCKS, TERMINATE, Start
 from flows.workspace.workspace import Workspace
 
-WARM_SUPERVISOR_VARIABLE = "SNAKEMAKE_WARM_SUPERVISOR_FD"
-"""Names the socket of a supervisor that was forked from a process with Snakemake already imported."""
-
-# AWS_: with the service's own credentials, a workflow could read and replace what others have made.
-_HIDDEN_VARIABLES = ("PREFECT_", "JOBS_", "AWS_", WARM_SUPERVISOR_VARIABLE)
 _LATENCY_SECONDS = 1
 _LEAVING_SECONDS = 30.0
 """The supervisor needs 8 s at most, unless the kernel does not let a process go."""
@@ -32,16 +28,20 @@ _OUTPUT_CACHE_VARIABLE = "SNAKEMAKE_OUTPUT_CACHE"
 
 
 class SnakemakeEngine:
-    """Snakemake, in a child process of its own."""
+    """Snakemake, in a process of the workflow's environment."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
 
     def start(self, spec: ExecutionSpec, workspace: Workspace) -> "SnakemakeExecution":
-        control = _warm_supervisor() or _cold_supervisor()
+        variables = workflow_variables(self._environment)
+        control = start_supervisor(self._environment, variables)
         workspace.report.unlink(missing_ok=True)  # of an earlier execution in this directory
         start = Start(
-            argv=tuple(snakemake_arguments(spec, workspace)),
+            argv=tuple(snakemake_arguments(spec, workspace, self._environment)),
             directory=str(workspace.work),
             log_path=str(workspace.snakemake_log),
-            environment=_environment() | _cache_variable(spec, workspace),
+            environment=variables | _cache_variable(spec, workspace),
             report_argv=tuple(report_arguments(spec, workspace)) if spec.options.report else (),
             report_seconds=_REPORT_SECONDS,
         )
@@ -51,11 +51,11 @@ class SnakemakeEngine:
         return SnakemakeExecution(control)
 
 
-def snakemake_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
+def snakemake_arguments(spec: ExecutionSpec, workspace: Workspace, environment: Environment) -> list[str]:
     """The command line of `snakemake` for `spec`, built from typed options only."""
     arguments = [
         "--executor=prefect",
-        "--logger=prefect",
+        *(["--logger=prefect"] if environment.has_logger_plugins else []),
         *_common_arguments(spec, workspace),
         f"--retries={spec.options.retries}",
         f"--latency-wait={_LATENCY_SECONDS}",
@@ -131,29 +131,9 @@ class SnakemakeExecution:
                 pass
 
 
-def _warm_supervisor() -> socket.socket | None:
-    number = os.environ.pop(WARM_SUPERVISOR_VARIABLE, None)
-    return None if number is None else socket.socket(fileno=int(number))
-
-
-def _cold_supervisor() -> socket.socket:
-    """A supervisor started as a new program: seconds slower than a forked one, and always possible."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        subprocess.Popen(
-            [sys.executable, "-m", "flows.snakemake_process.supervisor", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            cwd=Path(__file__).parents[2],
-            env=_environment(),
-            start_new_session=True,
-        )
-    return ours
-
-
-def _environment() -> dict[str, str]:
-    """The variables that a workflow may see: none that could hold a secret of the service."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_HIDDEN_VARIABLES)}
+def workflow_variables(environment: Environment) -> dict[str, str]:
+    """The variables that Snakemake and the rules see."""
+    variables = visible_variables()
     # Rules that say `python` mean the one with the packages that Snakemake itself has.
-    kept["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
-    kept["PYTHONUNBUFFERED"] = "1"
-    return kept
+    path = os.pathsep.join([str(environment.python.parent), variables.get("PATH", os.defpath)])
+    return variables | {"PATH": path, "PYTHONUNBUFFERED": "1"}

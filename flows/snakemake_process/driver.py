@@ -9,12 +9,13 @@ import importlib
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from flows.snakemake_process.emitter import emitter
-from flows.snakemake_process.events import Message, now
+from flows.snakemake_process.events import Message
 
 _PLUGINS = str(Path(__file__).with_name("plugins"))
 
@@ -88,6 +89,6 @@ def _main(argv: list[str]) -> int:
     from flows.snakemake_process import repairs  # noqa: PLC0415 - as above
 
     for note in repairs.apply():
-        emitter.emit(Message(time=now(), level="INFO", text=note))
+        emitter.emit(Message(time=time.time(), level="INFO", text=note))
     main(argv)
     return 0

@@ -7,7 +7,6 @@ lines are written inside Snakemake's own process.
 """
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -160,11 +159,6 @@ _TYPES: dict[str, type[WorkflowEvent]] = {
         EngineExited,
     )
 }
-
-
-def now() -> float:
-    """The time of an event that happens now."""
-    return time.time()
 
 
 def encode(event: WorkflowEvent) -> bytes:

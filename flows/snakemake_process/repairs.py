@@ -11,13 +11,14 @@
 
 import importlib
 import threading
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
 from flows.snakemake_process.emitter import emitter
-from flows.snakemake_process.events import ErrorRaised, Message, now
+from flows.snakemake_process.events import ErrorRaised, Message
 
 _LINEAR_SCHEDULING_FROM = (9, 14)
 _LOGGER_PLUGINS_FROM = (9, 0)
@@ -93,6 +94,6 @@ def _emit_old_message(message: dict[str, Any]) -> None:
         # "RuleException:\nCalledProcessError in …": the first word is the exception's class.
         first = text.split(None, 1)[0].rstrip(":")
         exception = first if first.isidentifier() and first.endswith(("Exception", "Error")) else ""
-        emitter.emit(ErrorRaised(time=now(), exception=exception, text=text))
+        emitter.emit(ErrorRaised(time=time.time(), exception=exception, text=text))
     elif message.get("level") in ("info", "warning"):
-        emitter.emit(Message(time=now(), level=str(message["level"]).upper(), text=text))
+        emitter.emit(Message(time=time.time(), level=str(message["level"]).upper(), text=text))

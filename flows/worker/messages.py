@@ -10,8 +10,6 @@ class Fork:
 
     flow_run_id: str
     environment: Mapping[str, str]
-    with_supervisor: bool
-    """Whether Snakemake will run; the mock engine has no use for a supervisor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,14 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from flows.contract.spec import EngineName
+from flows.contract.environments import EnvironmentSettings
+from flows.environments.making import Environments
+from flows.environments.variables import visible_variables
+from flows.environments.warm import WarmStart
 from flows.termination import CANCEL_SIGNAL
 from flows.worker.close_task_runs import close_task_runs
 from flows.worker.lost_jobs import Found, Lost, Start, is_lost, judge, may_be_lost, sign_of
+from flows.worker.warm_environments import WarmEnvironments, WarmSettings
 from flows.worker.zygote_client import FlowProcess, ZygoteClient
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.workspace import Workspace
@@ -108,7 +112,8 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     async def setup(self) -> None:
         self._workspace_settings = WorkspaceSettings()
-        self._zygote = ZygoteClient()
+        self._warm = WarmEnvironments(WarmSettings(), visible_variables())
+        self._zygote = ZygoteClient(warm_starts=self._warm.descriptor)
         self._flow_processes: dict[UUID, FlowProcess] = {}
         self._cancelled_early: set[UUID] = set()
         self._adopted: set[UUID] = set()
@@ -117,6 +122,8 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._poll_is_due = False
         self._claims: dict[UUID, asyncio.Event] = {}
         self._listener: asyncio.Task[None] | None = None
+        self._warm.start()
+        self._prepare_default_environment()
         await self._zygote.start()
         await super().setup()
 
@@ -130,6 +137,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             await self._end_flow_processes()
         await super().teardown(*exc_info)
         self._zygote.close()
+        self._warm.close()
 
     async def run(
         self,
@@ -141,7 +149,6 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         process = await self._zygote.fork(
             flow_run.id,
             {name: value for name, value in environment.items() if value is not None},
-            with_supervisor=flow_run.parameters.get("engine", EngineName.SNAKEMAKE) != EngineName.MOCK,
         )
         self._flow_processes[flow_run.id] = process
         if task_status is not None:
@@ -152,6 +159,13 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         finally:
             del self._flow_processes[flow_run.id]
         return SnakemakeWorkerResult(status_code=0, identifier=process.identifier)
+
+    def _prepare_default_environment(self) -> None:
+        """Have Snakemake ready for the first job, if the environment is made already."""
+        environments = Environments(EnvironmentSettings(), self._workspace_settings.home)
+        environment = environments.ready(environments.wanted(None))
+        if environment is not None:
+            self._warm.prepare(WarmStart(str(environment.python), str(environment.runtime)))
 
     async def sync_with_backend(self) -> None:
         """Also settle the jobs that nobody runs any more: at the start, and with every heartbeat.

@@ -1,18 +1,17 @@
-"""A process that has imported Prefect and Snakemake, has run neither, and forks flow processes.
+"""A process that has imported Prefect, has run none of it, and forks flow processes.
 
-Imports are nearly all of a small job's cost: 4.6 s of CPU for Prefect, 3.1 s for Snakemake.
-A forked process inherits them for the price of its own memory pages.
+Imports are nearly all of a small job's cost: 4.6 s of CPU for Prefect. A forked process inherits
+them for the price of its own memory pages. Snakemake is imported elsewhere, by a process of the
+workflow's environment (`flows.snakemake_process.zygote`).
 
-    worker ──socket──> zygote ──fork──> flow process ──fork──> supervisor (waits for Snakemake's command)
+    worker ──socket──> zygote ──fork──> flow process
 
 - The zygote never starts a thread and never runs a flow, so what it forks is as good as new.
-- The supervisor is forked before the flow starts its first thread.
 - A flow process gets a session and an environment of its own, and none of the zygote's file
-  descriptors but the standard ones. Snakemake's own process works in the job's directory.
+  descriptors but the standard ones and the one on which it asks for a supervisor.
 - When the worker is gone, the zygote ends. Flow processes that run go on.
 
-Messages are JSON lines: the worker sends `Fork`, the zygote answers with `Forked` and, in its
-time, `Exited`.
+Messages are JSON lines: the worker sends `Fork`, the zygote answers with `Forked` and, later, `Exited`.
 """
 
 import contextlib
@@ -38,11 +37,10 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 
 from flows import termination
-from flows.engines.snakemake import WARM_SUPERVISOR_VARIABLE
+from flows.environments.warm import WARM_START_VARIABLE
 from flows.first_read import read_flow_run
 from flows.job import snakemake_job
-from flows.snakemake_process.driver import preload
-from flows.snakemake_process.supervisor import alarm_on_child_exit, supervise
+from flows.snakemake_process.supervisor import alarm_on_child_exit
 from flows.worker.messages import Exited, Fork, Forked
 
 _SERVER_ERROR = 500
@@ -72,7 +70,6 @@ class Inherited:
 
 def main(control: socket.socket) -> NoReturn:
     """Serve the worker at the other end of `control`."""
-    preload()
     inherited = Inherited(_prefect_variables(os.environ), root_settings_context())
     # What Prefect's engine says of a run, its states say too.
     logging.getLogger("prefect.flow_runs").setLevel(logging.WARNING)
@@ -130,11 +127,12 @@ def _become_flow_process(fork: Fork, inherited: Inherited) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         termination.listen()
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        warm_start = os.environ.get(WARM_START_VARIABLE)
+        _close_all_but(warm_start)
         os.environ.clear()
         os.environ.update(fork.environment)
-        if fork.with_supervisor:
-            _fork_supervisor()
+        if warm_start is not None:
+            os.environ[WARM_START_VARIABLE] = warm_start
         exit_code = _run(UUID(fork.flow_run_id), inherited)
     finally:
         sys.stdout.flush()
@@ -142,14 +140,11 @@ def _become_flow_process(fork: Fork, inherited: Inherited) -> NoReturn:
         os._exit(exit_code)
 
 
-def _fork_supervisor() -> None:
-    ours, theirs = socket.socketpair()
-    if os.fork() == 0:
-        ours.close()
-        os.setsid()
-        supervise(theirs)
-    theirs.close()
-    os.environ[WARM_SUPERVISOR_VARIABLE] = str(ours.detach())
+def _close_all_but(descriptor: str | None) -> None:
+    """Every descriptor that is not the process's own, but for one."""
+    kept = 2 if descriptor is None else int(descriptor)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _run(flow_run_id: UUID, inherited: Inherited) -> int:

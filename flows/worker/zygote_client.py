@@ -17,6 +17,7 @@ from uuid import UUID
 import psutil
 from prefect.settings import get_current_settings
 
+from flows.environments.warm import WARM_START_VARIABLE
 from flows.termination import CANCEL_SIGNAL
 from flows.worker.messages import Fork
 
@@ -62,6 +63,8 @@ class FlowProcess:
 class ZygoteClient:
     """The worker's end of the zygote's socket; starts the zygote again when it is gone."""
 
+    warm_starts: int | None = None
+    """The descriptor on which flow processes ask for supervisors; they inherit it."""
     _process: "subprocess.Popen[bytes] | None" = None
     _writer: asyncio.StreamWriter | None = None
     _forks: dict[str, "asyncio.Future[FlowProcess]"] = field(default_factory=dict)
@@ -75,10 +78,14 @@ class ZygoteClient:
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.worker.zygote", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *([] if self.warm_starts is None else [self.warm_starts])],
                 cwd=Path(__file__).parents[2],
                 # Also what a profile says: flow processes get it, and inherit what they need not read.
-                env={**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)},
+                env={
+                    **os.environ,
+                    **get_current_settings().to_environment_variables(exclude_unset=True),
+                    **({} if self.warm_starts is None else {WARM_START_VARIABLE: str(self.warm_starts)}),
+                },
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         if not await reader.readline():
@@ -87,15 +94,13 @@ class ZygoteClient:
         self._writer = writer
         return writer
 
-    async def fork(
-        self, flow_run_id: UUID, environment: dict[str, str], *, with_supervisor: bool
-    ) -> FlowProcess:
+    async def fork(self, flow_run_id: UUID, environment: dict[str, str]) -> FlowProcess:
         """A flow process for this flow run."""
         async with self._starting:
             writer = self._writer or await self.start()
         forked: asyncio.Future[FlowProcess] = asyncio.get_running_loop().create_future()
         self._forks[str(flow_run_id)] = forked
-        message = Fork(flow_run_id=str(flow_run_id), environment=environment, with_supervisor=with_supervisor)
+        message = Fork(flow_run_id=str(flow_run_id), environment=environment)
         writer.write(json.dumps(asdict(message)).encode() + b"\n")
         return await forked
 

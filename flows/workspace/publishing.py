@@ -5,11 +5,11 @@ import io
 import os
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
 from uuid import UUID
 
+from flows.contract.environments import EnvironmentRecord
 from flows.contract.job_files import open_file
 from flows.contract.manifest import MANIFEST_NAME, Manifest, OutputItem, SnakefileItem
 from flows.contract.storage import BlobNotFound, LocalStorage, Storage, job_key
@@ -29,7 +29,12 @@ class Publishing:
         self._disk = disk
 
     def publish(
-        self, outputs: Iterable[str], report: Path, logs: Iterable[Path], snakefile: SnakefileItem | None
+        self,
+        outputs: Iterable[str],
+        report: Path,
+        logs: Iterable[Path],
+        snakefile: SnakefileItem | None,
+        environment: EnvironmentRecord | None,
     ) -> int:
         """Keep those of `outputs`, `report` and `logs` that exist; the number of outputs.
 
@@ -47,7 +52,7 @@ class Publishing:
             ],
             self._disk,
         )
-        manifest = Manifest(outputs=tuple(items), snakefile=snakefile)
+        manifest = Manifest(outputs=tuple(items), snakefile=snakefile, environment=environment)
         key = job_key(self._job_id, MANIFEST_NAME)
         # As a whole: a reader sees the whole manifest or none.
         self._disk.put(key, io.BytesIO(manifest.model_dump_json(exclude_none=True).encode()))
@@ -96,7 +101,7 @@ def files_of(work: Path, outputs: Iterable[str]) -> list[str]:
 
 
 def snakefile_item(work: Path, path: Path) -> SnakefileItem | None:
-    """The Snakefile as it was before the first rule ran, and what read it; none of a giant."""
+    """The Snakefile as it was before the first rule ran; none of a giant."""
     try:
         # The rules of the job that is resumed have run: it may be a link to elsewhere, which is none.
         with open_file(work / path, within=work) as file:
@@ -106,7 +111,7 @@ def snakefile_item(work: Path, path: Path) -> SnakefileItem | None:
     if len(content) > _LONGEST_SNAKEFILE:
         return None
     text = content.decode("utf-8", errors="replace")
-    return SnakefileItem(path=str(path), text=text, snakemake=version("snakemake"))
+    return SnakefileItem(path=str(path), text=text)
 
 
 def _is_text(path: str) -> bool:

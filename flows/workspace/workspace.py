@@ -8,6 +8,7 @@ JOBS_HOME/jobs/<job id>/
   snakemake.log   stdout and stderr of Snakemake
   report.html     Snakemake's report, if the job asks for one
   events.jsonl    every workflow event, one JSON line each
+  environment.json  what Snakemake runs in: Python and every package
   flow.pid        locked by the job's flow process as long as it lives
   outputs.json    the manifest: path, size and checksum of every output; the Snakefile that ran
 JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
@@ -21,10 +22,11 @@ from functools import cached_property
 from pathlib import Path
 from uuid import UUID
 
+from flows.contract.environments import EnvironmentRecord
 from flows.contract.job_files import work_of
-from flows.contract.manifest import MANIFEST_NAME, SnakefileItem
+from flows.contract.manifest import MANIFEST_NAME, Manifest, SnakefileItem
 from flows.contract.spec import SNAKEFILE_NAMES, ExecutionSpec
-from flows.contract.storage import LocalStorage, Storage, open_storage
+from flows.contract.storage import LocalStorage, Storage, StorageError, job_key, open_storage
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
 from flows.workspace.publishing import Publishing, files_of, snakefile_item
 from flows.workspace.settings import WorkspaceSettings
@@ -40,17 +42,19 @@ class Workspace:
         self._settings = settings
         self._job_id = job_id
         self._resumes = resumes
-        home = settings.home.resolve()
-        self._disk = LocalStorage(home)
-        self.directory = home / "jobs" / str(job_id)
+        self.home = settings.home.resolve()
+        self._disk = LocalStorage(self.home)
+        self.directory = self.home / "jobs" / str(job_id)
         self.work = self.directory / "work"
         self.config_file = self.directory / "config.json"
         self.snakemake_log = self.directory / "snakemake.log"
         self.report = self.directory / "report.html"
-        self.output_cache = home / "cache"
+        self.output_cache = self.home / "cache"
         self.event_log = self.directory / "events.jsonl"
         self.manifest = self.directory / MANIFEST_NAME
+        self._environment_file = self.directory / "environment.json"
         self._snakefile: SnakefileItem | None = None
+        self._environment: EnvironmentRecord | None = None
         self._lock = DirectoryLock(self.directory / "flow.pid")
         self._work_lock: DirectoryLock | None = None
 
@@ -95,6 +99,28 @@ class Workspace:
         self._snakefile = snakefile_item(self.work, self.snakefile(spec))
         return replace(staged, notes=(*notes, *staged.notes))
 
+    def note_environment(self, environment: EnvironmentRecord) -> None:
+        """Write down what Snakemake runs in: for people, and for the job that resumes this one."""
+        self._environment = environment
+        self._environment_file.write_text(environment.model_dump_json())
+        if self._snakefile is not None:
+            self._snakefile = self._snakefile.model_copy(update={"snakemake": environment.snakemake})
+
+    def environment_before(self) -> EnvironmentRecord | None:
+        """What the job that this one resumes ran in; None if there is none, or it did not come so far."""
+        if self._resumes is None:
+            return None
+        file = self.directory.parent / str(self._resumes) / self._environment_file.name
+        try:
+            return EnvironmentRecord.model_validate_json(file.read_bytes())
+        except (OSError, ValueError):
+            pass
+        try:
+            content = b"".join(self.storage.read(job_key(self._resumes, MANIFEST_NAME)))
+            return Manifest.model_validate_json(content).environment
+        except (StorageError, ValueError):
+            return None
+
     def keep(self) -> None:
         """Leave what a successor needs to go on, where the job's disk may be gone by then.
 
@@ -134,7 +160,7 @@ class Workspace:
         Raises `StorageError`.
         """
         return Publishing(self._job_id, self.storage, self._disk).publish(
-            outputs, self.report, (self.snakemake_log, self.event_log), self._snakefile
+            outputs, self.report, (self.snakemake_log, self.event_log), self._snakefile, self._environment
         )
 
     def files_of(self, outputs: Iterable[str]) -> list[str]:

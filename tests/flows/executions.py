@@ -10,6 +10,7 @@ from uuid import uuid4
 from flows.contract.spec import ExecutionSpec
 from flows.engines.engine import Execution
 from flows.engines.snakemake import SnakemakeEngine
+from flows.environments.environment import Environment
 from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
@@ -24,6 +25,9 @@ from flows.workspace.workspace import Workspace
 from tests.support import WORKFLOWS
 
 Kind = TypeVar("Kind", bound=WorkflowEvent)
+HERE = Environment.of_this_process()
+"""The tests' own environment has Snakemake, too."""
+
 React = Callable[[WorkflowEvent, Execution], None]
 
 
@@ -97,7 +101,7 @@ class Run:
 def run(spec: ExecutionSpec, workspace: Workspace, react: React | None = None) -> Run:
     """Execute to the end; `react` sees every event as it happens."""
     events: list[WorkflowEvent] = []
-    with SnakemakeEngine().start(spec, workspace) as execution:
+    with SnakemakeEngine(HERE).start(spec, workspace) as execution:
         for event in execution.events():
             events.append(event)
             if react is not None:

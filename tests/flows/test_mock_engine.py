@@ -48,7 +48,7 @@ def plot(events: list[WorkflowEvent]) -> list[tuple[str, int | None, object]]:
 
 
 def test_the_mock_engine_is_what_its_name_gives() -> None:
-    assert isinstance(engine_for(EngineName.MOCK), MockEngine)
+    assert isinstance(engine_for(EngineName.MOCK, None), MockEngine)
 
 
 @given(seed=SEEDS, rules=st.integers(1, 30), success_rate=st.floats(0, 1))

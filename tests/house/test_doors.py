@@ -12,7 +12,7 @@ ROOMS = ("api", "deployments", "flows", "infra", "tests")
 NOT_OURS = ("flows/examples", "tests/workflows", "infra/node_modules", "infra/cdk.out")
 MEASURE_PROCESSES = ("flows/snakemake_process/capture.py", "flows/snakemake_process/usage.py")
 """They stand in for what Snakemake starts; they decide nothing."""
-STARTS_PROCESSES = ("flows/engines/", "flows/worker/", "deployments/")
+STARTS_PROCESSES = ("flows/environments/", "flows/worker/", "deployments/")
 
 
 def modules(room: str) -> Iterator[Path]:
@@ -85,7 +85,7 @@ def test_processes_are_started_in_few_places() -> None:
 
 def test_the_contract_and_the_protocol_are_pure() -> None:
     standard = {"collections", "dataclasses", "enum", "json", "pathlib", "typing", "hashlib"}
-    for module, more in (("contract/spec", {"pydantic"}), ("snakemake_process/events", set())):
+    for module, more in (("contract/spec", {"packaging", "pydantic"}), ("snakemake_process/events", set())):
         roots = {name.split(".")[0] for name in imports(PROJECT / "flows" / f"{module}.py")}
         assert roots <= standard | more, f"flows/{module}.py imports {roots - standard - more}"
 

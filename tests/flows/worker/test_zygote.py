@@ -30,7 +30,7 @@ async def fork(zygote: ZygoteClient, job_id: UUID | None = None) -> FlowProcess:
         nobody.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{nobody.getsockname()[1]}/api"
     environment = {**os.environ, "PREFECT_API_URL": address}
-    return await zygote.fork(job_id or uuid4(), environment, with_supervisor=False)
+    return await zygote.fork(job_id or uuid4(), environment)
 
 
 def zygotes() -> list[int]:

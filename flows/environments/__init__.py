@@ -1,0 +1,1 @@
+"""The Python environments that workflows run in."""

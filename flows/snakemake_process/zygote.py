@@ -1,0 +1,59 @@
+"""A process of a workflow environment that has imported Snakemake, and forks a supervisor for each job.
+
+    worker ──socket──> zygote ──fork──> supervisor ──fork──> driver (Snakemake)
+
+Imports are nearly all that a small workflow costs Snakemake; a forked process has them. The worker
+sends one message for each job, with the supervisor's end of the job's socket. The zygote ends when
+the worker closes its end; supervisors go on, for they depend on their flow process alone.
+
+    python -m flows.snakemake_process.zygote FD
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+from typing import NoReturn
+
+from flows.snakemake_process.driver import preload
+from flows.snakemake_process.prctl import die_with_parent
+from flows.snakemake_process.supervisor import supervise
+
+READY = b"ready"
+FORK = b"fork"
+"""Comes with a file descriptor: the socket that the new supervisor listens to."""
+
+
+def main(control: socket.socket) -> NoReturn:
+    """Serve the worker at the other end of `control` (SOCK_SEQPACKET)."""
+    die_with_parent(signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when it ends
+        signal.signal(number, signal.SIG_IGN)
+    preload()
+    # A collection would look at all that was imported, and so make it each child's own.
+    gc.collect()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors
+    control.sendall(READY)
+    while True:
+        with contextlib.suppress(InterruptedError):
+            message, descriptors, _, _ = socket.recv_fds(control, len(FORK), 1)
+            if not message:
+                os._exit(0)
+            for descriptor in descriptors:
+                if os.fork() == 0:
+                    _become_supervisor(control, descriptor)
+                os.close(descriptor)
+
+
+def _become_supervisor(control: socket.socket, descriptor: int) -> NoReturn:
+    os.setsid()
+    control.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    supervise(socket.socket(fileno=descriptor))
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))
