@@ -1,9 +1,11 @@
 """Says why a job failed and what to do, from what its engine told: no I/O, no Prefect."""
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.contract.documentation import with_reference
 from flows.contract.spec import ErrorKind, Label
 from flows.environments.uv import EnvironmentFailure
 from flows.record.mirror import RuleJob
@@ -12,21 +14,85 @@ from flows.snakemake_process.events import ErrorRaised
 _MESSAGE_CHARACTERS = 8_000
 
 _REFUSED = "MissingOutputException"
+_CORRECT_TARGETS = "Correct `targets`: each names a rule or a file that a rule makes."
+_CORRECT_SNAKEFILE = "Correct the Snakefile at the line that the message names, and submit again."
+_CORRECT_SYNTAX = f"{_CORRECT_SNAKEFILE} If a newer Python accepts it, name that one in `environment.python`."
 _RESOLUTIONS = {
     _REFUSED: "Its command ended well, but not every file of `output` is there; correct one of them.",
     "MissingInputException": "Add the missing files to the workflow's directory, or a rule that makes them.",
-    "MissingRuleException": "Correct `targets`: each names a rule or a file that a rule makes.",
-    "UnknownRuleException": "Correct `targets`: each names a rule or a file that a rule makes.",
+    "MissingRuleException": _CORRECT_TARGETS,
+    "UnknownRuleException": _CORRECT_TARGETS,
     "NoRulesException": "The Snakefile has no rule; check that `snakefile` names the right file.",
-    "SyntaxError": "Correct the Snakefile at the line that the message names, and submit again.",
-    "IndentationError": "Correct the Snakefile at the line that the message names, and submit again.",
-    "NameError": "Correct the Snakefile at the line that the message names, and submit again.",
+    "SyntaxError": _CORRECT_SYNTAX,
+    "IndentationError": _CORRECT_SNAKEFILE,
+    "NameError": _CORRECT_SNAKEFILE,
     "KeyError": "A key is missing; if it is one of the configuration's, set it in `config`.",
     "ProtectedOutputException": "An output is write-protected; remove it, or leave it out of the targets.",
     "AmbiguousRuleException": "Two rules make the same file; set a `ruleorder` in the workflow.",
     "CyclicGraphException": "The rules depend on each other in a circle; correct their inputs.",
     "WildcardError": "Correct the wildcards of the rule that the message names.",
+    "CreateCondaEnvironmentException": "Correct the environment file that the message names: its channels "
+    "must be reachable from the service and have the packages in versions that go together.",
 }
+"""What to do, by Snakemake's exception. Its name in lower case is the section of the documentation."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A message that says more than its exception does."""
+
+    pattern: re.Pattern[str]
+    resolution: str
+    """May name groups of the pattern."""
+    section: str
+    kind: ErrorKind = ErrorKind.WORKFLOW
+
+
+_MODULE_NOT_FOUND = _Known(
+    re.compile(r"No module named '(?P<module>[\w]+)"),
+    "Add the package that brings `{module}` to the job's environment, for example "
+    '"environment": {{"packages": ["{module}"]}}; or ask the operator for an environment that has it.',
+    "modulenotfounderror",
+)
+_KNOWN = (
+    _MODULE_NOT_FOUND,
+    _Known(
+        re.compile(r"Expecting Snakemake version (?P<version>[\w.]+) or higher"),
+        'Ask for it: "environment": {{"packages": ["snakemake >= {version}"]}}, with the other packages '
+        "that the workflow imports.",
+        "environment",
+    ),
+    _Known(
+        re.compile(r"The package (?P<package>[\w.-]+) is not installed"),
+        'Add it to the job\'s environment: "environment": {{"packages": ["{package}"]}}, with the other '
+        "packages that the workflow imports.",
+        "environment",
+    ),
+    _Known(
+        re.compile(r"Is conda installed and accessible|'conda' command is not available"),
+        "Tell the operator: this worker has no conda. JOBS_CONDA_DIRECTORY names its `bin`.",
+        "software",
+        ErrorKind.SYSTEM,
+    ),
+    _Known(
+        re.compile(r"apptainer or singularity command has to be available"),
+        "Tell the operator: apptainer is not installed where the job runs.",
+        "software",
+        ErrorKind.SYSTEM,
+    ),
+    _Known(
+        re.compile(r"Failed to pull singularity image"),
+        "Check the image's address, and that the service can reach its registry; then resume the job.",
+        "software",
+    ),
+    _Known(
+        re.compile(r"wrapper git repository|GitCommandError|Failed to open source file"),
+        "Check the address. If this service has no way to it, ask the operator for a mirror "
+        "(JOBS_WRAPPER_PREFIX for wrappers), or put the file into the workflow.",
+        "software",
+    ),
+)
+_COMMAND_NOT_FOUND = 127
 _CLOSING_WORDS = "At least one job did not complete successfully."
 _RULE_FAILED = (
     "Read the rule job's log, correct the workflow or its input, and submit again; "
@@ -42,6 +108,8 @@ class JobError:
     kind: ErrorKind
     message: str
     resolution: str
+    section: str
+    """Of the documentation's page on troubleshooting."""
     rule: str | None = None
     """The rule job, as `rule[wildcards]`."""
 
@@ -49,7 +117,7 @@ class JobError:
         labels = {
             Label.ERROR_KIND: self.kind.value,
             Label.ERROR_MESSAGE: _shortened(self.message),
-            Label.ERROR_RESOLUTION: self.resolution,
+            Label.ERROR_RESOLUTION: with_reference(self.resolution, self.section),
         }
         return labels | ({Label.ERROR_RULE: _storable(self.rule)} if self.rule else {})
 
@@ -68,8 +136,32 @@ def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], ou
         message += f"\n{refused.text}"
     if output:
         message += f"\nIts output ends with:\n{output}"
-    resolution = _RULE_FAILED if refused is None else _RESOLUTIONS[_REFUSED]
-    return JobError(ErrorKind.WORKFLOW, message, resolution, rule=failed.name)
+    resolution, section = _RULE_FAILED, "failed-rule"
+    if refused is not None:
+        resolution, section = _RESOLUTIONS[_REFUSED], _REFUSED.lower()
+    elif _ran_without_its_software(failed):
+        resolution, section = note_of_undeployed({failed.planned.rule: failed.planned.undeployed}), "software"
+    elif match := _MODULE_NOT_FOUND.pattern.search(output):
+        resolution = _MODULE_NOT_FOUND.resolution.format(**match.groupdict())
+        section = _MODULE_NOT_FOUND.section
+    return JobError(ErrorKind.WORKFLOW, message, resolution, section, rule=failed.name)
+
+
+def note_of_undeployed(rules: Mapping[str, Collection[str]]) -> str:
+    """What rules declare and this job does not deploy, by the names of the rules."""
+    methods = sorted({method for declared in rules.values() for method in declared})
+    named = ", ".join(sorted(rules)[:5]) + (", …" if len(rules) > 5 else "")
+    wanted = ", ".join(f'"{method}"' for method in methods)
+    return (
+        f"The rules {named} declare software that this job does not deploy, so they use what the machine "
+        f'has. Add "software": [{wanted}] to the job to have it deployed.'
+    )
+
+
+def _ran_without_its_software(failed: RuleJob) -> bool:
+    """Whether a command was not found that the rule has declared software for."""
+    code = failed.finished.exit_code if failed.finished else None
+    return code == _COMMAND_NOT_FOUND and bool(failed.planned.undeployed)
 
 
 def _refusal(failed: RuleJob, errors: list[ErrorRaised]) -> ErrorRaised | None:
@@ -87,13 +179,26 @@ def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobEr
     if not errors:
         # Snakemake tells of errors in its command line before its loggers exist.
         text = output or f"Snakemake ended with exit code {exit_code} without a message."
-        return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN)
-    # The last that says something: earlier ones were made good by a retry.
-    error = next((error for error in reversed(errors) if _CLOSING_WORDS not in error.text), errors[-1])
-    resolution = _RESOLUTIONS.get(error.exception, _UNKNOWN)
-    if "schema" in error.text and "Error validating" in error.text:
-        resolution = "Correct `config`: the workflow's schema refuses it at the place that the message names."
-    return JobError(ErrorKind.WORKFLOW, error.text.strip(), resolution)
+        return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN, "workflow")
+    error = _most_telling(errors)
+    text = error.text.strip()
+    for known in _KNOWN:
+        if match := known.pattern.search(text):
+            named = {name: value or "" for name, value in match.groupdict().items()}
+            return JobError(known.kind, text, known.resolution.format(**named), known.section)
+    if error.exception in _RESOLUTIONS:
+        return JobError(ErrorKind.WORKFLOW, text, _RESOLUTIONS[error.exception], error.exception.lower())
+    if "schema" in text and "Error validating" in text:
+        resolution = "Correct `config`: the workflow's schema rejects it at the place that the message names."
+        return JobError(ErrorKind.WORKFLOW, text, resolution, "workflow")
+    return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN, "workflow")
+
+
+def _most_telling(errors: list[ErrorRaised]) -> ErrorRaised:
+    """The last, for a retry has made good the earlier ones; no closing words, and rather not a traceback."""
+    telling = [error for error in errors if _CLOSING_WORDS not in error.text] or errors
+    plain = [error for error in telling if not error.text.startswith("Traceback")]
+    return (plain or telling)[-1]
 
 
 def of_forgotten(names: list[str]) -> JobError:
@@ -102,6 +207,7 @@ def of_forgotten(names: list[str]) -> JobError:
         ErrorKind.SYSTEM,
         f"Snakemake reports success, but has never run {len(names)} rule jobs: {shown}",
         "Resume the job; this is a fault of Snakemake, not of the workflow.",
+        "system",
     )
 
 
@@ -110,6 +216,7 @@ def of_timeout(seconds: float) -> JobError:
         ErrorKind.WORKFLOW,
         f"The job was stopped after {seconds:g} seconds, its `timeout_seconds`.",
         "Submit it again with a longer `timeout_seconds`.",
+        "timeout",
     )
 
 
@@ -120,11 +227,13 @@ def of_vanished_engine(signal_number: int | None, directory: Path) -> JobError:
         f"The process of Snakemake {how}; nothing of it runs any more.",
         "Resume the job. If it happens again, the machine may lack memory; "
         f"the operator finds the whole log in {directory}.",
+        "system",
     )
 
 
 def of_environment(failure: EnvironmentFailure) -> JobError:
-    return JobError(failure.kind, f"The job has no environment: {failure}.", failure.resolution)
+    text = str(failure).rstrip(".")
+    return JobError(failure.kind, f"The job has no environment: {text}.", failure.resolution, "environment")
 
 
 def of_service(error: Exception) -> JobError:
@@ -132,6 +241,7 @@ def of_service(error: Exception) -> JobError:
         ErrorKind.SYSTEM,
         f"The service failed, not the workflow: {type(error).__name__}: {error}",
         "Resume the job. If it happens again, the operator finds the trace in the job's log.",
+        "system",
     )
 
 

@@ -21,8 +21,9 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import diagnosis
-from flows.contract.environments import EnvironmentSettings
+from flows.contract.environments import EnvironmentSettings, SoftwareSettings
 from flows.contract.spec import (
+    DEFAULT_GROUP,
     FLOW_NAME,
     EngineName,
     EnvironmentSpec,
@@ -37,7 +38,8 @@ from flows.contract.spec import (
 from flows.contract.storage import StorageError
 from flows.diagnosis import JobError
 from flows.engines.choice import engine_for
-from flows.engines.engine import EngineVanishedError, Execution
+from flows.engines.engine import Engine, EngineVanishedError, Execution
+from flows.engines.software import Software
 from flows.environments.environment import Environment
 from flows.environments.making import Environments
 from flows.environments.uv import Cancelled as EnvironmentCancelled
@@ -45,7 +47,14 @@ from flows.environments.uv import EnvironmentFailure
 from flows.record.attempt_logs import tail
 from flows.record.mirror import Ending
 from flows.record.recorder import Recorder, RecordError
-from flows.snakemake_process.events import EngineExited, ErrorRaised, encode
+from flows.snakemake_process.events import (
+    EngineExited,
+    ErrorRaised,
+    PhaseChanged,
+    PlanCompleted,
+    RuleJobPlanned,
+    encode,
+)
 from flows.termination import termination
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.staging import StageError
@@ -62,6 +71,8 @@ class _Course:
     errors: list[ErrorRaised] = field(default_factory=list)
     has_timed_out: bool = False
     has_vanished: bool = False
+    undeployed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What rules declare and the job does not deploy, until the job's log has said so."""
     forgotten: list[str] = field(default_factory=list)
     """Rule jobs that an engine which reports success has never run."""
 
@@ -109,9 +120,11 @@ def snakemake_job(
     job_id = flow_run.id
     resumes = flow_run.labels.get(Label.RESUMES)
     workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None)
+    group = flow_run.work_queue_name or DEFAULT_GROUP  # each has a work queue of its own name
+    deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
-            error, ending = _run(spec, workspace, recorder)
+            error, ending = _run(spec, workspace, deployed, recorder)
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: whatever it is, the job must say so
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error, ending = diagnosis.of_service(failure), Ending.CRASHED
@@ -127,7 +140,9 @@ def snakemake_job(
         return _final_state(client, job_id, error, recorder)
 
 
-def _run(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> tuple[JobError | None, Ending]:
+def _run(
+    spec: ExecutionSpec, workspace: Workspace, software: Software, recorder: Recorder
+) -> tuple[JobError | None, Ending]:
     """Stage, execute, publish; the error that the job failed with, and what becomes of its rule jobs."""
     try:
         workspace.lock()
@@ -139,14 +154,15 @@ def _run(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> tuple
             recorder.log(logging.INFO, f"The workflow is that of commit {staged.commit}.")
             recorder.label({Label.WORKFLOW_COMMIT: staged.commit})
     except StageError as error:
-        return JobError(ErrorKind.WORKFLOW, str(error), error.resolution), Ending.FINISHED
+        return JobError(ErrorKind.WORKFLOW, str(error), error.resolution, "workflow"), Ending.FINISHED
     try:
         environment = _prepare_environment(spec, workspace, recorder)
     except EnvironmentFailure as failure:
         return diagnosis.of_environment(failure), Ending.FINISHED
     except EnvironmentCancelled:
         return None, Ending.STOPPED
-    course = _execute(spec, workspace, environment, recorder)
+    engine = engine_for(spec.engine, environment, software)
+    course = _execute(spec, workspace, engine, recorder)
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()))
     recorder.log(logging.INFO, f"Published {published} output files.")
     reason = _judge(course, spec, workspace, recorder)
@@ -192,16 +208,14 @@ def _keep(workspace: Workspace, recorder: Recorder) -> None:
         recorder.log(logging.WARNING, f"Who resumes this job has to do it anew: {error}")
 
 
-def _execute(
-    spec: ExecutionSpec, workspace: Workspace, environment: Environment | None, recorder: Recorder
-) -> _Course:
+def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder: Recorder) -> _Course:
     """Run the engine to its end, and write down everything that it tells."""
     course = _Course()
     if termination.is_requested:
         return course
     with (
         workspace.event_log.open("ab", buffering=0) as event_log,
-        engine_for(spec.engine, environment).start(spec, workspace) as execution,
+        engine.start(spec, workspace) as execution,
         termination.handled_by(_stopper(execution, recorder)),
         _time_limit(spec.timeout_seconds, execution, recorder, course),
     ):
@@ -215,6 +229,13 @@ def _execute(
                         error = replace(event, text=event.text.replace(f"{workspace.work}/", ""))
                         course.errors.append(error)
                         recorder.log(logging.ERROR, error.text, error.time)
+                    case RuleJobPlanned() if event.undeployed and not event.is_done:
+                        course.undeployed[event.rule] = event.undeployed
+                    case PlanCompleted() if course.undeployed:
+                        recorder.log(logging.WARNING, diagnosis.note_of_undeployed(course.undeployed))
+                        course.undeployed.clear()  # the plan is told again after a checkpoint
+                    case PhaseChanged():
+                        recorder.label({Label.PHASE: event.phase})
                     case EngineExited():
                         course.exit_code = event.exit_code
                     case _:

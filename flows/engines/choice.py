@@ -6,16 +6,17 @@ from flows.contract.spec import EngineName
 from flows.engines.engine import Engine
 from flows.engines.mock import MockEngine
 from flows.engines.snakemake import SnakemakeEngine
+from flows.engines.software import Software
 from flows.environments.environment import Environment
 
 
-def engine_for(name: EngineName, environment: Environment | None) -> Engine:
+def engine_for(name: EngineName, environment: Environment | None, software: Software) -> Engine:
     """`environment` is that of the workflow; the mock needs none."""
     match name:
         case EngineName.SNAKEMAKE:
             if environment is None:
                 raise ValueError("Snakemake needs an environment")
-            return SnakemakeEngine(environment)
+            return SnakemakeEngine(environment, software)
         case EngineName.MOCK:
             return MockEngine()
         case _:

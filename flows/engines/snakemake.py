@@ -9,6 +9,7 @@ from typing import Self
 
 from flows.contract.spec import ExecutionSpec
 from flows.engines.engine import EngineVanishedError
+from flows.engines.software import Software
 from flows.environments.environment import Environment
 from flows.environments.variables import visible_variables
 from flows.environments.warm import start_supervisor
@@ -28,17 +29,18 @@ _OUTPUT_CACHE_VARIABLE = "SNAKEMAKE_OUTPUT_CACHE"
 
 
 class SnakemakeEngine:
-    """Snakemake, in a process of the workflow's environment."""
+    """Snakemake, in a process of the workflow's environment, with the software that rules declare."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, software: Software) -> None:
         self._environment = environment
+        self._software = software
 
     def start(self, spec: ExecutionSpec, workspace: Workspace) -> "SnakemakeExecution":
-        variables = workflow_variables(self._environment)
+        variables = workflow_variables(self._environment, self._software)
         control = start_supervisor(self._environment, variables)
         workspace.report.unlink(missing_ok=True)  # of an earlier execution in this directory
         start = Start(
-            argv=tuple(snakemake_arguments(spec, workspace, self._environment)),
+            argv=tuple(snakemake_arguments(spec, workspace, self._environment, self._software)),
             directory=str(workspace.work),
             log_path=str(workspace.snakemake_log),
             environment=variables | _cache_variable(spec, workspace),
@@ -46,12 +48,20 @@ class SnakemakeEngine:
             report_seconds=_REPORT_SECONDS,
         )
         # The directory is free for a successor when nothing of Snakemake is left in it, whoever dies first.
-        socket.send_fds(control, [LOCKS], workspace.work_locks)
-        control.sendall(start.to_line())
+        try:
+            socket.send_fds(control, [LOCKS], workspace.work_locks)
+            control.sendall(start.to_line())
+        except OSError as error:
+            control.close()
+            raise EngineVanishedError(
+                "Snakemake's process did not start; the worker's log says why"
+            ) from error
         return SnakemakeExecution(control)
 
 
-def snakemake_arguments(spec: ExecutionSpec, workspace: Workspace, environment: Environment) -> list[str]:
+def snakemake_arguments(
+    spec: ExecutionSpec, workspace: Workspace, environment: Environment, software: Software
+) -> list[str]:
     """The command line of `snakemake` for `spec`, built from typed options only."""
     arguments = [
         "--executor=prefect",
@@ -61,6 +71,7 @@ def snakemake_arguments(spec: ExecutionSpec, workspace: Workspace, environment: 
         f"--latency-wait={_LATENCY_SECONDS}",
         "--scheduler=greedy",  # its choices; `flows.snakemake_process.scheduling` makes them in linear time
         "--rerun-incomplete",
+        *software.arguments(),
     ]
     if spec.options.keep_going:
         arguments.append("--keep-going")
@@ -131,9 +142,9 @@ class SnakemakeExecution:
                 pass
 
 
-def workflow_variables(environment: Environment) -> dict[str, str]:
+def workflow_variables(environment: Environment, software: Software) -> dict[str, str]:
     """The variables that Snakemake and the rules see."""
     variables = visible_variables()
     # Rules that say `python` mean the one with the packages that Snakemake itself has.
-    path = os.pathsep.join([str(environment.python.parent), variables.get("PATH", os.defpath)])
-    return variables | {"PATH": path, "PYTHONUNBUFFERED": "1"}
+    directories = [str(environment.python.parent), *software.path(), variables.get("PATH", os.defpath)]
+    return variables | software.variables() | {"PATH": os.pathsep.join(directories), "PYTHONUNBUFFERED": "1"}

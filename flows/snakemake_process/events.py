@@ -45,6 +45,8 @@ class RuleJobPlanned:
     logs: tuple[str, ...] = ()
     is_done: bool = False
     """Its outputs were up to date before this execution; it will not run."""
+    undeployed: tuple[str, ...] = ()
+    """How its rule declares software that this execution does not deploy (`conda`, `apptainer`, …)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,16 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseChanged:
+    """The engine does something that takes long before rule jobs can run."""
+
+    type: ClassVar[str] = "phase_changed"
+    time: float
+    phase: str
+    """In words; empty when it is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorRaised:
     """The engine reports an error that ends the workflow or one of its rule jobs."""
 
@@ -142,6 +154,7 @@ WorkflowEvent = (
     | AttemptStarted
     | AttemptFinished
     | Message
+    | PhaseChanged
     | ErrorRaised
     | EngineExited
 )
@@ -155,6 +168,7 @@ _TYPES: dict[str, type[WorkflowEvent]] = {
         AttemptStarted,
         AttemptFinished,
         Message,
+        PhaseChanged,
         ErrorRaised,
         EngineExited,
     )

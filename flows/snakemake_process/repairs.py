@@ -5,6 +5,7 @@
 | SIGTERM without a deadlock | all      | its handler waits for a lock that its own thread holds      |
 | linear scheduling          | 9.14 on  | rounds are quadratic (`flows.snakemake_process.scheduling`) |
 | a handler for messages     | 8.x      | it has no logger plugins                                    |
+| software made one by one   | all      | two jobs destroy each other's conda environment             |
 
 `tests/contracts` and the matrix of versions hold on to the private names that this is built on.
 """
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
+from flows.snakemake_process import software
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import ErrorRaised, Message
 
@@ -47,6 +49,7 @@ def apply() -> Iterator[str]:
         )
     if not has_logger_plugins():
         _listen_to_old_logger()
+    software.install()
 
 
 def _scheduler_module() -> ModuleType:

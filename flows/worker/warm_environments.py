@@ -163,8 +163,9 @@ class WarmEnvironments:
         while True:
             await asyncio.sleep(min(_LOOK_SECONDS, self._settings.warm_idle_seconds))
             oldest = time.monotonic() - self._settings.warm_idle_seconds
-            for start in [start for start, zygote in self._zygotes.items() if zygote.used_at < oldest]:
-                self._zygotes.pop(start).end()
+            for start, zygote in list(self._zygotes.items()):
+                if zygote.ready.done() and zygote.used_at < oldest:
+                    self._zygotes.pop(start).end()
 
 
 async def _until_ready(control: socket.socket) -> None:

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from textwrap import dedent
 from typing import Any, TypeVar
 from uuid import uuid4
 
+from flows.contract.environments import SoftwareSettings
 from flows.contract.spec import ExecutionSpec
 from flows.engines.engine import Execution
 from flows.engines.snakemake import SnakemakeEngine
+from flows.engines.software import Software
 from flows.environments.environment import Environment
 from flows.snakemake_process.events import (
     AttemptFinished,
@@ -27,6 +30,8 @@ from tests.support import WORKFLOWS
 Kind = TypeVar("Kind", bound=WorkflowEvent)
 HERE = Environment.of_this_process()
 """The tests' own environment has Snakemake, too."""
+
+NO_SOFTWARE = Software(SoftwareSettings(), (), Path(gettempdir(), "no-software"))
 
 React = Callable[[WorkflowEvent, Execution], None]
 
@@ -101,7 +106,7 @@ class Run:
 def run(spec: ExecutionSpec, workspace: Workspace, react: React | None = None) -> Run:
     """Execute to the end; `react` sees every event as it happens."""
     events: list[WorkflowEvent] = []
-    with SnakemakeEngine(HERE).start(spec, workspace) as execution:
+    with SnakemakeEngine(HERE, NO_SOFTWARE).start(spec, workspace) as execution:
         for event in execution.events():
             events.append(event)
             if react is not None:

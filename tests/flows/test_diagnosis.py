@@ -1,6 +1,7 @@
 """Why a job failed, for people: whose fault, where, what, and what to do now."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -161,6 +162,76 @@ def test_an_engine_that_fails_without_any_word_tells_its_exit_code() -> None:
     assert "exit code 2" in diagnosis.of_workflow([], 2, "").message
 
 
+@pytest.mark.parametrize(
+    ("exception", "text", "advice", "kind"),
+    [
+        (
+            "ModuleNotFoundError",
+            "ModuleNotFoundError in file \"Snakefile\", line 1:\nNo module named 'pandas.core'",
+            '"environment": {"packages": ["pandas"]}',
+            ErrorKind.WORKFLOW,
+        ),
+        (
+            "WorkflowError",
+            "Expecting Snakemake version 99.0 or higher (you are currently using 9.27.1).",
+            '"packages": ["snakemake >= 99.0"]',
+            ErrorKind.WORKFLOW,
+        ),
+        (
+            "InvalidPluginException",
+            "Error loading Snakemake plugin gcs: The package snakemake-storage-plugin-gcs is not installed.",
+            '"packages": ["snakemake-storage-plugin-gcs"]',
+            ErrorKind.WORKFLOW,
+        ),
+        (
+            "WorkflowError",
+            "Error running conda info. Is conda installed and accessible? Error: Command 'conda info --json' "
+            "returned non-zero exit status 127.",
+            "JOBS_CONDA_DIRECTORY",
+            ErrorKind.SYSTEM,
+        ),
+        (
+            "WorkflowError",
+            "The apptainer or singularity command has to be available in order to use "
+            "apptainer/singularity integration.",
+            "apptainer is not installed where the job runs",
+            ErrorKind.SYSTEM,
+        ),
+        ("SyntaxError", "SyntaxError in line 3", "`environment.python`", ErrorKind.WORKFLOW),
+    ],
+)
+def test_what_an_environment_lacks_is_named_with_how_to_add_it(
+    exception: str, text: str, advice: str, kind: ErrorKind
+) -> None:
+    error = of_workflow(exception, text)
+    assert advice in error.resolution
+    assert error.kind is kind
+
+
+def test_a_traceback_does_not_hide_the_sentence_before_it() -> None:
+    errors = [
+        ErrorRaised(time=START, exception="RuleException", text="Unable to locate wrapper script"),
+        ErrorRaised(time=START, exception="GitCommandError", text="Traceback (most recent call last):\n…"),
+        AT_LEAST_ONE,
+    ]
+    assert diagnosis.of_workflow(errors, 1, "").message == "Unable to locate wrapper script"
+
+
+def test_a_module_that_a_script_lacks_is_named_with_how_to_add_it() -> None:
+    job = failures(planned(), started(), failed())
+    output = "Traceback (most recent call last):\nModuleNotFoundError: No module named 'pysam'"
+    error = diagnosis.of_failed_rule(job[0], 1, [], output)
+    assert '"environment": {"packages": ["pysam"]}' in error.resolution
+
+
+def test_a_command_that_is_not_found_is_traced_to_software_that_was_not_deployed() -> None:
+    undeployed = replace(planned(rule="align"), undeployed=("conda",))
+    job = failures(undeployed, started(), failed(exit_code=127))
+    assert 'Add "software": ["conda"]' in of_failures(job).resolution
+    others = failures(undeployed, started(), failed(exit_code=1))
+    assert "software" not in of_failures(others).resolution
+
+
 def test_a_timeout_is_the_submitters_and_says_what_to_change() -> None:
     error = diagnosis.of_timeout(90)
     assert error.kind is ErrorKind.WORKFLOW
@@ -196,7 +267,7 @@ def test_the_labels_of_an_error_hold_all_of_it() -> None:
         Label.ERROR_KIND: "workflow",
         Label.ERROR_RULE: "align[sample=a]",
         Label.ERROR_MESSAGE: error.message,
-        Label.ERROR_RESOLUTION: error.resolution,
+        Label.ERROR_RESOLUTION: f"{error.resolution} See docs/troubleshooting.md#failed-rule.",
     }
     assert Label.ERROR_RULE not in diagnosis.of_timeout(1).labels()
 

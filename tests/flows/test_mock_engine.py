@@ -24,7 +24,7 @@ from flows.snakemake_process.events import (
 )
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.workspace import Workspace
-from tests.flows.executions import Run
+from tests.flows.executions import NO_SOFTWARE, Run
 from tests.flows.grammar import assert_well_told
 
 WORKSPACE = Workspace(WorkspaceSettings(home=Path("/nonexistent")), uuid4())
@@ -48,7 +48,7 @@ def plot(events: list[WorkflowEvent]) -> list[tuple[str, int | None, object]]:
 
 
 def test_the_mock_engine_is_what_its_name_gives() -> None:
-    assert isinstance(engine_for(EngineName.MOCK, None), MockEngine)
+    assert isinstance(engine_for(EngineName.MOCK, None, NO_SOFTWARE), MockEngine)
 
 
 @given(seed=SEEDS, rules=st.integers(1, 30), success_rate=st.floats(0, 1))

@@ -17,7 +17,7 @@ from flows.snakemake_process.events import (
 )
 from flows.workspace.workspace import Workspace
 from tests.flows.conftest import NewWorkspace
-from tests.flows.executions import HERE, Run, execute, run, staged, write_workflow
+from tests.flows.executions import HERE, NO_SOFTWARE, Run, execute, run, staged, write_workflow
 from tests.flows.grammar import assert_well_told
 from tests.support import WORKFLOWS
 
@@ -197,7 +197,7 @@ def test_executions_side_by_side_know_nothing_of_each_other(workspaces: NewWorks
     with ExitStack() as running:
         executions = [
             running.enter_context(
-                SnakemakeEngine(HERE).start(
+                SnakemakeEngine(HERE, NO_SOFTWARE).start(
                     staged(workspace, WORKFLOWS / "bad_config", config={"threshold": number}), workspace
                 )
             )

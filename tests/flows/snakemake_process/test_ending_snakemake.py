@@ -25,7 +25,7 @@ from flows.snakemake_process.events import (
 )
 from flows.workspace.workspace import Workspace
 from tests.flows.conftest import supervisors
-from tests.flows.executions import HERE, Run, execute, run, staged, write_workflow
+from tests.flows.executions import HERE, NO_SOFTWARE, Run, execute, run, staged, write_workflow
 from tests.flows.grammar import assert_well_told
 from tests.support import WORKFLOWS, processes_of, wait_until
 
@@ -88,7 +88,7 @@ def test_an_execution_that_is_terminated_before_it_has_begun_still_tells_its_end
     workspace: Workspace,
 ) -> None:
     spec = staged(workspace, SLEEPER)
-    with SnakemakeEngine(HERE).start(spec, workspace) as execution:
+    with SnakemakeEngine(HERE, NO_SOFTWARE).start(spec, workspace) as execution:
         execution.terminate()
         events = list(execution.events())
     assert isinstance(events[-1], EngineExited)
@@ -98,7 +98,7 @@ def test_an_execution_that_is_terminated_before_it_has_begun_still_tells_its_end
 
 def test_an_execution_may_be_terminated_more_than_once_and_after_its_end(workspace: Workspace) -> None:
     spec = staged(workspace, WORKFLOWS / "bad_config")
-    with SnakemakeEngine(HERE).start(spec, workspace) as execution:
+    with SnakemakeEngine(HERE, NO_SOFTWARE).start(spec, workspace) as execution:
         events = list(execution.events())
         execution.terminate()
         execution.terminate()
@@ -147,7 +147,7 @@ def test_a_flow_that_lets_go_without_a_word_leaves_nothing_running(
     workspace: Workspace, follows: bool
 ) -> None:
     spec = staged(workspace, SLEEPER)
-    with SnakemakeEngine(HERE).start(spec, workspace) as execution:
+    with SnakemakeEngine(HERE, NO_SOFTWARE).start(spec, workspace) as execution:
         follower = threading.Thread(target=follow, args=[execution])
         if follows:
             follower.start()
@@ -170,10 +170,10 @@ FLOW_PROCESS = """
 import signal, sys
 from pathlib import Path
 from flows.engines.snakemake import SnakemakeEngine
-from tests.flows.executions import HERE, new_workspace, staged
+from tests.flows.executions import HERE, NO_SOFTWARE, new_workspace, staged
 
 workspace = new_workspace(Path(sys.argv[1]))
-with SnakemakeEngine(HERE).start(staged(workspace, Path(sys.argv[2])), workspace) as execution:
+with SnakemakeEngine(HERE, NO_SOFTWARE).start(staged(workspace, Path(sys.argv[2])), workspace) as execution:
     print(workspace.directory.name, flush=True)
     for event in execution.events():
         if sys.argv[3] == "blocked":

@@ -32,6 +32,7 @@ from flows.snakemake_process.events import (
     RuleJobDropped,
     RuleJobPlanned,
 )
+from flows.snakemake_process.software import undeployed
 from flows.snakemake_process.usage import Usage
 
 LOG_DIRECTORY = Path(".snakemake") / "attempts"
@@ -75,6 +76,8 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         self._reports = emitter.is_open and self.workflow.exec_mode == ExecMode.DEFAULT
         if self._reports:
             capture.install()
+            methods = self.workflow.deployment_settings.deployment_method
+            self._methods = frozenset(str(method) for method in methods)
             LOG_DIRECTORY.mkdir(parents=True, exist_ok=True)
             self._tell_plan()
 
@@ -183,6 +186,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 outputs=self._paths(job.output),
                 logs=self._paths(job.log),
                 is_done=not self.dag.needrun(job),
+                undeployed=undeployed(job.rule, self._methods),
             )
 
     def _dependencies(self, job: Any, still_there: set[int]) -> tuple[int, ...]:
