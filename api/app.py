@@ -63,7 +63,7 @@ _PROBE_SECONDS = 3.0
 """Who asks whether the service is ready does not wait for long."""
 
 
-# Events come before /jobs/{job_id}, which would take "events" for an id.
+# Events come first: /jobs/{job_id} would take the "events" of /jobs/events for an id.
 _ROUTERS = (events_router, jobs_router, insight_router, service_router, wes_router)
 
 

@@ -1,4 +1,4 @@
-"""Jobs live over HTTP: server-sent events, and answers that wait for a change."""
+"""Server-sent events over HTTP: one stream per job, and one of all jobs."""
 
 import asyncio
 from collections import Counter
@@ -8,17 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Header, Request, Response, status
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
 from api.auth.callers import Caller, WithCaller
 from api.events.feed import Change, Moment, Told
 from api.events.following import Following
-from api.jobs.routes import WithJobs
-from api.settings import Settings
+from api.jobs.dependencies import WithJobs
 from api.web.problems import BadCursor, FieldProblem, TooManyStreams, refusals
-from api.web.schemas import Job
 from api.web.statuses import FINAL_STATUSES
 
 events_router = APIRouter()
@@ -26,11 +24,9 @@ events_router = APIRouter()
 PING_SECONDS = 15.0
 """Proxies close a connection on which nothing comes for about a minute."""
 
-LONGEST_WAIT = 60
 OLDEST_EVENT = timedelta(days=1)
 """Who was away for longer asks for the list: it costs Prefect less than all that happened since."""
 
-_LOOK_AGAIN_SECONDS = 0.25
 # In JSON they may stand as they are, but readers of lines, ours included, take them for the end of one.
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 _NO_PROXY_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -173,51 +169,6 @@ async def follow_job(
     if since is not None and since.is_end and job.status in FINAL_STATUSES:
         return Response(status_code=status.HTTP_204_NO_CONTENT)  # tells an EventSource not to come back
     return _streamed(following.job(job_id, since), streams.one_more(caller))
-
-
-@events_router.get(
-    "/jobs/{job_id}",
-    operation_id="getJob",
-    summary="See how a job is doing",
-    tags=["jobs"],
-    responses={
-        200: {"model": Job},
-        304: {"description": "The job is as `If-None-Match` says."},
-        **refusals(404, 422),
-    },
-)
-async def get_job(
-    request: Request,
-    job_id: UUID,
-    jobs: WithJobs,
-    wait: Annotated[
-        float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for a change before answering.")
-    ] = 0,
-    if_none_match: Annotated[
-        str | None, Header(alias="If-None-Match", description="The `ETag` of an earlier answer.")
-    ] = None,
-) -> Response:
-    """With `wait`, answers as soon as the job is another than `If-None-Match` says, or than it is now.
-
-    A job that has ended is answered at once.
-    """
-    clock = asyncio.get_running_loop().time
-    settings: Settings = request.app.state.settings
-    deadline = clock() + min(wait, settings.longest_wait_seconds)
-    job = await jobs.get(job_id)
-    known = named_tags(if_none_match) if if_none_match else {job.etag}
-    while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-        job = await jobs.get(job_id)
-    headers = {"ETag": job.etag, "Cache-Control": "no-cache"}
-    if if_none_match and ("*" in known or job.etag in known):
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    return Response(job.json_text, media_type="application/json", headers=headers)
-
-
-def named_tags(if_none_match: str) -> set[str]:
-    """What a client knows already, by an `If-None-Match`."""
-    return {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
 
 
 def _streamed(told: AsyncIterator[Told], meanwhile: AbstractContextManager[None]) -> Response:

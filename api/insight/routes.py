@@ -1,17 +1,17 @@
 """What people want to see of a job, over HTTP: its graph as a picture, and what came of it as a crate."""
 
-from hashlib import sha256
 from typing import Annotated
 from uuid import UUID
 
 import anyio.to_thread
-from fastapi import APIRouter, Header, Query, Request, Response, status
+from fastapi import APIRouter, Query, Request, Response, status
+from pydantic import BaseModel, ConfigDict, Field
 
-from api.events.streams import named_tags
 from api.insight.crates import MOST_RULE_JOBS, crate_of
-from api.jobs.routes import WithJobs, WithOutputs
+from api.insight.graphs import GraphOf
+from api.jobs.dependencies import IfNoneMatch, WithJobs, WithOutputs
+from api.web.etags import etag_of, named_tags
 from api.web.problems import NotFound, refusals
-from api.web.queries import GraphQuery
 
 insight_router = APIRouter()
 
@@ -24,6 +24,17 @@ _AS_A_PICTURE_ONLY = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
+
+
+class GraphQuery(BaseModel):
+    """Which graph of a job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    of: GraphOf = Field(
+        default=GraphOf.RULES,
+        description="`rules`: a box for each rule, its rule jobs counted; `jobs`: a box for each rule job.",
+    )
 
 
 @insight_router.get(
@@ -50,9 +61,7 @@ async def draw_job(
     job_id: UUID,
     query: Annotated[GraphQuery, Query()],
     jobs: WithJobs,
-    if_none_match: Annotated[
-        str | None, Header(alias="If-None-Match", description="The `ETag` of an earlier answer.")
-    ] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """What waits for what, and how far each part is: of a second ago while the job runs.
 
@@ -60,7 +69,7 @@ async def draw_job(
     drawn with `of=rules` only.
     """
     svg = await jobs.drawing(job_id, query.of)
-    headers = {"ETag": f'"{sha256(svg).hexdigest()[:20]}"', **_AS_A_PICTURE_ONLY}
+    headers = {"ETag": etag_of(svg), **_AS_A_PICTURE_ONLY}
     if if_none_match and {"*", headers["ETag"]} & named_tags(if_none_match):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     return Response(svg, media_type=_SVG, headers=headers)

@@ -1,56 +1,30 @@
 """`/jobs` over HTTP: every route asks one room and answers with what it says."""
 
+import asyncio
 from typing import Annotated
 from uuid import UUID
 
 import anyio.to_thread
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
+from fastapi import APIRouter, Body, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
 from api.auth.callers import Scope, WithCaller
-from api.jobs.bundles import Bundles
-from api.jobs.jobs import Jobs
-from api.jobs.outputs import Outputs
+from api.jobs.dependencies import IdempotencyKey, IfNoneMatch, WithBundles, WithJobs, WithOutputs
+from api.settings import Settings
 from api.web.bodies import JsonBodyRoute
+from api.web.etags import named_tags
 from api.web.problems import NotAllowed, refusals
 from api.web.queries import JobQuery, PageQuery, RuleJobQuery
 from api.web.schemas import Alive, Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
+from api.web.statuses import FINAL_STATUSES
 from flows.contract.spec import JobSpec
 from flows.contract.storage import Method
 
 jobs_router = APIRouter(route_class=JsonBodyRoute)
 
 
-async def _jobs(request: Request, caller: WithCaller) -> Jobs:
-    jobs: Jobs = request.app.state.jobs
-    return jobs.seen_by(caller)
-
-
-async def _outputs(request: Request) -> Outputs:
-    outputs: Outputs = request.app.state.outputs
-    return outputs
-
-
-async def _bundles(request: Request) -> Bundles:
-    bundles: Bundles = request.app.state.bundles
-    return bundles
-
-
-WithBundles = Annotated[Bundles, Depends(_bundles)]
-WithJobs = Annotated[Jobs, Depends(_jobs)]
-WithOutputs = Annotated[Outputs, Depends(_outputs)]
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=200,
-        pattern=r"^[!-~]+$",
-        description="A word of the client's own, such as a UUID: the same key and body make one job, "
-        "however often they are sent.",
-    ),
-]
+LONGEST_WAIT = 60
+_LOOK_AGAIN_SECONDS = 0.25
 
 _SPECS = {
     "snakemake": {
@@ -148,6 +122,44 @@ async def submit_job(
 async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobPage:
     """Filters are exact. Walking on with `cursor` gives no job twice and misses none."""
     return await jobs.list(query)
+
+
+@jobs_router.get(
+    "/jobs/{job_id}",
+    operation_id="getJob",
+    summary="See how a job is doing",
+    tags=["jobs"],
+    responses={
+        200: {"model": Job},
+        304: {"description": "The job is as `If-None-Match` says."},
+        **refusals(404, 422),
+    },
+)
+async def get_job(
+    request: Request,
+    job_id: UUID,
+    jobs: WithJobs,
+    wait: Annotated[
+        float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for a change before answering.")
+    ] = 0,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """With `wait`, answers as soon as the job is another than `If-None-Match` says, or than it is now.
+
+    A job that has ended is answered at once.
+    """
+    clock = asyncio.get_running_loop().time
+    settings: Settings = request.app.state.settings
+    deadline = clock() + min(wait, settings.longest_wait_seconds)
+    job = await jobs.get(job_id)
+    known = named_tags(if_none_match) if if_none_match else {job.etag}
+    while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        job = await jobs.get(job_id)
+    headers = {"ETag": job.etag, "Cache-Control": "no-cache"}
+    if if_none_match and ("*" in known or job.etag in known):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    return Response(job.json_text, media_type="application/json", headers=headers)
 
 
 @jobs_router.delete(

@@ -8,7 +8,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from api.insight.graphs import GraphOf
 from api.web.schemas import RuleJob
 from api.web.statuses import JobStatus, RuleJobStatus
 
@@ -75,14 +74,3 @@ class RuleJobQuery(PageQuery):
 
     def matches(self, rule_job: RuleJob) -> bool:
         return (not self.status or rule_job.status in self.status) and self.rule in (None, rule_job.rule)
-
-
-class GraphQuery(BaseModel):
-    """Which graph of a job."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    of: GraphOf = Field(
-        default=GraphOf.RULES,
-        description="`rules`: a box for each rule, its rule jobs counted; `jobs`: a box for each rule job.",
-    )

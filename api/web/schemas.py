@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from functools import cached_property
-from hashlib import sha256
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 from urllib.parse import quote
 from uuid import UUID
@@ -10,6 +9,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import StateType
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
+from api.web.etags import etag_of
 from api.web.statuses import JobStatus, RuleJobStatus
 from flows.contract.spec import ErrorKind
 
@@ -136,7 +136,7 @@ class Job(BaseModel):
     @cached_property
     def etag(self) -> str:
         """Another one for whatever is sent differently (RFC 9110, 8.8.3)."""
-        return f'"{sha256(self.json_text.encode()).hexdigest()[:20]}"'
+        return etag_of(self.json_text.encode())
 
 
 class Bundle(BaseModel):

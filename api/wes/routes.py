@@ -12,8 +12,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
+from api.jobs.dependencies import IdempotencyKey, WithBundles, WithJobs, WithOutputs
 from api.jobs.jobs import Jobs
-from api.jobs.routes import IdempotencyKey, WithBundles, WithJobs, WithOutputs
 from api.settings import Settings
 from api.web.problems import WES_PREFIX as PREFIX
 from api.web.problems import BadCursor, InvalidRequest, JobAlreadyFinished, NotFound
