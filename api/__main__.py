@@ -29,7 +29,7 @@ def main() -> int:
 
 def serve(settings: Settings) -> int:
     try:
-        check_opening(settings, token_source(settings))
+        check_opening(settings.api_host, token_source(settings.tokens, settings.tokens_file))
         app = create_app(settings)
     except StaysClosed as error:
         sys.stderr.write(f"{error}\n")

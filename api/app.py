@@ -19,6 +19,7 @@ from fastapi.routing import APIRoute
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
+from standardwebhooks import Webhook as Signer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -46,7 +47,6 @@ from api.settings import Settings
 from api.web.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable, problem_response
 from api.web.validation import problem_of
 from api.webhooks.deliveries import Deliveries
-from api.webhooks.signing import signing_key
 from api.wes.routes import wes_router
 from flows.contract.storage import StorageError, open_storage
 
@@ -99,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.outputs = Outputs(app.state.storage)
     app.state.bundles = Bundles(app.state.storage, settings, settings.home / "bundles")
     app.state.open_streams = OpenStreams(settings.max_streams_per_token)
-    app.state.tokens = token_source(settings)
+    app.state.tokens = token_source(settings.tokens, settings.tokens_file)
     rates = Rates(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
     app.add_middleware(Gate, tokens=app.state.tokens, rates=rates)
     app.add_middleware(Observation)
@@ -112,7 +112,7 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    check_opening(settings, app.state.tokens)
+    check_opening(settings.api_host, app.state.tokens)
     if app.state.tokens is None:
         _log.warning(
             "Tokens are off: everybody on this machine may submit, see and cancel every job. "
@@ -158,7 +158,7 @@ async def _delivering(
         return
     deliveries = Deliveries(
         overview,
-        signing_key(settings.webhook_secret.get_secret_value()),
+        Signer(settings.webhook_secret.get_secret_value()),
         retry_seconds=settings.webhook_retry_seconds,
         poll_seconds=settings.webhook_poll_seconds,
         private_hosts=settings.webhook_allowed_private_hosts,

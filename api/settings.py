@@ -1,5 +1,7 @@
 """What an operator can set of the facade. Prefect's own variables keep their names."""
 
+import base64
+import binascii
 import textwrap
 from enum import StrEnum
 from pathlib import Path
@@ -8,11 +10,13 @@ from typing import Annotated, Self
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from api.jobs.machines import Machines
-from api.webhooks.signing import signing_key
 from flows.contract.addresses import SourceSettings
 from flows.contract.bundles import BundleLimits
 from flows.contract.storage import StorageSettings
+
+_SIGNING_SECRET_PREFIX = "whsec_"
+_SIGNING_KEY_BYTES = range(24, 65)
+"""As the Standard Webhooks specification asks for."""
 
 
 class LogFormat(StrEnum):
@@ -22,6 +26,15 @@ class LogFormat(StrEnum):
     """For people."""
     JSON = "json"
     """For programs: one object a line."""
+
+
+class Machines(StrEnum):
+    """What jobs run on."""
+
+    ANY = "any"
+    """Machines that are there, whatever the job asks for."""
+    FARGATE = "fargate"
+    """A task of its own for each job, of the size that the job asks for."""
 
 
 class Settings(StorageSettings, BundleLimits, SourceSettings):
@@ -155,9 +168,9 @@ class Settings(StorageSettings, BundleLimits, SourceSettings):
 
     @field_validator("webhook_secret", mode="after")
     @classmethod
-    def _can_sign(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            signing_key(value.get_secret_value())
+    def _is_a_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and _signing_key_bytes(value.get_secret_value()) not in _SIGNING_KEY_BYTES:
+            raise ValueError(f"must be {_SIGNING_SECRET_PREFIX} and 24 to 64 random bytes in base64")
         return value
 
     @model_validator(mode="after")
@@ -186,6 +199,16 @@ def described() -> str:
         lines += ["", f"  JOBS_{name.upper()}{default}"]
         lines += textwrap.wrap(field.description or "", 78, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
+
+
+def _signing_key_bytes(secret: str) -> int:
+    """How many bytes the secret stands for; 0 if it is not written as it must be."""
+    if not secret.startswith(_SIGNING_SECRET_PREFIX):
+        return 0
+    try:
+        return len(base64.b64decode(secret.removeprefix(_SIGNING_SECRET_PREFIX), validate=True))
+    except binascii.Error:
+        return 0
 
 
 def _written(default: object) -> str:

@@ -1,27 +1,30 @@
 """Whether the service may open at all: on which address, with which tokens."""
 
+from pathlib import Path
+
+from pydantic import SecretStr
+
 from api.auth.callers import is_loopback
 from api.auth.tokens import TokenFile, TokenSource, TokensUnreadable, TokenVariable
-from api.settings import Settings
 
 
 class StaysClosed(RuntimeError):
     """The service does not start; the message says why and what to do."""
 
 
-def token_source(settings: Settings) -> TokenSource | None:
+def token_source(tokens: SecretStr | None, tokens_file: Path | None) -> TokenSource | None:
     """Where the tokens are kept, none if they are off."""
-    if settings.tokens is not None:
-        return TokenVariable(settings.tokens.get_secret_value())
-    return TokenFile(settings.tokens_file) if settings.tokens_file is not None else None
+    if tokens is not None:
+        return TokenVariable(tokens.get_secret_value())
+    return TokenFile(tokens_file) if tokens_file is not None else None
 
 
-def check_opening(settings: Settings, tokens: TokenSource | None) -> None:
+def check_opening(api_host: str, tokens: TokenSource | None) -> None:
     """Raises `StaysClosed` where anybody could come in, or nobody."""
     if tokens is None:
-        if not is_loopback(settings.api_host):
+        if not is_loopback(api_host):
             raise StaysClosed(
-                f"JOBS_API_HOST={settings.api_host} can be reached from other machines, and tokens are off. "
+                f"JOBS_API_HOST={api_host} can be reached from other machines, and tokens are off. "
                 "Make one with `JOBS_TOKENS_FILE=tokens.json python -m api tokens create NAME --group '*' "
                 "--scope admin` and set JOBS_TOKENS_FILE for the service too, or set JOBS_API_HOST=127.0.0.1."
             )

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import anyio
 from anyio.abc import TaskGroup
+from standardwebhooks import Webhook as Signer
 
 from api.prefect.overview import OVERLAP, Overview
 from api.prefect.rows import FlowRunRow
@@ -46,7 +47,7 @@ class Deliveries:
     def __init__(
         self,
         overview: Overview,
-        key: bytes,
+        signer: Signer,
         *,
         retry_seconds: Sequence[float],
         poll_seconds: float,
@@ -57,7 +58,7 @@ class Deliveries:
     ) -> None:
         """`retry_seconds` count from the end of the job; `count` hears of the outcome of each try."""
         self._overview = overview
-        self._key = key
+        self._signer = signer
         self._retries = [timedelta(seconds=seconds) for seconds in sorted(retry_seconds)]
         self._poll_seconds = poll_seconds
         self._private_hosts = frozenset(private_hosts)
@@ -79,7 +80,7 @@ class Deliveries:
     async def _run(self) -> None:
         look_back = LOOK_BACK
         async with (
-            Courier(self._key, self._private_hosts, self._ssl_context) as courier,
+            Courier(self._signer, self._private_hosts, self._ssl_context) as courier,
             anyio.create_task_group() as tries,
         ):
             while True:

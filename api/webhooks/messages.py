@@ -3,16 +3,14 @@
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
-import base64
-import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Literal, Self
 from uuid import uuid5
 
 from pydantic import AwareDatetime, BaseModel
+from standardwebhooks import Webhook as Signer
 
 from api.web.problems import FieldProblem, WebhookRefused
 from api.web.schemas import Job
@@ -47,15 +45,12 @@ class Message:
         """A job that is run again ends again, and that is another message."""
         return f"msg_{uuid5(job.id, ended_at.isoformat()).hex}"
 
-    def headers(self, key: bytes, sent_at: datetime) -> Mapping[str, str]:
-        seconds = int(sent_at.timestamp())
-        signed = f"{self.id}.{seconds}.".encode() + self.body
-        signature = base64.b64encode(hmac.digest(key, signed, sha256)).decode()
+    def headers(self, signer: Signer, sent_at: datetime) -> Mapping[str, str]:
         return {
             "Content-Type": "application/json",
             "webhook-id": self.id,
-            "webhook-timestamp": str(seconds),
-            "webhook-signature": f"v1,{signature}",
+            "webhook-timestamp": str(int(sent_at.timestamp())),
+            "webhook-signature": signer.sign(self.id, sent_at, self.body.decode()),
         }
 
 

@@ -7,6 +7,7 @@ from typing import Self
 
 import anyio
 import httpx
+from standardwebhooks import Webhook as Signer
 
 from api.webhooks.addresses import AddressRefused, check_url, public_addresses
 from api.webhooks.messages import Message
@@ -29,9 +30,9 @@ class Courier:
     """As a context, from when it can connect to when it has disconnected."""
 
     def __init__(
-        self, key: bytes, private_hosts: frozenset[str], ssl_context: ssl.SSLContext | None = None
+        self, signer: Signer, private_hosts: frozenset[str], ssl_context: ssl.SSLContext | None = None
     ) -> None:
-        self._key = key
+        self._signer = signer
         self._private_hosts = private_hosts
         self._client = httpx.AsyncClient(
             verify=ssl_context or ssl.create_default_context(),
@@ -73,7 +74,7 @@ class Courier:
         """The status of the answer, whose body is not read."""
         host = url.raw_host.decode()
         port = url.port or (443 if url.scheme == "https" else 80)
-        headers = {**message.headers(self._key, datetime.now(UTC)), "Host": url.netloc.decode()}
+        headers = {**message.headers(self._signer, datetime.now(UTC)), "Host": url.netloc.decode()}
         addresses = await public_addresses(host, port, self._private_hosts)
         for address in addresses:
             request = self._client.build_request(

@@ -155,7 +155,7 @@ class TestTheFile:
     def test_may_be_the_content_of_a_variable_instead(self, path: Path) -> None:
         secret = TokenFile(path).create("ci", ["*"], Scope.READ)
 
-        source = token_source(Settings(tokens=SecretStr(path.read_text())))
+        source = token_source(SecretStr(path.read_text()), None)
 
         assert source is not None
         assert find(secret, source.read(), datetime.now(UTC))
@@ -188,7 +188,7 @@ class TestTheDoor:
         TokenFile(path).create("ci", ["*"], Scope.READ)
         settings = Settings(api_host="0.0.0.0", tokens_file=path)
 
-        check_opening(settings, token_source(settings))
+        check_opening(settings.api_host, token_source(settings.tokens, settings.tokens_file))
 
     def test_stays_closed_when_nobody_could_come_in(self, path: Path) -> None:
         TokenFile(path).create("ci", ["*"], Scope.READ)
@@ -196,13 +196,13 @@ class TestTheDoor:
         settings = Settings(tokens_file=path)
 
         with pytest.raises(StaysClosed, match="no token"):
-            check_opening(settings, token_source(settings))
+            check_opening(settings.api_host, token_source(settings.tokens, settings.tokens_file))
 
     def test_stays_closed_when_the_file_is_not_there(self, tmp_path: Path) -> None:
         settings = Settings(tokens_file=tmp_path / "missing.json")
 
         with pytest.raises(StaysClosed, match="tokens create"):
-            check_opening(settings, token_source(settings))
+            check_opening(settings.api_host, token_source(settings.tokens, settings.tokens_file))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])

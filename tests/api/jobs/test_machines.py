@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.orchestration import PrefectClient
 
-from api.jobs.machines import Machines, job_variables
-from api.settings import Settings
+from api.jobs.machines import job_variables
+from api.settings import Machines, Settings
 from api.web.problems import MachineRefused
 from flows.contract.spec import EngineName, JobSpec
 from tests.api.support import facade, submit, the_problem
