@@ -16,7 +16,7 @@ from api.auth.callers import Caller, WithCaller
 from api.events.feed import Change, Moment, Told
 from api.events.following import Following
 from api.jobs.dependencies import WithJobs
-from api.web.problems import BadCursor, FieldProblem, TooManyStreams, refusals
+from api.web.problems import BadCursor, FieldProblem, TooManyStreams, refusals, sentence
 from api.web.statuses import FINAL_STATUSES
 
 events_router = APIRouter()
@@ -86,7 +86,7 @@ async def _since(
         return Moment.parse(last_event_id)
     except ValueError as error:
         raise _bad_event_id(
-            str(error),
+            error,
             "Give the id of the last event that was received, or none to start from the beginning.",
         ) from error
 
@@ -94,14 +94,15 @@ async def _since(
 async def _lately(since: Annotated[Moment | None, Depends(_since)]) -> Moment | None:
     if since is not None and since.at < datetime.now(UTC) - OLDEST_EVENT:
         raise _bad_event_id(
-            "this event is more than a day old", "List the jobs with GET /jobs, and follow from now on."
+            ValueError("this event is more than a day old"),
+            "List the jobs with GET /jobs, and follow from now on.",
         )
     return since
 
 
-def _bad_event_id(message: str, resolution: str) -> BadCursor:
-    problem = FieldProblem(pointer="Last-Event-ID", message=message)
-    return BadCursor(f"{message[:1].upper()}{message[1:]}.", resolution, [problem])
+def _bad_event_id(error: ValueError, resolution: str) -> BadCursor:
+    problem = FieldProblem(pointer="Last-Event-ID", message=str(error))
+    return BadCursor(sentence(error), resolution, [problem])
 
 
 _STREAM = {

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 
-from api.web.problems import BodyTooLarge, BundleRefused, NotAnArchive
+from api.web.problems import BodyTooLarge, BundleRefused, NotAnArchive, sentence
 from api.web.schemas import Bundle
 from flows.contract import bundles
 from flows.contract.bundles import BundleLimits, check_bundle
@@ -58,9 +58,9 @@ class Bundles:
         try:
             contents = check_bundle(archive, self._limits)
         except bundles.NotAnArchive as refusal:
-            raise NotAnArchive(_sentence(refusal), refusal.resolution) from refusal
+            raise NotAnArchive(sentence(refusal), refusal.resolution) from refusal
         except Refused as refusal:
-            raise BundleRefused(_sentence(refusal), refusal.resolution) from refusal
+            raise BundleRefused(sentence(refusal), refusal.resolution) from refusal
         size = os.fstat(archive.fileno()).st_size
         bundle = Bundle(bundle=name, size_bytes=size, files=contents.files)
         if self._storage.size(bundle_key(name)) == size:
@@ -73,8 +73,3 @@ class Bundles:
             f"The bundle is larger than {self._limits.bundle_max_bytes:,} bytes.",
             "Pack the workflow without its data; the operator sets the limit with JOBS_BUNDLE_MAX_BYTES.",
         )
-
-
-def _sentence(refusal: Refused) -> str:
-    text = str(refusal)
-    return f"{text[:1].upper()}{text[1:]}."

@@ -313,6 +313,12 @@ def json_pointer(path: Iterable[str | int]) -> str:
     return "#" + "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
 
 
+def sentence(error: Exception) -> str:
+    """The message of an error, which begins in lower case, as a `detail`."""
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems that an operation may answer, for its OpenAPI document; some every one may."""
     always = (NotLetIn, NotAllowed, TooManyRequests, PrefectUnavailable)
