@@ -1,22 +1,23 @@
 """Server-sent events over HTTP: one stream per job, and one of all jobs."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Request, Response, status
+from fastapi import APIRouter, Depends, Header, Response, status
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
-from api.auth.callers import Caller, WithCaller
+from api.auth.callers import WithCaller
 from api.events.feed import Change, Moment, Told
 from api.events.following import Following
+from api.events.open_streams import OpenStreams
 from api.jobs.dependencies import WithJobs
-from api.web.problems import BadCursor, FieldProblem, TooManyStreams, refusals, sentence
+from api.services import WithServices
+from api.web.problems import BadCursor, FieldProblem, refusals, sentence
 from api.web.statuses import FINAL_STATUSES
 
 events_router = APIRouter()
@@ -38,40 +39,14 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
 
-class OpenStreams:
-    """How many streams each caller has open."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: Counter[str] = Counter()
-
-    def check(self, caller: Caller) -> None:
-        """Raises `TooManyStreams`. Those that ask at the same moment don't see each other."""
-        if self._open[caller.name] >= self._most:
-            raise TooManyStreams(
-                f"'{caller.name}' follows {self._most} streams of events, and may follow no more.",
-                "Close one of them, or follow all jobs by one stream: GET /jobs/events.",
-            )
-
-    @contextmanager
-    def one_more(self, caller: Caller) -> Iterator[None]:
-        self._open[caller.name] += 1
-        try:
-            yield
-        finally:
-            self._open[caller.name] -= 1
+async def _following(services: WithServices) -> Following:
+    return services.following
 
 
-async def _following(request: Request) -> Following:
-    following: Following = request.app.state.following
-    return following
-
-
-async def _open_streams(request: Request, caller: WithCaller) -> OpenStreams:
+async def _open_streams(services: WithServices, caller: WithCaller) -> OpenStreams:
     """Those that are open, if the caller may open one more."""
-    streams: OpenStreams = request.app.state.open_streams
-    streams.check(caller)
-    return streams
+    services.open_streams.check(caller)
+    return services.open_streams
 
 
 async def _since(

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.insight.crates import MOST_RULE_JOBS, crate_of
 from api.insight.graphs import GraphOf
+from api.insight.history import history_of
 from api.jobs.dependencies import IfNoneMatch, WithJobs, WithOutputs
+from api.services import WithServices
 from api.web.etags import etag_of, named_tags
 from api.web.problems import NotFound, refusals
 
@@ -61,6 +63,7 @@ async def draw_job(
     job_id: UUID,
     query: Annotated[GraphQuery, Query()],
     jobs: WithJobs,
+    services: WithServices,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """What waits for what, and how far each part is: of a second ago while the job runs.
@@ -68,7 +71,7 @@ async def draw_job(
     Asked for again, it is the picture of that moment. A graph of more than 500 rule jobs is
     drawn with `of=rules` only.
     """
-    svg = await jobs.drawing(job_id, query.of)
+    svg = await services.drawings.of(await jobs.get(job_id), query.of)
     headers = {"ETag": etag_of(svg), **_AS_A_PICTURE_ONLY}
     if if_none_match and {"*", headers["ETag"]} & named_tags(if_none_match):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
@@ -92,7 +95,7 @@ async def pack_job(job_id: UUID, request: Request, jobs: WithJobs, outputs: With
     It holds the metadata, the Snakefile and the job spec, and names the outputs by their
     addresses here, with sizes and checksums.
     """
-    history = await jobs.history(job_id, MOST_RULE_JOBS)
+    history = await history_of(jobs, job_id, MOST_RULE_JOBS)
     manifest = await anyio.to_thread.run_sync(outputs.manifest, job_id)
     if manifest.snakefile is None:
         raise NotFound(

@@ -2,32 +2,36 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header
 
 from api.auth.callers import WithCaller
 from api.jobs.bundles import Bundles
-from api.jobs.jobs import Jobs
 from api.jobs.outputs import Outputs
+from api.jobs.submissions import Submissions
+from api.jobs.visible_jobs import VisibleJobs
+from api.services import WithServices
 
 
-async def _jobs(request: Request, caller: WithCaller) -> Jobs:
-    jobs: Jobs = request.app.state.jobs
-    return jobs.seen_by(caller)
+async def _jobs(services: WithServices, caller: WithCaller) -> VisibleJobs:
+    return VisibleJobs(caller, services.reads)
 
 
-async def _outputs(request: Request) -> Outputs:
-    outputs: Outputs = request.app.state.outputs
-    return outputs
+async def _outputs(services: WithServices) -> Outputs:
+    return services.outputs
 
 
-async def _bundles(request: Request) -> Bundles:
-    bundles: Bundles = request.app.state.bundles
-    return bundles
+async def _bundles(services: WithServices) -> Bundles:
+    return services.bundles
+
+
+async def _submissions(services: WithServices) -> Submissions:
+    return services.submissions
 
 
 WithBundles = Annotated[Bundles, Depends(_bundles)]
-WithJobs = Annotated[Jobs, Depends(_jobs)]
+WithJobs = Annotated[VisibleJobs, Depends(_jobs)]
 WithOutputs = Annotated[Outputs, Depends(_outputs)]
+WithSubmissions = Annotated[Submissions, Depends(_submissions)]
 
 IdempotencyKey = Annotated[
     str | None,

@@ -1,6 +1,7 @@
 """Removes what jobs have left: their files, and bundles that no job needs any more."""
 
 import io
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
@@ -51,6 +52,12 @@ class Disposal:
         # What is left of the owner, if that has been removed before.
         if not is_needed and set(self._disk.names(job_key(owner))) <= _OF_THE_WORK:
             self._disk.remove(job_key(owner))
+
+
+def bundle_of(parameters: Mapping[str, object]) -> str | None:
+    """The bundle that a job with these parameters needs, if it needs one."""
+    workflow = parameters.get("workflow")
+    return workflow.get("bundle") if isinstance(workflow, dict) else None
 
 
 def _word(use: str) -> str:

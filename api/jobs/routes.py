@@ -9,8 +9,16 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
 from api.auth.callers import Scope, WithCaller
-from api.jobs.dependencies import IdempotencyKey, IfNoneMatch, WithBundles, WithJobs, WithOutputs
-from api.settings import Settings
+from api.jobs.cancellation import cancel
+from api.jobs.dependencies import (
+    IdempotencyKey,
+    IfNoneMatch,
+    WithBundles,
+    WithJobs,
+    WithOutputs,
+    WithSubmissions,
+)
+from api.services import WithServices
 from api.web.bodies import JsonBodyRoute
 from api.web.etags import named_tags
 from api.web.problems import NotAllowed, refusals
@@ -103,11 +111,12 @@ async def put_bundle(
 async def submit_job(
     spec: Annotated[JobSpec, Body(openapi_examples=_SPECS)],
     jobs: WithJobs,
+    submissions: WithSubmissions,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
     """Makes a job, which waits for a worker of its group. The answer has its id and links."""
-    job = await jobs.submit(spec, idempotency_key)
+    job = await submissions.submit(jobs, spec, idempotency_key)
     response.headers["Location"] = job.links.self
     return job
 
@@ -136,7 +145,7 @@ async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobP
     },
 )
 async def get_job(
-    request: Request,
+    services: WithServices,
     job_id: UUID,
     jobs: WithJobs,
     wait: Annotated[
@@ -149,8 +158,7 @@ async def get_job(
     A job that has ended is answered at once.
     """
     clock = asyncio.get_running_loop().time
-    settings: Settings = request.app.state.settings
-    deadline = clock() + min(wait, settings.longest_wait_seconds)
+    deadline = clock() + min(wait, services.settings.longest_wait_seconds)
     job = await jobs.get(job_id)
     known = named_tags(if_none_match) if if_none_match else {job.etag}
     while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
@@ -170,7 +178,7 @@ async def get_job(
     status_code=status.HTTP_204_NO_CONTENT,
     responses=refusals(404, 409, 422),
 )
-async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs) -> None:
+async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs, services: WithServices) -> None:
     """Removes its run, its files, and its bundle if no other job needs it. For the scope `admin`.
 
     The directory in which another job went on with this one stays until that one is removed; while
@@ -182,7 +190,7 @@ async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs) -> None:
             f"The token '{caller.name}' may not remove jobs.",
             "Ask the operator for one with the scope admin.",
         )
-    await jobs.delete(job_id)
+    await services.removal.remove(jobs, job_id)
 
 
 @jobs_router.post(
@@ -195,7 +203,7 @@ async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs) -> None:
 )
 async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
     """A job that has not started is cancelled at once; of a running one, everything is ended first."""
-    return await jobs.cancel(job_id)
+    return await cancel(jobs, job_id)
 
 
 @jobs_router.post(
@@ -209,12 +217,12 @@ async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
         **refusals(404, 409, 422),
     },
 )
-async def resume_job(job_id: UUID, jobs: WithJobs, response: Response) -> Job:
+async def resume_job(job_id: UUID, jobs: WithJobs, submissions: WithSubmissions, response: Response) -> Job:
     """Makes a new job that works in the same directory and does only what is incomplete there.
 
     Asking once more gives the same new job; that one can be resumed in its turn.
     """
-    job = await jobs.resume(job_id)
+    job = await submissions.resume(jobs, job_id)
     response.headers["Location"] = job.links.self
     return job
 

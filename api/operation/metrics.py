@@ -12,7 +12,8 @@ from uuid import UUID
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from api.prefect.overview import Group, Overview
+from api.prefect.groups import Group
+from api.prefect.overview import Overview
 from api.prefect.rows import FlowRunRow
 from api.web.problems import ProblemError
 from api.web.statuses import FINAL_STATUSES, job_status

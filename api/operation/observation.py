@@ -10,7 +10,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth.callers import OPEN_PATHS, Caller
-from api.operation.metrics import UNKNOWN_ROUTE, Metrics
+from api.operation.metrics import UNKNOWN_ROUTE
+from api.services import Services
 
 ACCESS_LOGGER = "prefect_snakemake.access"
 """The name of its log records: part of what operators filter on, so it does not follow the module."""
@@ -56,10 +57,10 @@ class Observation:
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         app = scope.get("app")
         # Only from the lifespan on.
-        metrics: Metrics | None = getattr(app.state, "metrics", None) if app else None
-        if metrics is not None:
+        services: Services | None = getattr(app.state, "services", None) if app else None
+        if services is not None:
             route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
-            metrics.observe_request(scope["method"], route, status, seconds)
+            services.metrics.observe_request(scope["method"], route, status, seconds)
         caller: Caller | None = scope.get("state", {}).get("caller")
         # Probes come every few seconds and say nothing, unless they fail.
         level = logging.DEBUG if scope["path"] in OPEN_PATHS and status < 500 else logging.INFO

@@ -5,7 +5,8 @@ import logging
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from api.jobs.jobs import Jobs
+from api.jobs.removal import Removal
+from api.jobs.visible_jobs import VisibleJobs
 from api.prefect.overview import Overview
 from api.web.problems import JobNotFinished, NotFound, ProblemError
 from flows.contract.storage import StorageError
@@ -16,8 +17,16 @@ _log = logging.getLogger(__name__)
 class Retention:
     """Looks for old jobs again and again. Two replicas may do so at once: what is gone is gone."""
 
-    def __init__(self, overview: Overview, jobs: Jobs, age: timedelta, look_every: timedelta) -> None:
+    def __init__(
+        self,
+        overview: Overview,
+        removal: Removal,
+        jobs: VisibleJobs,
+        age: timedelta,
+        look_every: timedelta,
+    ) -> None:
         self._overview = overview
+        self._removal = removal
         self._jobs = jobs
         self._age = age
         self._look_every = look_every
@@ -44,7 +53,7 @@ class Retention:
 
     async def _remove(self, job_id: UUID) -> bool:
         try:
-            await self._jobs.delete(job_id)
+            await self._removal.remove(self._jobs, job_id)
         except (NotFound, JobNotFinished):
             return False  # another replica was faster, or somebody goes on with it
         except StorageError as error:

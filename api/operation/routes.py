@@ -2,12 +2,12 @@
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.auth.callers import WithCaller
-from api.operation.health import Health, Readiness, ReadinessStatus
-from api.operation.metrics import Metrics
+from api.operation.health import Readiness, ReadinessStatus
+from api.services import WithServices
 from api.web.problems import NotAllowed, refusals
 
 service_router = APIRouter(tags=["service"])
@@ -19,10 +19,9 @@ service_router = APIRouter(tags=["service"])
     summary="See whether the service can do its work, and which part can't",
     responses={503: {"model": Readiness, "description": "A part that every request needs is not ready."}},
 )
-async def is_ready(request: Request, response: Response) -> Readiness:
+async def is_ready(services: WithServices, response: Response) -> Readiness:
     """Groups without a worker make it degraded, which is 200: their jobs wait, all else goes on."""
-    health: Health = request.app.state.health
-    readiness = await health.readiness()
+    readiness = await services.health.readiness()
     if readiness.status is ReadinessStatus.NOT_READY:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return readiness
@@ -45,12 +44,11 @@ async def is_ready(request: Request, response: Response) -> Readiness:
         **refusals(422),
     },
 )
-async def read_metrics(request: Request, caller: WithCaller) -> Response:
+async def read_metrics(services: WithServices, caller: WithCaller) -> Response:
     """For callers of all groups, and admins: the numbers are of everybody's jobs."""
     if not caller.may_operate:
         raise NotAllowed(
             f"The metrics are of all groups, and the token '{caller.name}' is not.",
             "Ask the operator for a token with the group '*', or with the scope admin.",
         )
-    metrics: Metrics = request.app.state.metrics
-    return Response(await metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -23,7 +23,7 @@ from prefect.client.schemas.sorting import LogSort, TaskRunSort
 
 from api.prefect.filters import log_filter
 from api.prefect.log_pages import LogKey, next_logs
-from api.prefect.retries import patience
+from api.prefect.retries import translating_errors
 from api.web.queries import MAX_LIMIT
 
 MOST_LINES = 10_000
@@ -37,9 +37,9 @@ _IS_ACTIVE = {"type": {"any_": [StateType.RUNNING.value, StateType.CANCELLING.va
 class Changes:
     """Every method may raise `PrefectUnavailable`."""
 
-    def __init__(self, client: PrefectClient, patience_seconds: float) -> None:
+    def __init__(self, client: PrefectClient, timeout_seconds: float) -> None:
         self._client = client
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
 
     async def all_rule_jobs(self, job_id: UUID) -> list[TaskRun]:
         """Those that wait excepted."""
@@ -95,7 +95,7 @@ class Changes:
         found: set[UUID] = set()
         while True:
             body = {"flow_runs": flow_runs, "sort": "ID_DESC", "limit": MAX_LIMIT, "offset": len(found)}
-            async with patience(self._patience_seconds):
+            async with translating_errors(self._timeout_seconds):
                 response = await self._client.request("POST", "/flow_runs/filter", json=body)
             page = [UUID(flow_run["id"]) for flow_run in response.json()]
             found.update(page)
@@ -105,7 +105,7 @@ class Changes:
     async def _lines(
         self, job_id: UUID, start: datetime | None, sort: LogSort, offset: int, limit: int
     ) -> Sequence[Log]:
-        async with patience(self._patience_seconds):
+        async with translating_errors(self._timeout_seconds):
             return await self._client.read_logs(
                 log_filter(job_id, None, start), sort=sort, offset=offset, limit=limit
             )
@@ -120,7 +120,7 @@ class Changes:
         )
         offset, limit = 0, first
         while True:
-            async with patience(self._patience_seconds):
+            async with translating_errors(self._timeout_seconds):
                 page = await self._client.read_task_runs(
                     task_run_filter=task_runs, sort=sort, offset=offset, limit=limit
                 )

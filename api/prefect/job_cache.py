@@ -58,7 +58,7 @@ class _Batch:
     )
 
 
-class LiveJobs:
+class JobCache:
     """Jobs by id, read in bulk and kept for a moment."""
 
     def __init__(self, read: Read, most_at_once: int) -> None:

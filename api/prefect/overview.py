@@ -3,15 +3,12 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterEndTime,
     FlowRunFilterStartTime,
@@ -19,11 +16,12 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import WorkPoolStatus
-from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+from prefect.client.schemas.sorting import FlowRunSort
 
 from api.prefect.counting import StateCount, count_by_state
 from api.prefect.filters import flow_run_filter
-from api.prefect.retries import patience
+from api.prefect.groups import Group, read_groups
+from api.prefect.retries import translating_errors
 from api.prefect.rows import FLOW_RUN_ROWS, FlowRunRow
 from api.web.queries import MAX_LIMIT, JobQuery
 from api.web.statuses import (
@@ -34,42 +32,23 @@ from api.web.statuses import (
     job_status,
     rule_job_status,
 )
-from flows.contract.spec import FLOW_NAME, Label
+from flows.contract.spec import Label
 
 OVERLAP = timedelta(seconds=60)
 """How much later than a worker says a state may reach Prefect: that far back is read again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A deployment of the flow, and the work pool whose workers take its jobs."""
-
-    deployment_id: UUID
-    name: str
-    work_pool: str | None
-
-
 class Overview:
     """Every method may raise `PrefectUnavailable`."""
 
-    def __init__(self, client: PrefectClient, patience_seconds: float) -> None:
+    def __init__(self, client: PrefectClient, timeout_seconds: float) -> None:
         self._client = client
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
 
     async def groups(self) -> Sequence[Group]:
         """Every group, by name."""
-        groups: list[Group] = []
         async with self._reading():
-            while True:
-                page = await self._client.read_deployments(
-                    flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
-                    sort=DeploymentSort.NAME_ASC,
-                    limit=MAX_LIMIT,
-                    offset=len(groups),
-                )
-                groups += [Group(row.id, row.name, row.work_pool_name) for row in page]
-                if len(page) < MAX_LIMIT:
-                    return groups
+            return await read_groups(self._client)
 
     async def pools_with_workers(self, groups: Collection[Group]) -> frozenset[str]:
         """The work pools of these groups in which a worker is online, or that need none."""
@@ -147,7 +126,7 @@ class Overview:
             return await count_by_state(self._client, path, flow_runs)
 
     def _reading(self) -> AbstractAsyncContextManager[None]:
-        return patience(self._patience_seconds)
+        return translating_errors(self._timeout_seconds)
 
 
 class Sweep:

@@ -1,4 +1,4 @@
-"""Why the pending jobs of a group wait, where it is the group that makes them."""
+"""Why the pending jobs of a group wait, where the group is the reason: it is full, or held."""
 
 import contextlib
 import time
@@ -17,8 +17,8 @@ _WAITS = (StateType.SCHEDULED, StateType.PENDING)
 _TAKES_A_SLOT = [StateType.PENDING.value, StateType.RUNNING.value, StateType.CANCELLING.value]
 
 
-class Waiting:
-    """What is read of Prefect is kept for a moment, for all jobs that ask."""
+class PendingReasons:
+    """Keeps what it has read of Prefect for a moment, for all jobs."""
 
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
@@ -26,10 +26,10 @@ class Waiting:
         self._queues_expire = 0.0
         self._reasons: dict[str, tuple[float, str | None]] = {}
 
-    async def reasons(
+    async def of(
         self, flow_runs: Iterable[FlowRunRow], groups: Mapping[UUID, str]
     ) -> Mapping[UUID, str | None]:
-        """By deployment, for those that are `groups` and have jobs that wait among `flow_runs`."""
+        """By deployment: of those `groups` that have pending jobs among `flow_runs`."""
         waiting = {run.deployment_id for run in flow_runs if run.state_type in _WAITS}
         return {
             deployment_id: await self._reason(group, deployment_id)

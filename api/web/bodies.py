@@ -37,7 +37,7 @@ class JsonBodyRoute(APIRoute):
 
         async def decode_and_handle(request: Request) -> Response:
             _check_media_type(request)
-            body = await _read(request, request.app.state.settings.max_body_bytes)
+            body = await _read(request, request.app.state.services.settings.max_body_bytes)
             return await handle(DecodedRequest(request, body, decode_json(body)))
 
         return decode_and_handle

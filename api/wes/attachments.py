@@ -31,7 +31,7 @@ class _FormParser(MultiPartParser):
     spool_max_size = _SPOOLED_FROM_BYTES
 
 
-async def read_form(request: Request, largest: int) -> FormData:
+async def read_form(request: Request, largest: int, largest_field: int) -> FormData:
     """The form, files spooled to disk. Raises `BodyTooLarge` and `InvalidRequest`."""
     received = 0
     receive = request.receive
@@ -52,7 +52,7 @@ async def read_form(request: Request, largest: int) -> FormData:
         Request(request.scope, receive_bounded).stream(),
         max_files=_MOST_ATTACHMENTS,
         max_fields=_MOST_FIELDS,
-        max_part_size=request.app.state.settings.max_body_bytes,
+        max_part_size=largest_field,
     )
     try:
         return await parser.parse()

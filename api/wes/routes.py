@@ -12,9 +12,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
-from api.jobs.dependencies import IdempotencyKey, WithBundles, WithJobs, WithOutputs
-from api.jobs.jobs import Jobs
-from api.settings import Settings
+from api.jobs.cancellation import cancel
+from api.jobs.dependencies import IdempotencyKey, WithJobs
+from api.jobs.visible_jobs import VisibleJobs
+from api.services import WithServices
 from api.web.problems import WES_PREFIX as PREFIX
 from api.web.problems import BadCursor, InvalidRequest, JobAlreadyFinished, NotFound
 from api.web.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
@@ -22,7 +23,7 @@ from api.wes import translation
 from api.wes.attachments import bundle_of, decode, read_form
 from api.wes.schemas import RunId, RunListResponse, RunLog, RunStatus, State, TaskListResponse, TaskLog
 from flows.contract.spec import Label
-from flows.contract.storage import BlobNotFound, Storage, job_key
+from flows.contract.storage import BlobNotFound, job_key
 
 # Its own document describes it; ours does not repeat that.
 wes_router = APIRouter(prefix=PREFIX, include_in_schema=False)
@@ -58,8 +59,8 @@ TaskId = Annotated[UUID, Depends(_task_id)]
 
 
 @wes_router.get("/service-info")
-async def get_service_info(request: Request, jobs: WithJobs) -> dict[str, Any]:
-    settings: Settings = request.app.state.settings
+async def get_service_info(request: Request, services: WithServices, jobs: WithJobs) -> dict[str, Any]:
+    settings = services.settings
     counts = await jobs.count()
     return {
         "id": settings.service_id,
@@ -98,20 +99,20 @@ async def list_runs(request: Request, jobs: WithJobs) -> RunListResponse:
 async def run_workflow(
     request: Request,
     response: Response,
+    services: WithServices,
     jobs: WithJobs,
-    bundles: WithBundles,
     idempotency_key: IdempotencyKey = None,
 ) -> RunId:
-    settings: Settings = request.app.state.settings
+    settings = services.settings
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InvalidRequest(
             "The submission is no form.", "Send it as multipart/form-data; the WES document tells its fields."
         )
-    form = await read_form(request, settings.bundle_max_bytes)
+    form = await read_form(request, settings.bundle_max_bytes, settings.max_body_bytes)
     try:
         fields = decode(form)
         translation.spec_from(fields, "sha256:" + "0" * 64 if _has_files(form) else None, _engine_versions())
-        bundle = await bundle_of(form, bundles)
+        bundle = await bundle_of(form, services.bundles)
     finally:
         await form.close()
     spec = translation.spec_from(fields, bundle, _engine_versions())
@@ -121,19 +122,18 @@ async def run_workflow(
             f"Of a submission, {_LONGEST_KEPT:,} characters beside workflow_params and tags are kept.",
             "Put what is large into workflow_params, or into the attachments.",
         )
-    job = await jobs.submit(spec, idempotency_key, {Label.WES_REQUEST: kept})
+    job = await services.submissions.submit(jobs, spec, idempotency_key, {Label.WES_REQUEST: kept})
     response.headers["Location"] = f"{PREFIX}/runs/{job.id}"
     return RunId(run_id=str(job.id))
 
 
 @wes_router.get("/runs/{run_id}", response_model_exclude_none=True)
-async def get_run_log(request: Request, job_id: JobId, jobs: WithJobs, outputs: WithOutputs) -> RunLog:
+async def get_run_log(request: Request, job_id: JobId, jobs: WithJobs, services: WithServices) -> RunLog:
     job = await jobs.get(job_id)
     parameters, kept = await jobs.submission(job_id)
     base_url = _base_url(request)
-    storage: Storage = request.app.state.storage
-    paths = await anyio.to_thread.run_sync(outputs.paths, job_id)
-    log_size = await anyio.to_thread.run_sync(storage.size, _log_key(job_id))
+    paths = await anyio.to_thread.run_sync(services.outputs.paths, job_id)
+    log_size = await anyio.to_thread.run_sync(services.storage.size, _log_key(job_id))
     return RunLog(
         run_id=str(job_id),
         request=translation.request_from(parameters, job.tags, kept),
@@ -153,7 +153,7 @@ async def get_run_status(job_id: JobId, jobs: WithJobs) -> RunStatus:
 async def cancel_run(job_id: JobId, jobs: WithJobs) -> RunId:
     """A run that has ended is as cancelled as it can be: the WES document knows no refusal."""
     with contextlib.suppress(JobAlreadyFinished):
-        await jobs.cancel(job_id)
+        await cancel(jobs, job_id)
     return RunId(run_id=str(job_id))
 
 
@@ -179,11 +179,10 @@ async def get_task(request: Request, job_id: JobId, task_id: TaskId, jobs: WithJ
 
 
 @wes_router.get("/runs/{run_id}/log")
-async def get_log(request: Request, job_id: JobId, jobs: WithJobs) -> Response:
+async def get_log(job_id: JobId, jobs: WithJobs, services: WithServices) -> Response:
     """What Snakemake has written, while it runs as well: the last `SHOWN_LOG_BYTES` of it."""
     await jobs.get(job_id)
-    storage: Storage = request.app.state.storage
-    pieces = storage.read(_log_key(job_id), last=SHOWN_LOG_BYTES)
+    pieces = services.storage.read(_log_key(job_id), last=SHOWN_LOG_BYTES)
     try:
         first = await anyio.to_thread.run_sync(next, pieces, b"")
     except BlobNotFound as error:
@@ -202,7 +201,7 @@ def _log_key(job_id: UUID) -> str:
     return job_key(job_id, "snakemake.log")
 
 
-async def _task_lines(jobs: Jobs, job_id: UUID, task_id: UUID) -> AsyncIterator[str]:
+async def _task_lines(jobs: VisibleJobs, job_id: UUID, task_id: UUID) -> AsyncIterator[str]:
     cursor: str | None = None
     while True:
         page = await jobs.logs(job_id, PageQuery(limit=MAX_LIMIT, cursor=cursor), task_id)
