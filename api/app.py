@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from api.auth.callers import declare_tokens
-from api.auth.middleware import Gate
+from api.auth.middleware import AuthMiddleware
 from api.auth.rates import Rates
 from api.auth.startup import token_source
 from api.events.streams import events_router
@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
         },
     )
     rates = Rates(settings.rate_per_second, settings.rate_burst) if settings.rate_per_second else None
-    app.add_middleware(Gate, tokens=tokens, rates=rates)
+    app.add_middleware(AuthMiddleware, tokens=tokens, rates=rates)
     app.add_middleware(Observation)
     if is_wanted(settings.otel):
         at_end.callback(trace(app))

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from standardwebhooks import Webhook as Signer
 
 from api.auth.callers import ANYONE
-from api.auth.startup import check_opening
+from api.auth.startup import check_startup
 from api.auth.tokens import TokenSource
 from api.events.following import Following
 from api.events.open_streams import OpenStreams
@@ -55,8 +55,8 @@ _PROBE_SECONDS = 3.0
 async def lifespan(
     app: FastAPI, settings: Settings, tokens: TokenSource | None, at_end: ExitStack
 ) -> AsyncIterator[None]:
-    """Needs `PREFECT_API_URL`; `at_end` is closed last. Raises `StaysClosed`."""
-    check_opening(settings.api_host, tokens)
+    """Needs `PREFECT_API_URL`; `at_end` is closed last. Raises `StartupRefused`."""
+    check_startup(settings.api_host, tokens)
     if tokens is None:
         _log.warning(
             "Tokens are off: everybody on this machine may submit, see and cancel every job. "
@@ -74,7 +74,7 @@ async def lifespan(
         client = await stack.enter_async_context(
             get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT, "headers": _UNPACKED})
         )
-        overview = Overview(client, settings.read_patience_seconds)
+        overview = Overview(client, settings.read_timeout_seconds)
         services = app.state.services = _services(client, overview, settings, tokens, prefect_ui_url)
         await stack.enter_async_context(_delivering(settings, overview, prefect_ui_url, services.metrics))
         if settings.retention_days is not None:
@@ -96,7 +96,7 @@ def _services(
     tokens: TokenSource | None,
     prefect_ui_url: str,
 ) -> Services:
-    timeout_seconds = settings.read_patience_seconds
+    timeout_seconds = settings.read_timeout_seconds
     storage = open_storage(settings)
     disposal = Disposal(storage, settings.home)
     reads = JobReads.of(client, timeout_seconds, prefect_ui_url)

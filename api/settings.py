@@ -58,13 +58,13 @@ class Settings(StorageSettings, BundleLimits, SourceSettings):
     max_body_bytes: int = Field(
         default=1 << 20, ge=1 << 10, le=1 << 26, description="The largest JSON body that is read."
     )
-    read_patience_seconds: float = Field(
+    read_timeout_seconds: float = Field(
         default=8.0, gt=0, le=60, description="How long a read waits for Prefect before it answers 503."
     )
     longest_wait_seconds: float = Field(
         default=60.0, gt=0, le=60, description="How long `?wait=` holds an answer back at most."
     )
-    submit_patience_seconds: float = Field(
+    submit_timeout_seconds: float = Field(
         default=20.0, gt=0, le=120, description="How long a submission is tried again before it answers 503."
     )
     retention_days: float | None = Field(

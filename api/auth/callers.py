@@ -17,7 +17,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL_NAME = "localhost"
 
 
-class Scope(StrEnum):
+class TokenScope(StrEnum):
     """What a token is good for; each includes those before it."""
 
     READ = "read"
@@ -27,8 +27,8 @@ class Scope(StrEnum):
     ADMIN = "admin"
     """Operate the service."""
 
-    def includes(self, other: "Scope") -> bool:
-        scopes = list(Scope)
+    def includes(self, other: "TokenScope") -> bool:
+        scopes = list(TokenScope)
         return scopes.index(other) <= scopes.index(self)
 
 
@@ -37,7 +37,7 @@ class Caller:
     """Who sends a request, and what may be answered."""
 
     name: str
-    scope: Scope
+    scope: TokenScope
     groups: frozenset[str] | None
     """None for all groups, those that are deployed later included."""
 
@@ -47,16 +47,16 @@ class Caller:
     @property
     def may_operate(self) -> bool:
         """May see what concerns all groups at once, such as the metrics."""
-        return self.groups is None or self.scope is Scope.ADMIN
+        return self.groups is None or self.scope is TokenScope.ADMIN
 
 
-ANYONE = Caller("anyone", Scope.ADMIN, None)
+ANYONE = Caller("anyone", TokenScope.ADMIN, None)
 """Who calls while tokens are off."""
 
 
-def scope_needed(method: str) -> Scope:
+def scope_needed(method: str) -> TokenScope:
     """Seeing needs `read`; all else `submit`, so that a new route is never open by oversight."""
-    return Scope.READ if method in _SAFE_METHODS else Scope.SUBMIT
+    return TokenScope.READ if method in _SAFE_METHODS else TokenScope.SUBMIT
 
 
 def is_loopback(host: str) -> bool:

@@ -17,18 +17,18 @@ from api.auth.callers import ANYONE, OPEN_PATHS, Caller, is_loopback, scope_need
 from api.auth.rates import Rates
 from api.auth.tokens import Expired, TokenSource, TokensUnreadable, find
 from api.web.problems import (
-    NotAllowed,
-    NotLetIn,
+    Forbidden,
     ProblemError,
     TokensDamaged,
     TooManyRequests,
+    Unauthorized,
     problem_response,
 )
 
 _MAKE_ONE = "Send `Authorization: Bearer TOKEN`; the operator makes one with `python -m api tokens create`."
 
 
-class Gate:
+class AuthMiddleware:
     """Middleware that leaves the `Caller` in the request's state."""
 
     def __init__(self, app: ASGIApp, tokens: TokenSource | None, rates: Rates | None) -> None:
@@ -41,11 +41,11 @@ class Gate:
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._let_in(scope, receive, send)
+            await self._authorize(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})  # nothing is offered there
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             caller = self._caller(scope)
             _check_scope(caller, scope["method"])
@@ -67,7 +67,7 @@ class Gate:
         secret = _bearer_token(scope)
         if secret is None:
             self._check_rate(f"address {_address(scope)}")
-            raise _Refused(NotLetIn("This service asks for a token.", _MAKE_ONE), _challenge())
+            raise _Refused(Unauthorized("This service asks for a token.", _MAKE_ONE), _challenge())
         try:
             found = find(secret, self._tokens.read(), datetime.now(UTC))
         except TokensUnreadable as error:
@@ -87,7 +87,7 @@ class Gate:
             if isinstance(found, Expired)
             else "Nobody knows this token."
         )
-        raise _Refused(NotLetIn(detail, _MAKE_ONE), _challenge(error="invalid_token"))
+        raise _Refused(Unauthorized(detail, _MAKE_ONE), _challenge(error="invalid_token"))
 
     def _check_rate(self, name: str) -> None:
         seconds = self._rates.seconds_to_wait(name) if self._rates else 0
@@ -115,7 +115,7 @@ def _check_scope(caller: Caller, method: str) -> None:
     needed = scope_needed(method)
     if not caller.scope.includes(needed):
         raise _Refused(
-            NotAllowed(
+            Forbidden(
                 f"The token '{caller.name}' may {caller.scope}; this needs {needed}.",
                 f"Ask the operator for a token with the scope {needed}.",
             ),
@@ -141,7 +141,7 @@ def _check_is_local(scope: Scope) -> None:
     sent_from_here = origin is None or is_loopback(urlsplit(origin).hostname or "")
     if not (arrived_here and is_loopback(name) and sent_from_here):
         raise _Refused(
-            NotAllowed(
+            Forbidden(
                 "Without tokens this service answers on loopback only, by that name, and to no page of "
                 "elsewhere.",
                 "Ask http://127.0.0.1 or http://localhost on its machine; or tell the operator to make "

@@ -8,7 +8,7 @@ from api.auth.callers import is_loopback
 from api.auth.tokens import TokenFile, TokenSource, TokensUnreadable, TokenVariable
 
 
-class StaysClosed(RuntimeError):
+class StartupRefused(RuntimeError):
     """The service does not start; the message says why and what to do."""
 
 
@@ -19,11 +19,11 @@ def token_source(tokens: SecretStr | None, tokens_file: Path | None) -> TokenSou
     return TokenFile(tokens_file) if tokens_file is not None else None
 
 
-def check_opening(api_host: str, tokens: TokenSource | None) -> None:
-    """Raises `StaysClosed` where anybody could come in, or nobody."""
+def check_startup(api_host: str, tokens: TokenSource | None) -> None:
+    """Raises `StartupRefused` where anybody could come in, or nobody."""
     if tokens is None:
         if not is_loopback(api_host):
-            raise StaysClosed(
+            raise StartupRefused(
                 f"JOBS_API_HOST={api_host} can be reached from other machines, and tokens are off. "
                 "Make one with `JOBS_TOKENS_FILE=tokens.json python -m api tokens create NAME --group '*' "
                 "--scope admin` and set JOBS_TOKENS_FILE for the service too, or set JOBS_API_HOST=127.0.0.1."
@@ -32,9 +32,9 @@ def check_opening(api_host: str, tokens: TokenSource | None) -> None:
     try:
         known = tokens.read()
     except TokensUnreadable as error:
-        raise StaysClosed(str(error)) from error
+        raise StartupRefused(str(error)) from error
     if not known:
-        raise StaysClosed(
+        raise StartupRefused(
             "There is no token, so nobody could come in. "
             "`python -m api tokens create NAME --group GROUP --scope submit` makes one."
         )

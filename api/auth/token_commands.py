@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from api.auth.callers import Scope
+from api.auth.callers import TokenScope
 from api.auth.tokens import Token, TokenFile, TokenRefused, TokensUnreadable
 
 _FILE_MISSING = "Set JOBS_TOKENS_FILE to the file of the tokens, for this command and for the service."
@@ -25,7 +25,9 @@ def add_token_commands(commands: "argparse._SubParsersAction[Any]") -> None:
         dest="groups",
         help="A group whose jobs it may see; repeat it for more, '*' for all.",
     )
-    create.add_argument("--scope", type=Scope, choices=list(Scope), default=Scope.READ, help="Default: read.")
+    create.add_argument(
+        "--scope", type=TokenScope, choices=list(TokenScope), default=TokenScope.READ, help="Default: read."
+    )
     create.add_argument("--days", type=_days, help="How long it is good for; for ever when absent.")
     create.set_defaults(command=_create)
 

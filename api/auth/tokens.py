@@ -21,7 +21,7 @@ from typing import Annotated, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from api.auth.callers import ALL_GROUPS, Caller, Scope
+from api.auth.callers import ALL_GROUPS, Caller, TokenScope
 
 PREFIX = "jobs_"
 """Lets scanners find a token that was committed by mistake."""
@@ -45,7 +45,7 @@ class Token(BaseModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)
     groups: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of groups, or `*` for all."""
-    scope: Scope
+    scope: TokenScope
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
@@ -120,7 +120,7 @@ class TokenFile:
         return self._tokens
 
     def create(
-        self, name: str, groups: Sequence[str], scope: Scope, expires_at: datetime | None = None
+        self, name: str, groups: Sequence[str], scope: TokenScope, expires_at: datetime | None = None
     ) -> str:
         """A new token, which nobody can read again. Raises `TokenRefused` and `TokensUnreadable`."""
         secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)

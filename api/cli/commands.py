@@ -100,7 +100,7 @@ def submit(
     parts["options"] = {name: value for name, value in options.items() if value}
     spec |= {key: value for key, value in parts.items() if value}
     job = service.post("/jobs", spec, {"Idempotency-Key": str(uuid4())})
-    _tell(service, job, watch=watch, as_json=as_json)
+    _print_job(service, job, watch=watch, as_json=as_json)
 
 
 @app.command()
@@ -179,14 +179,14 @@ def logs(
 def cancel(job: JobId, as_json: AsJson = False) -> None:
     """Stop a job."""
     service = Service.from_environment()
-    _tell(service, service.post(f"/jobs/{job}/cancel"), watch=False, as_json=as_json)
+    _print_job(service, service.post(f"/jobs/{job}/cancel"), watch=False, as_json=as_json)
 
 
 @app.command()
 def resume(job: JobId, watch: Watching = False, as_json: AsJson = False) -> None:
     """Go on with a job that failed or was cancelled; prints the id of the new job."""
     service = Service.from_environment()
-    _tell(service, service.post(f"/jobs/{job}/resume"), watch=watch, as_json=as_json)
+    _print_job(service, service.post(f"/jobs/{job}/resume"), watch=watch, as_json=as_json)
 
 
 @app.command()
@@ -244,7 +244,7 @@ def _source(
     return {"bundle": service.send_directory(directory), **source}
 
 
-def _tell(service: Service, job: Json, *, watch: bool, as_json: bool) -> None:
+def _print_job(service: Service, job: Json, *, watch: bool, as_json: bool) -> None:
     """Print a job, and if wanted what becomes of it."""
     if not watch:
         _print_json(job) if as_json else console.print(job["id"], highlight=False)

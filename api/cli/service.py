@@ -22,7 +22,7 @@ _SILENCE_SECONDS = 45.0
 
 _BUSY = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
 _PAUSE_SECONDS = 2.0
-_PATIENCE_SECONDS = 300.0
+_RECONNECT_SECONDS = 300.0
 
 Json = dict[str, Any]
 
@@ -106,9 +106,9 @@ class Service:
                 if last_event_id.endswith("-end"):
                     return
             except (httpx.TransportError, _BusyError) as error:
-                if not last_event_id or time.monotonic() - heard_at > _PATIENCE_SECONDS:
-                    told = str(error) if isinstance(error, _BusyError) else self._unreachable()
-                    raise ServiceError(told) from None
+                if not last_event_id or time.monotonic() - heard_at > _RECONNECT_SECONDS:
+                    message = str(error) if isinstance(error, _BusyError) else self._unreachable()
+                    raise ServiceError(message) from None
             time.sleep(_PAUSE_SECONDS)
 
     def download(self, path: str, place: Path) -> None:
@@ -128,7 +128,7 @@ class Service:
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
             if response.is_error:
                 response.read()
-                raise (_BusyError if response.status_code in _BUSY else ServiceError)(_told(response))
+                raise (_BusyError if response.status_code in _BUSY else ServiceError)(_message_of(response))
             yield response
 
     def _json(self, method: str, path: str, **request: Any) -> Json:
@@ -141,7 +141,7 @@ class Service:
         except httpx.TransportError as error:
             raise ServiceError(self._unreachable()) from error
         if response.is_error:
-            raise ServiceError(_told(response))
+            raise ServiceError(_message_of(response))
         return response
 
     def _unreachable(self) -> str:
@@ -164,7 +164,7 @@ def _given(params: Json) -> Json:
     return {name: value for name, value in params.items() if value not in (None, (), [])}
 
 
-def _told(response: httpx.Response) -> str:
+def _message_of(response: httpx.Response) -> str:
     """A problem in words; what is no problem of ours came from something in between."""
     try:
         problem = response.json()

@@ -61,7 +61,7 @@ class Change:
     number: int = 0
 
 
-Told = Change | Moment
+FeedItem = Change | Moment
 """A follower is told changes, and after each round of them the moment that is reached."""
 
 
@@ -88,7 +88,7 @@ class Feed:
             self.moment = moment
             self._news.notify_all()
 
-    async def follow(self, is_wanted: Callable[[Change], bool]) -> AsyncIterator[Told]:
+    async def follow(self, is_wanted: Callable[[Change], bool]) -> AsyncIterator[FeedItem]:
         """What of the past `is_wanted`; then whatever comes, until the end."""
         moment = await self._next_after(None)
         news: Sequence[Change] = [change for change in self._after(0) if is_wanted(change)]

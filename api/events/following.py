@@ -19,7 +19,7 @@ from prefect.client.schemas.objects import Log, TaskRun
 from prefect.events.clients import PrefectEventSubscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 
-from api.events.feed import Change, Feed, Moment, Told
+from api.events.feed import Change, Feed, FeedItem, Moment
 from api.prefect.changes import Changes
 from api.prefect.translation import log_line_from, rule_job_from
 from api.web.problems import NotFound, ProblemError
@@ -53,7 +53,7 @@ class Following:
         self._jobs: dict[UUID, FollowedJob] = {}
         self._all: dict[None, FollowedJobs] = {}
 
-    async def job(self, job_id: UUID, since: Moment | None) -> AsyncIterator[Told]:
+    async def job(self, job_id: UUID, since: Moment | None) -> AsyncIterator[FeedItem]:
         """Everything of a job so far, or since a moment; then what happens, until it has ended.
 
         A change is a `job`, a `task` or a `log`, with the same JSON as elsewhere.
@@ -63,10 +63,10 @@ class Following:
             return change.event == "job" or since is None or change.recorded_at >= since.earliest
 
         with _shared(self._jobs, job_id, lambda: FollowedJob(job_id, self._read_job, self._changes)) as job:
-            async for told in job.feed.follow(is_news):
-                yield told
+            async for item in job.feed.follow(is_news):
+                yield item
 
-    async def jobs(self, groups: Collection[str] | None, since: Moment | None) -> AsyncIterator[Told]:
+    async def jobs(self, groups: Collection[str] | None, since: Moment | None) -> AsyncIterator[FeedItem]:
         """What happens from now on, or has since a moment, to the jobs of these groups; of all without."""
 
         def is_visible(change: Change) -> bool:
@@ -79,9 +79,9 @@ class Following:
                     change = _change_of(job)
                     if is_visible(change):
                         yield change
-            async for told in jobs.feed.follow(lambda _: False):
-                if isinstance(told, Moment) or is_visible(told):
-                    yield told
+            async for item in jobs.feed.follow(lambda _: False):
+                if isinstance(item, Moment) or is_visible(item):
+                    yield item
 
 
 class _Followed(ABC):
@@ -185,7 +185,7 @@ class FollowedJobs(_Followed):
         self._changed: set[UUID] = set()
         self._asked_at = datetime.now(UTC)
         self._moving: set[UUID] = set()
-        self._told: dict[UUID, str] = {}
+        self._published: dict[UUID, str] = {}
         super().__init__()
 
     async def look(self) -> Moment:
@@ -199,12 +199,12 @@ class FollowedJobs(_Followed):
         jobs = await self._read_jobs(wanted | self._moving)
         for job_id, job in jobs.items():
             change = _change_of(job)
-            is_new = job_id in wanted or job_id in self._told
-            if is_new and self._told.get(job_id) != change.data:
+            is_new = job_id in wanted or job_id in self._published
+            if is_new and self._published.get(job_id) != change.data:
                 self.feed.keep(change)
-            self._told[job_id] = change.data
+            self._published[job_id] = change.data
         self._moving = {job_id for job_id, job in jobs.items() if job.status in _MOVING}
-        self._told = {job_id: text for job_id, text in self._told.items() if job_id in self._moving}
+        self._published = {job_id: text for job_id, text in self._published.items() if job_id in self._moving}
         return Moment(now)
 
     @asynccontextmanager

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
 from api.auth.callers import WithCaller
-from api.events.feed import Change, Moment, Told
+from api.events.feed import Change, FeedItem, Moment
 from api.events.following import Following
 from api.events.open_streams import OpenStreams
 from api.jobs.dependencies import WithJobs
@@ -147,17 +147,17 @@ async def follow_job(
     return _streamed(following.job(job_id, since), streams.one_more(caller))
 
 
-def _streamed(told: AsyncIterator[Told], meanwhile: AbstractContextManager[None]) -> Response:
-    return EventStream(_with_pings(told, meanwhile), headers=_NO_PROXY_BUFFER)
+def _streamed(items: AsyncIterator[FeedItem], meanwhile: AbstractContextManager[None]) -> Response:
+    return EventStream(_with_pings(items, meanwhile), headers=_NO_PROXY_BUFFER)
 
 
 async def _with_pings(
-    told: AsyncIterator[Told], meanwhile: AbstractContextManager[None]
+    items: AsyncIterator[FeedItem], meanwhile: AbstractContextManager[None]
 ) -> AsyncIterator[bytes]:
     """Events as bytes, and a comment whenever nothing has come for a while."""
     with meanwhile:
         yield format_sse_event(retry=2000)
-        coming = asyncio.ensure_future(anext(told, None))
+        coming = asyncio.ensure_future(anext(items, None))
         try:
             while True:
                 done, _ = await asyncio.wait({coming}, timeout=PING_SECONDS)
@@ -172,6 +172,6 @@ async def _with_pings(
                         yield format_sse_event(event=change.event, data_str=data)
                     case Moment() as moment:
                         yield format_sse_event(id=str(moment))
-                coming = asyncio.ensure_future(anext(told, None))
+                coming = asyncio.ensure_future(anext(items, None))
         finally:
             coming.cancel()

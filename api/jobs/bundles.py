@@ -11,7 +11,7 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 
-from api.web.problems import BodyTooLarge, BundleRefused, NotAnArchive, sentence
+from api.web.problems import BodyTooLarge, BundleRefused, UnsupportedArchive, sentence
 from api.web.schemas import Bundle
 from flows.contract import bundles
 from flows.contract.bundles import BundleLimits, check_bundle
@@ -34,9 +34,10 @@ class Bundles:
     async def receive(
         self, body: AsyncIterator[bytes], declared_bytes: int | None
     ) -> tuple[Bundle, HTTPStatus]:
-        """The bundle, and whether it was created or was there already.
+        """The bundle, and whether it was created (201) or existed before (200).
 
-        Raises `BodyTooLarge`, `NotAnArchive` and `BundleRefused`, and `flows.contract.storage.StorageError`.
+        Raises `BodyTooLarge`, `UnsupportedArchive`, `BundleRefused` and
+        `flows.contract.storage.StorageError`.
         """
         if declared_bytes is not None and declared_bytes > self._limits.bundle_max_bytes:
             raise self._too_large()
@@ -58,7 +59,7 @@ class Bundles:
         try:
             contents = check_bundle(archive, self._limits)
         except bundles.NotAnArchive as refusal:
-            raise NotAnArchive(sentence(refusal), refusal.resolution) from refusal
+            raise UnsupportedArchive(sentence(refusal), refusal.resolution) from refusal
         except Refused as refusal:
             raise BundleRefused(sentence(refusal), refusal.resolution) from refusal
         size = os.fstat(archive.fileno()).st_size

@@ -8,7 +8,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Body, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
-from api.auth.callers import Scope, WithCaller
+from api.auth.callers import TokenScope, WithCaller
 from api.jobs.cancellation import cancel
 from api.jobs.dependencies import (
     IdempotencyKey,
@@ -21,7 +21,7 @@ from api.jobs.dependencies import (
 from api.services import WithServices
 from api.web.bodies import JsonBodyRoute
 from api.web.etags import named_tags
-from api.web.problems import NotAllowed, refusals
+from api.web.problems import Forbidden, refusals
 from api.web.queries import JobQuery, PageQuery, RuleJobQuery
 from api.web.schemas import Alive, Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
 from api.web.statuses import FINAL_STATUSES
@@ -185,8 +185,8 @@ async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs, services:
     that one is open, so does this job.
     """
     await jobs.get(job_id)
-    if caller.scope is not Scope.ADMIN:
-        raise NotAllowed(
+    if caller.scope is not TokenScope.ADMIN:
+        raise Forbidden(
             f"The token '{caller.name}' may not remove jobs.",
             "Ask the operator for one with the scope admin.",
         )

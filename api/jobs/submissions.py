@@ -162,7 +162,7 @@ class Submissions:
         """A flow run of the group's deployment. With a `spec`, the workflow must still exist."""
         key: str = body["idempotency_key"]
         bundle = bundle_of(body["parameters"])
-        async with translating_errors(self._settings.submit_patience_seconds), self._at_once:
+        async with translating_errors(self._settings.submit_timeout_seconds), self._at_once:
             await self._check_open_jobs(jobs, group, key)
             if bundle is not None:
                 await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from api.auth.callers import WithCaller
 from api.operation.health import Readiness, ReadinessStatus
 from api.services import WithServices
-from api.web.problems import NotAllowed, refusals
+from api.web.problems import Forbidden, refusals
 
 service_router = APIRouter(tags=["service"])
 
@@ -47,7 +47,7 @@ async def is_ready(services: WithServices, response: Response) -> Readiness:
 async def read_metrics(services: WithServices, caller: WithCaller) -> Response:
     """For callers of all groups, and admins: the numbers are of everybody's jobs."""
     if not caller.may_operate:
-        raise NotAllowed(
+        raise Forbidden(
             f"The metrics are of all groups, and the token '{caller.name}' is not.",
             "Ask the operator for a token with the group '*', or with the scope admin.",
         )

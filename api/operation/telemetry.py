@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from api.auth.callers import OPEN_PATHS
-from api.auth.startup import StaysClosed
+from api.auth.startup import StartupRefused
 
 SERVICE_NAME = "prefect-snakemake-api"
 
@@ -26,7 +26,7 @@ def trace(app: FastAPI) -> Callable[[], None]:
     """From now on, a span for each request; what is returned sends the last ones.
 
     To be called before the application is: FastAPI puts its middleware together once.
-    Raises `StaysClosed` where OpenTelemetry is not installed.
+    Raises `StartupRefused` where OpenTelemetry is not installed.
     """
     try:
         # Only who wants traces has these packages, and pays for their import.
@@ -35,7 +35,7 @@ def trace(app: FastAPI) -> Callable[[], None]:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - see above
         from opentelemetry.sdk.trace import TracerProvider, export  # noqa: PLC0415 - see above
     except ImportError as error:
-        raise StaysClosed(
+        raise StartupRefused(
             f"Traces are wanted, and OpenTelemetry is not installed ({error}). "
             "Install prefect-snakemake[otel], or set JOBS_OTEL=false."
         ) from error

@@ -1,15 +1,15 @@
 """What can go wrong for a client, and how it is told: RFC 9457 problem details.
 
     ProblemError
-    ├── NotLetIn            401  no token, or none that is known
-    ├── NotAllowed          403  the token's scope is too small, or the service may be used here only
+    ├── Unauthorized            401  no token, or none that is known
+    ├── Forbidden          403  the token's scope is too small, or the service may be used here only
     ├── TooManyRequests     429  sent faster than the service allows
     ├── TooManyOpenJobs     429  the group has all the jobs that it may have at once
     ├── TooManyStreams      429  the token has all the streams of events that it may have at once
     ├── TokensDamaged       503  nobody can be let in: the operator has to act
     ├── BadCursor           400  the cursor is not one of ours, or belongs to another listing
     ├── NotJson             415  the body is not declared as JSON
-    ├── NotAnArchive        415  the body is no archive that can be read
+    ├── UnsupportedArchive        415  the body is no archive that can be read
     ├── BodyTooLarge        413  the body, or what Prefect would have to keep of it
     ├── InvalidRequest      422  the fields listed under `errors` are wrong
     │   ├── UnknownGroup         no deployment of that name
@@ -104,20 +104,20 @@ class ProblemError(Exception):
         )
 
 
-class NotLetIn(ProblemError):
+class Unauthorized(ProblemError):
     """No token, or none that is known."""
 
     status = 401
-    slug = "not-let-in"
-    title = "Not let in"
+    slug = "unauthorized"
+    title = "Unauthorized"
 
 
-class NotAllowed(ProblemError):
+class Forbidden(ProblemError):
     """The token's scope is too small, or the service may be used here only."""
 
     status = 403
-    slug = "not-allowed"
-    title = "Not allowed"
+    slug = "forbidden"
+    title = "Forbidden"
 
 
 class TooManyRequests(ProblemError):
@@ -170,7 +170,7 @@ class NotJson(ProblemError):
     title = "Unsupported media type"
 
 
-class NotAnArchive(ProblemError):
+class UnsupportedArchive(ProblemError):
     """The body is no archive that can be read."""
 
     status = 415
@@ -321,7 +321,7 @@ def sentence(error: Exception) -> str:
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The problems that an operation may answer, for its OpenAPI document; some every one may."""
-    always = (NotLetIn, NotAllowed, TooManyRequests, PrefectUnavailable)
+    always = (Unauthorized, Forbidden, TooManyRequests, PrefectUnavailable)
     return {status: {"model": Problem} for status in (*statuses, *(problem.status for problem in always))}
 
 

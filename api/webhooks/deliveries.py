@@ -23,7 +23,7 @@ from api.prefect.rows import FlowRunRow
 from api.prefect.translation import job_from
 from api.web.problems import ProblemError
 from api.webhooks.messages import Message
-from api.webhooks.sender import Courier, Outcome
+from api.webhooks.sender import Outcome, Sender
 from flows.contract.spec import Label
 
 LOOK_BACK = timedelta(days=1)
@@ -80,26 +80,26 @@ class Deliveries:
     async def _run(self) -> None:
         look_back = LOOK_BACK
         async with (
-            Courier(self._signer, self._private_hosts, self._ssl_context) as courier,
+            Sender(self._signer, self._private_hosts, self._ssl_context) as sender,
             anyio.create_task_group() as tries,
         ):
             while True:
                 try:
-                    await self._look_for(look_back, courier, tries)
+                    await self._look_for(look_back, sender, tries)
                     look_back = OVERLAP + (self._retries[-1] if self._retries else timedelta(0))
                 except ProblemError as error:
                     _log.warning("Webhooks wait: %s", error.detail)
                     await asyncio.sleep(self._poll_seconds)
 
-    async def _look_for(self, look_back: timedelta, courier: Courier, tries: TaskGroup) -> None:
+    async def _look_for(self, look_back: timedelta, sender: Sender, tries: TaskGroup) -> None:
         """Finds what has ended since then and what ends now, for a while."""
         begun = datetime.now(UTC)
         sweep = self._overview.ended(begun - look_back)
         while datetime.now(UTC) - begun < _AGAIN:
-            await self._start(await sweep.next(), courier, tries)
+            await self._start(await sweep.next(), sender, tries)
             await asyncio.sleep(self._poll_seconds)
 
-    async def _start(self, rows: Sequence[FlowRunRow], courier: Courier, tries: TaskGroup) -> None:
+    async def _start(self, rows: Sequence[FlowRunRow], sender: Sender, tries: TaskGroup) -> None:
         wanted = [row for row in rows if Label.WEBHOOK_URL in row.labels]
         if not wanted:
             return
@@ -114,16 +114,16 @@ class Deliveries:
                 self._under_way.add(message_id)
                 url = str(row.labels[Label.WEBHOOK_URL])
                 message = Message.of(job, row.end_time)
-                tries.start_soon(self._deliver, courier, row.id, url, message, row.end_time)
+                tries.start_soon(self._deliver, sender, row.id, url, message, row.end_time)
 
     async def _deliver(
-        self, courier: Courier, job_id: UUID, url: str, message: Message, ended_at: datetime
+        self, sender: Sender, job_id: UUID, url: str, message: Message, ended_at: datetime
     ) -> None:
         """Tries at once, and then at the times that are still to come."""
         try:
             while True:
                 async with self._sending:
-                    outcome, reason = await courier.hand_over(url, message)
+                    outcome, reason = await sender.send(url, message)
                 self._count(outcome)
                 _log.info(
                     "Webhook of job %s to %s: %s",

@@ -14,7 +14,7 @@ from standardwebhooks import Webhook as Signer
 
 from api.web.problems import FieldProblem, WebhookRefused
 from api.web.schemas import Job
-from api.webhooks.addresses import AddressRefused, check_url
+from api.webhooks.addresses import WebhookAddressRefused, check_url
 from flows.contract.spec import Webhook
 
 _POINTER = "#/webhook/url"
@@ -65,7 +65,7 @@ def check_webhook(webhook: Webhook | None, *, can_sign: bool, private_hosts: Seq
         )
     try:
         check_url(str(webhook.url), private_hosts)
-    except AddressRefused as error:
+    except WebhookAddressRefused as error:
         raise _refused(
             str(error),
             "Give an https address in the internet; an operator may allow others by "

@@ -9,7 +9,7 @@ import anyio
 import httpx
 from standardwebhooks import Webhook as Signer
 
-from api.webhooks.addresses import AddressRefused, check_url, public_addresses
+from api.webhooks.addresses import WebhookAddressRefused, check_url, public_addresses
 from api.webhooks.messages import Message
 
 ANSWER_SECONDS = 10.0
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
     """Not to be tried again: the receiver is gone (410), or may not be told."""
 
 
-class Courier:
+class Sender:
     """As a context, from when it can connect to when it has disconnected."""
 
     def __init__(
@@ -51,14 +51,14 @@ class Courier:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._client.aclose()
 
-    async def hand_over(self, url: str, message: Message) -> tuple[Outcome, str]:
+    async def send(self, url: str, message: Message) -> tuple[Outcome, str]:
         """What became of it, and why, without the address."""
         try:
             # Again: Prefect's users can write the label that this URL was in.
             check_url(url, self._private_hosts)
             with anyio.fail_after(ANSWER_SECONDS):
                 status = await self._post(httpx.URL(url), message)
-        except AddressRefused as error:
+        except WebhookAddressRefused as error:
             return Outcome.REFUSED, str(error)
         except TimeoutError:
             return Outcome.FAILED, f"no answer within {ANSWER_SECONDS:g} seconds"

@@ -127,7 +127,7 @@ def run_log_from(job: Job, base_url: str, has_log: bool) -> Log:
         stdout=log,
         stderr=log,
         exit_code=_EXIT_CODES.get(state_of(job)),
-        system_logs=_told(job.error),
+        system_logs=_system_logs(job.error),
     )
 
 
@@ -157,7 +157,7 @@ def default_parameters() -> list[dict[str, str]]:
     return found
 
 
-def _told(error: JobError | None) -> list[str]:
+def _system_logs(error: JobError | None) -> list[str]:
     if error is None:
         return []
     kind = "The workflow failed" if error.kind is ErrorKind.WORKFLOW else "The service failed"

@@ -50,7 +50,7 @@ def test_a_follower_waits_for_a_service_that_is_busy_and_goes_on(monkeypatch: py
 
 def test_a_follower_of_a_service_that_is_gone_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_service, "_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(cli_service, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(cli_service, "_RECONNECT_SECONDS", 0.2)
     begun = b"event: job\ndata: {}\n\nid: 1\n\n"
     with answering(lambda request: tell(request, 200, "text/event-stream", begun)) as (address, _):
         events = Service(origin(address), None).events(JOB)

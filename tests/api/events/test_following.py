@@ -14,7 +14,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
-from api.auth.callers import ANYONE, Scope
+from api.auth.callers import ANYONE, TokenScope
 from api.auth.tokens import TokenFile
 from api.events.feed import Change, Feed, Moment
 from api.events.following import Following
@@ -332,7 +332,7 @@ async def test_who_follows_all_jobs_sees_those_of_its_groups_only(
     prefect_api_url: str, api: httpx.AsyncClient, worker: Worker, tmp_path: Path
 ) -> None:
     tokens = TokenFile(tmp_path / "tokens.json")
-    headers = {"Authorization": f"Bearer {tokens.create('one', ['large'], Scope.READ)}"}
+    headers = {"Authorization": f"Bearer {tokens.create('one', ['large'], TokenScope.READ)}"}
     before = str(Moment(datetime.now(UTC) - timedelta(seconds=1)))
     missed = [await submit(api), await submit(api, group="large")]
     with facade_process(prefect_api_url, tmp_path, JOBS_TOKENS_FILE=str(tmp_path / "tokens.json")) as url:

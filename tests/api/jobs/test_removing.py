@@ -15,7 +15,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, StateType
 
-from api.auth.callers import ANYONE, Caller, Scope
+from api.auth.callers import ANYONE, Caller, TokenScope
 from api.jobs.disposal import Disposal
 from api.jobs.removal import Removal
 from api.jobs.submissions import Submissions
@@ -322,7 +322,7 @@ async def test_a_look_ends_where_all_that_is_old_is_gone_for_others(
     jobs = InThisProcess.of(prefect, tmp_path)
     job_id = await jobs.submit(JobSpec(engine=EngineName.MOCK))
     await worker.bring_to(job_id, StateType.FAILED)
-    stranger = Caller("stranger", Scope.ADMIN, frozenset())
+    stranger = Caller("stranger", TokenScope.ADMIN, frozenset())
 
     with anyio.fail_after(30):
         assert await jobs.retention(caller=stranger).remove_old_jobs() == 0

@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.prefect.overview import Overview
 from api.settings import Settings
-from api.webhooks.addresses import AddressRefused, check_url, public_addresses
+from api.webhooks.addresses import WebhookAddressRefused, check_url, public_addresses
 from api.webhooks.deliveries import Deliveries
 from flows.contract.addresses import is_public
 from flows.contract.spec import ErrorKind, Label
@@ -437,11 +437,11 @@ def test_these_are(address: str) -> None:
 @pytest.mark.anyio
 async def test_an_allowed_host_may_be_private_and_no_other() -> None:
     check_url("http://hooks.internal:8080/", ["hooks.internal"])
-    with pytest.raises(AddressRefused):
+    with pytest.raises(WebhookAddressRefused):
         check_url("http://hooks.internal.example.org/", ["hooks.internal"])
 
     assert await public_addresses("localhost", 80, ["localhost"])
-    with pytest.raises(AddressRefused):
+    with pytest.raises(WebhookAddressRefused):
         await public_addresses("localhost", 80, ["hooks.internal"])
 
 

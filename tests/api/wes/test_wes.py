@@ -14,7 +14,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.client.schemas.objects import StateType
 
-from api.auth.callers import Scope
+from api.auth.callers import TokenScope
 from api.auth.tokens import TokenFile
 from api.settings import Settings
 from api.wes.routes import SHOWN_LOG_BYTES
@@ -264,7 +264,7 @@ class TestWithTokens:
     @pytest.fixture
     async def anyone(self, prefect_api_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         self.tokens = TokenFile(tmp_path / "tokens.json")
-        self.secret = self.tokens.create("large", ("large",), Scope.READ)
+        self.secret = self.tokens.create("large", ("large",), TokenScope.READ)
         settings = Settings(home=tmp_path, tokens_file=tmp_path / "tokens.json")
         async with facade(prefect_api_url, settings) as client:
             yield client
