@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from api.prefect.rows import FlowRunRow, RuleJobRow
 from api.web.schemas import Job, JobError, JobLinks, LogLine, Progress, RuleJob
 from api.web.statuses import JobStatus, job_status, rule_job_status
+from flows.contract.documentation import with_reference
 from flows.contract.spec import TAG_SEPARATOR, EngineName, ErrorKind, Label, RuleJobRecord
 
 _NO_MESSAGE = "Prefect holds no message about it."
@@ -64,7 +65,7 @@ def job_error(flow_run: FlowRunRow) -> JobError | None:
         kind=kind,
         rule=_text(labels, Label.ERROR_RULE),
         message=_text(labels, Label.ERROR_MESSAGE) or message,
-        resolution=_text(labels, Label.ERROR_RESOLUTION) or resolution,
+        resolution=_text(labels, Label.ERROR_RESOLUTION) or with_reference(resolution, kind),
     )
 
 

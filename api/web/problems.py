@@ -37,6 +37,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
+from flows.contract.documentation import with_reference
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 
@@ -62,7 +64,8 @@ class Problem(BaseModel):
                     "status": 422,
                     "detail": "There is no group 'defualt'.",
                     "instance": "/jobs",
-                    "resolution": "Did you mean 'default'? Groups: default, large.",
+                    "resolution": "Did you mean 'default'? Groups: default, large. "
+                    "See docs/troubleshooting.md#unknown-group.",
                     "errors": [{"pointer": "#/group", "message": "There is no group 'defualt'."}],
                 }
             ]
@@ -99,7 +102,7 @@ class ProblemError(Exception):
             status=self.status,
             detail=self.detail,
             instance=instance,
-            resolution=self.resolution,
+            resolution=with_reference(self.resolution, self.slug),
             errors=list(self.errors) or None,
         )
 

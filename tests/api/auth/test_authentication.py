@@ -14,7 +14,7 @@ from api.app import create_app
 from api.auth.callers import OPEN_PATHS, TokenScope
 from api.auth.tokens import TokenFile
 from api.settings import Settings
-from tests.api.support import Worker, facade, get, submit, the_problem, walk
+from tests.api.support import Worker, facade, get, resolution_of, submit, the_problem, walk
 
 pytestmark = pytest.mark.anyio
 
@@ -229,7 +229,7 @@ class TestTheCallersOfAGroup:
 
         for problem in (the_problem(submitted, 422), the_problem(listed, 422)):
             assert problem["detail"] == f"There is no group '{group}'."
-            assert problem["resolution"] == "Groups: default."
+            assert resolution_of(problem) == "Groups: default."
 
     async def test_find_their_jobs_only_on_every_page(
         self, guarded: httpx.AsyncClient, api: httpx.AsyncClient, secrets: dict[str, str]
@@ -268,7 +268,7 @@ class TestTheCallersOfAGroup:
 
         assert (await caller.request("GET", "/jobs")).json() == {"items": [], "next_cursor": None}
         problem = the_problem(await caller.request("POST", "/jobs", json={"engine": "mock"}), 422)
-        assert problem["resolution"] == "No group is deployed yet; tell the operator."
+        assert resolution_of(problem) == "No group is deployed yet: ask the operator."
 
 
 class TestARevokedToken:
