@@ -1,4 +1,4 @@
-"""Starts the facade, `python -m api`; and makes its tokens, `python -m api tokens`."""
+"""Runs the facade (`python -m api`), and manages its tokens (`python -m api tokens`)."""
 
 import argparse
 import sys

@@ -40,7 +40,7 @@ _ROUTERS = (events_router, jobs_router, insight_router, service_router, wes_rout
 
 
 class Facade(FastAPI):
-    """An application whose OpenAPI document declares tokens, and problems by their media type."""
+    """Its OpenAPI document declares tokens, and the media type of problems."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -52,7 +52,7 @@ class Facade(FastAPI):
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The facade, not yet connected; its lifespan needs `PREFECT_API_URL`."""
+    """The facade, not connected yet. Its lifespan needs `PREFECT_API_URL`."""
     tokens = token_source(settings.tokens, settings.tokens_file)
     at_end = ExitStack()
     app = Facade(
@@ -92,50 +92,51 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
         status=error.status_code,
         detail=f"{request.method} {request.url.path}: {error.detail}.",
         instance=request.url.path,
-        resolution="/docs lists the paths and methods that there are.",
+        resolution="Use a path and a method that /docs lists.",
     )
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(_methods_at(request))  # Starlette names those of one route only
+        headers["Allow"] = ", ".join(_methods_at(request))  # Starlette names the methods of one route only
     return problem_response(problem, headers)
 
 
 def _methods_at(request: Request) -> list[str]:
-    """What may be sent to the path of this request."""
+    """The methods that the path of this request supports."""
     routes = [route for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     found = (route.methods or set() for route in routes if route.matches(request.scope)[0] is not Match.NONE)
     return sorted(set[str]().union(*found))
 
 
 async def _on_storage_error(request: Request, error: StorageError) -> JSONResponse:
-    """Where things are kept is the operator's business: the log says it, the answer does not."""
+    """The details of the storage are in the log, for the operator; the response omits them."""
     _log.error("%s %s: %s", request.method, request.url.path, error)
     problem = StorageUnavailable(
-        "The storage of bundles and outputs can't do its work.",
-        "Try again later; if it goes on, tell the operator: the service's log has the details.",
+        "The storage of bundles and outputs failed.",
+        "Try again later. If it fails again, report it to the operator: the service's log has the details.",
     )
     return await _on_problem(request, problem)
 
 
 async def _on_disconnect(request: Request, error: ClientDisconnect) -> Response:
-    """Nobody is there to read an answer."""
+    """The client has left, so nobody reads this response."""
     return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 async def _on_defect(request: Request, error: Exception) -> JSONResponse:
-    """What nobody foresaw; the traceback goes to the server's log when this has been answered."""
+    """An unexpected error. The server logs its traceback after the response."""
     problem = Problem(
         title="Internal error",
         status=HTTPStatus.INTERNAL_SERVER_ERROR,
-        detail=f"{request.method} {request.url.path} met a defect of this service ({type(error).__name__}).",
+        detail=f"{request.method} {request.url.path} failed because of a defect of this service "
+        f"({type(error).__name__}).",
         instance=request.url.path,
-        resolution="Tell the operator: the service's log has the details.",
+        resolution="Report this to the operator: the service's log has the details.",
     )
     return problem_response(problem, {})
 
 
 def _request_model(request: Request) -> type[BaseModel] | None:
-    """What the body or the query of this request should have been."""
+    """The model of the body or the query of this request."""
     hints = get_type_hints(request.scope["endpoint"])
     hints.pop("return", None)
     return next((kind for kind in hints.values() if isclass(kind) and issubclass(kind, BaseModel)), None)
@@ -144,6 +145,6 @@ def _request_model(request: Request) -> type[BaseModel] | None:
 def _declare_problems(responses: dict[str, Any]) -> None:
     for status, response in responses.items():
         if status >= "400":
-            (content,) = response["content"].values()  # under the media type of a success
+            (content,) = response["content"].values()  # listed under the media type of a success
             if content["schema"].get("$ref", "").endswith("/Problem"):
                 response["content"] = {MEDIA_TYPE: content}

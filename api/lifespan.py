@@ -40,15 +40,15 @@ from flows.contract.storage import open_storage
 
 _log = logging.getLogger(__name__)
 
-# For one attempt at one call to Prefect. Waiting for a free connection has no limit of its own:
-# Prefect's client would answer that with a pause of seconds before it queues again.
+# For one attempt at one request to Prefect. Waiting for a free connection is not limited: Prefect's
+# client would pause for seconds after such a timeout before it queues again.
 _ATTEMPT_TIMEOUT = httpx.Timeout(10, connect=3, pool=None)
-# Packing what goes over one machine or network takes Prefect's server longer than sending it.
+# On a local network, compression takes Prefect's server longer than sending the data.
 _UNPACKED = {"Accept-Encoding": "identity"}
 
 
 _PROBE_SECONDS = 3.0
-"""Who asks whether the service is ready does not wait for long."""
+"""The longest that a readiness probe waits for Prefect."""
 
 
 @asynccontextmanager
@@ -59,11 +59,11 @@ async def lifespan(
     check_startup(settings.api_host, tokens)
     if tokens is None:
         _log.warning(
-            "Tokens are off: everybody on this machine may submit, see and cancel every job. "
-            "`python -m api tokens create` makes tokens."
+            "Tokens are off: everybody on this machine may submit, read, cancel and remove every job. "
+            "Create tokens with `python -m api tokens create`."
         )
     if not PREFECT_API_URL.value():
-        # Prefect's client would start a server of its own, on SQLite.
+        # Without it, Prefect's client would start a temporary server on SQLite.
         raise RuntimeError(
             "PREFECT_API_URL is not set. Set it to the API of the Prefect server, "
             "for example http://127.0.0.1:4200/api."
@@ -123,7 +123,7 @@ def _services(
 async def _delivering(
     settings: Settings, overview: Overview, prefect_ui_url: str, metrics: Metrics
 ) -> AsyncIterator[None]:
-    """Delivers webhooks meanwhile, if they can be signed."""
+    """Delivers webhooks in the background, if there is a secret to sign them."""
     if settings.webhook_secret is None:
         yield
         return
@@ -142,7 +142,7 @@ async def _delivering(
 
 @asynccontextmanager
 async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Meanwhile."""
+    """Runs in the background, and is cancelled at the end."""
     running = asyncio.create_task(work)
     try:
         yield

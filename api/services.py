@@ -42,5 +42,5 @@ async def services_of(request: Request) -> Services:
     return services
 
 
-# A dependency that is no coroutine would cost each request a thread.
+# A coroutine, because other dependencies take a thread for each request.
 WithServices = Annotated[Services, Depends(services_of)]

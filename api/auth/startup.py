@@ -1,4 +1,4 @@
-"""Whether the service may open at all: on which address, with which tokens."""
+"""Checks whether the service may start: with this address, and these tokens."""
 
 from pathlib import Path
 
@@ -13,20 +13,20 @@ class StartupRefused(RuntimeError):
 
 
 def token_source(tokens: SecretStr | None, tokens_file: Path | None) -> TokenSource | None:
-    """Where the tokens are kept, none if they are off."""
+    """Where the tokens are stored; none if tokens are off."""
     if tokens is not None:
         return TokenVariable(tokens.get_secret_value())
     return TokenFile(tokens_file) if tokens_file is not None else None
 
 
 def check_startup(api_host: str, tokens: TokenSource | None) -> None:
-    """Raises `StartupRefused` where anybody could come in, or nobody."""
+    """Raises `StartupRefused` if everybody could use the service, or nobody."""
     if tokens is None:
         if not is_loopback(api_host):
             raise StartupRefused(
-                f"JOBS_API_HOST={api_host} can be reached from other machines, and tokens are off. "
-                "Make one with `JOBS_TOKENS_FILE=tokens.json python -m api tokens create NAME --group '*' "
-                "--scope admin` and set JOBS_TOKENS_FILE for the service too, or set JOBS_API_HOST=127.0.0.1."
+                f"Other machines can reach JOBS_API_HOST={api_host}, and tokens are off. Create a token with "
+                "`JOBS_TOKENS_FILE=tokens.json python -m api tokens create NAME --group '*' --scope admin` "
+                "and set JOBS_TOKENS_FILE for the service too; or set JOBS_API_HOST=127.0.0.1."
             )
         return
     try:
@@ -35,6 +35,6 @@ def check_startup(api_host: str, tokens: TokenSource | None) -> None:
         raise StartupRefused(str(error)) from error
     if not known:
         raise StartupRefused(
-            "There is no token, so nobody could come in. "
-            "`python -m api tokens create NAME --group GROUP --scope submit` makes one."
+            "There is no token, so nobody could use the service. Create one with "
+            "`python -m api tokens create NAME --group GROUP --scope submit`."
         )

@@ -1,4 +1,4 @@
-"""How many event streams each caller has open, and may have."""
+"""Counts the open event streams of each caller, and limits them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,18 +9,18 @@ from api.web.problems import TooManyStreams
 
 
 class OpenStreams:
-    """How many streams each caller has open."""
+    """The open streams of all callers."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._open: Counter[str] = Counter()
 
     def check(self, caller: Caller) -> None:
-        """Raises `TooManyStreams`. Those that ask at the same moment don't see each other."""
+        """Raises `TooManyStreams`. Requests at the same moment don't see each other."""
         if self._open[caller.name] >= self._most:
             raise TooManyStreams(
-                f"'{caller.name}' follows {self._most} streams of events, and may follow no more.",
-                "Close one of them, or follow all jobs by one stream: GET /jobs/events.",
+                f"'{caller.name}' has {self._most} open event streams, which is the limit.",
+                "Close one of them, or follow all jobs with one stream: GET /jobs/events.",
             )
 
     @contextmanager

@@ -23,18 +23,18 @@ from api.web.statuses import FINAL_STATUSES
 events_router = APIRouter()
 
 PING_SECONDS = 15.0
-"""Proxies close a connection on which nothing comes for about a minute."""
+"""Keeps the connection open: many proxies close one that is idle for a minute."""
 
 OLDEST_EVENT = timedelta(days=1)
-"""Who was away for longer asks for the list: it costs Prefect less than all that happened since."""
+"""A client that was away for longer should list the jobs: that costs Prefect less."""
 
-# In JSON they may stand as they are, but readers of lines, ours included, take them for the end of one.
+# Valid in JSON as they are, but many line readers, including ours, treat them as line ends.
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 _NO_PROXY_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. FastAPI's own class wants the route to be a generator, which can refuse no more."""
+    """Server-sent events. FastAPI's class needs a generator as route, which can't answer with an error."""
 
     media_type = "text/event-stream"
 
@@ -44,7 +44,7 @@ async def _following(services: WithServices) -> Following:
 
 
 async def _open_streams(services: WithServices, caller: WithCaller) -> OpenStreams:
-    """Those that are open, if the caller may open one more."""
+    """The open streams. Raises `TooManyStreams` if the caller may not open another."""
     services.open_streams.check(caller)
     return services.open_streams
 
@@ -52,7 +52,7 @@ async def _open_streams(services: WithServices, caller: WithCaller) -> OpenStrea
 async def _since(
     last_event_id: Annotated[
         str | None,
-        Header(alias="Last-Event-ID", description="The id of the last event that was received."),
+        Header(alias="Last-Event-ID", description="The id of the last event that the client has received."),
     ] = None,
 ) -> Moment | None:
     if last_event_id is None:
@@ -62,7 +62,7 @@ async def _since(
     except ValueError as error:
         raise _bad_event_id(
             error,
-            "Give the id of the last event that was received, or none to start from the beginning.",
+            "Send the id of the last event that you received, or no header to start from the beginning.",
         ) from error
 
 
@@ -70,7 +70,7 @@ async def _lately(since: Annotated[Moment | None, Depends(_since)]) -> Moment | 
     if since is not None and since.at < datetime.now(UTC) - OLDEST_EVENT:
         raise _bad_event_id(
             ValueError("this event is more than a day old"),
-            "List the jobs with GET /jobs, and follow from now on.",
+            "List the jobs with GET /jobs, and follow them without Last-Event-ID.",
         )
     return since
 
@@ -81,7 +81,7 @@ def _bad_event_id(error: ValueError, resolution: str) -> BadCursor:
 
 
 _STREAM = {
-    "description": "Events until the client leaves, or the job has ended.",
+    "description": "Events, until the client disconnects or the job has ended.",
     "content": {
         "text/event-stream": {
             "schema": {"type": "string"},
@@ -107,10 +107,10 @@ SinceLately = Annotated[Moment | None, Depends(_lately)]
 async def follow_jobs(
     caller: WithCaller, following: WithFollowing, streams: WithOpenStreams, since: SinceLately
 ) -> Response:
-    """An event `job` with the job whenever its status or progress changes, from now on.
+    """Sends an event `job` with the job whenever its status or progress changes, from now on.
 
-    `Last-Event-ID` brings what was missed, of a day at most. Connect first and list the jobs
-    then, and nothing falls between. A change may come more than once.
+    With `Last-Event-ID`, the stream begins with the changes since that event, which may be a day old at
+    most. To miss nothing, connect first and then list the jobs. A change may be sent more than once.
     """
     return _streamed(following.jobs(caller.groups, since), streams.one_more(caller))
 
@@ -123,7 +123,7 @@ async def follow_jobs(
     response_class=EventStream,
     responses={
         200: _STREAM,
-        204: {"description": "The job has ended, and the client knows all of it."},
+        204: {"description": "The job has ended, and the client has received all events."},
         **refusals(400, 404, 422),
     },
 )
@@ -135,15 +135,16 @@ async def follow_job(
     streams: WithOpenStreams,
     since: Since,
 ) -> Response:
-    """Events `job`, `task` and `log` with the same JSON as elsewhere, from the job's beginning to its end.
+    """Sends events `job`, `task` and `log` from the start of the job to its end.
 
-    `Last-Event-ID` goes on from there, on any replica and after a restart. A change may come
-    more than once. Of what has changed again meanwhile, the newest state is told, and of more
-    than 10,000 rule jobs or log lines before the connection, the newest.
+    Their data is the same JSON as other routes return. With `Last-Event-ID`, the stream continues after
+    that event, on any replica and after a restart. A change may be sent more than once. If something
+    changes several times in a moment, only its newest state is sent; of more than 10,000 rule jobs or log
+    lines before the connection, only the newest are.
     """
     job = await jobs.get(job_id)
     if since is not None and since.is_end and job.status in FINAL_STATUSES:
-        return Response(status_code=status.HTTP_204_NO_CONTENT)  # tells an EventSource not to come back
+        return Response(status_code=status.HTTP_204_NO_CONTENT)  # makes an EventSource stop reconnecting
     return _streamed(following.job(job_id, since), streams.one_more(caller))
 
 
@@ -154,7 +155,7 @@ def _streamed(items: AsyncIterator[FeedItem], meanwhile: AbstractContextManager[
 async def _with_pings(
     items: AsyncIterator[FeedItem], meanwhile: AbstractContextManager[None]
 ) -> AsyncIterator[bytes]:
-    """Events as bytes, and a comment whenever nothing has come for a while."""
+    """Encodes events, and sends a comment when there has been none for a while."""
     with meanwhile:
         yield format_sse_event(retry=2000)
         coming = asyncio.ensure_future(anext(items, None))

@@ -1,4 +1,4 @@
-"""What became of a job, for its research object."""
+"""Reads the history of a job that has ended, for its research object."""
 
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from api.web.statuses import FINAL_STATUSES
 
 
 async def history_of(jobs: VisibleJobs, job_id: UUID, most_rule_jobs: int) -> History:
-    """All that Prefect keeps of a job that has ended.
+    """All that Prefect keeps about a job that has ended.
 
     Raises `NotFound`, `JobNotFinished` and `PrefectUnavailable`.
     """

@@ -1,8 +1,7 @@
-"""The drawing of a job's graph, made once for all who ask at the same time.
+"""Draws the graph of a job once for all clients that request it at the same time.
 
-Reading the rule jobs costs one request for each 200, so a drawing is shared: callers who ask while
-it is made wait for the same one. It is kept for a moment, longer the longer it took, and longest
-when nothing in it can change any more.
+Reading the rule jobs costs one request for each 200, so a drawing is shared: requests that arrive while
+it is made wait for it. It is kept briefly, longer the longer it took, and longest when it is final.
 """
 
 import asyncio
@@ -23,7 +22,7 @@ FRESH_SECONDS = 1.0
 FINAL_SECONDS = 300.0
 MOST_KEPT = 100
 _REST = 4
-"""For every second of making, so many without: a picture on a wall must not keep Prefect busy."""
+"""A drawing is kept this many times as long as it took, so that a dashboard does not keep Prefect busy."""
 
 Made = TypeVar("Made")
 
@@ -36,11 +35,11 @@ class Drawings:
         self._shared: Shared[Drawing] = Shared(lambda drawing: drawing.is_final)
 
     async def of(self, job: Job, kind: GraphOf) -> bytes:
-        """What of the job waits for what, as an SVG, with states of a second ago.
+        """The graph of the job as an SVG; its states are a second old at most.
 
         Raises `GraphTooLarge` and `PrefectUnavailable`.
         """
-        # A job that runs again after its end has another drawing.
+        # Another drawing for a job that is run again after its end.
         key = (job.id, kind, job.status, job.started_at)
         drawing = await self._shared.get(key, lambda: self._draw(job, kind))
         return drawing.svg
@@ -57,14 +56,14 @@ class _Entry(Generic[Made]):
 
 
 class Shared(Generic[Made]):
-    """Makes what many ask for once, and keeps it for a while."""
+    """Makes something once for many requests, and keeps it for a while."""
 
     def __init__(self, is_final: Callable[[Made], bool]) -> None:
         self._is_final = is_final
         self._entries: OrderedDict[Hashable, _Entry[Made]] = OrderedDict()
 
     async def get(self, key: Hashable, make: Callable[[], Awaitable[Made]]) -> Made:
-        """What `make` gave for this key lately. Raises what `make` raises, to all who wait for it."""
+        """The recent result of `make` for this key. All that wait for it get what `make` raises."""
         entry = self._entries.get(key)
         if entry is None or time.monotonic() >= entry.expires:
             entry = self._entries[key] = _Entry(asyncio.create_task(self._make(key, make)))

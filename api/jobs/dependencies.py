@@ -1,4 +1,4 @@
-"""What routes about jobs get as arguments."""
+"""Arguments of routes: dependencies and headers that several of them use."""
 
 from typing import Annotated
 
@@ -40,11 +40,11 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=200,
         pattern=r"^[!-~]+$",
-        description="A word of the client's own, such as a UUID: the same key and body make one job, "
-        "however often they are sent.",
+        description="A unique value that the client chooses, such as a UUID. Requests with the same key and "
+        "body create one job, however often they are sent.",
     ),
 ]
 
 IfNoneMatch = Annotated[
-    str | None, Header(alias="If-None-Match", description="The `ETag` of an earlier answer.")
+    str | None, Header(alias="If-None-Match", description="The `ETag` of an earlier response.")
 ]

@@ -25,9 +25,9 @@ _MEMORY_PER_CORE_MIB = 2 * MIB_PER_GIB
 
 
 def job_variables(spec: JobSpec, machines: Machines) -> Mapping[str, Any]:
-    """What the base job template of the work pool is filled in with. Raises `MachineRefused`.
+    """The values for the base job template of the work pool. Raises `MachineRefused`.
 
-    `resources.mem_mb` and `resources.disk_mb` are taken as MiB, and rounded up to what there is.
+    `resources.mem_mb` and `resources.disk_mb` are in MiB, and rounded up to the next size.
     """
     if machines is Machines.ANY:
         if spec.spot:
@@ -74,7 +74,7 @@ def _more_memory(wanted_mib: int, most_mib: int) -> str:
     less = f"Set `resources.mem_mb` to {most_mib} or less"
     for cores, sizes in _MEMORY_MIB.items():
         if sizes[-1] >= wanted_mib:
-            return f"{less}, or `cores` to {cores}, which may have as much."
+            return f"{less}, or `cores` to {cores}, which allows that much memory."
     return f"{less}; the largest machine, of 16 cores, has {_MEMORY_MIB[16][-1]} MB."
 
 

@@ -51,7 +51,7 @@ class FlowRuns:
         self.groups = GroupCache(client)
 
     async def get(self, job_id: UUID) -> Job | None:
-        """The job as it was at most `api.prefect.job_cache.FRESH_SECONDS` ago, none if there is none."""
+        """The job as it was at most `api.prefect.job_cache.FRESH_SECONDS` ago; none if it does not exist."""
         return await self._cache.get(job_id)
 
     async def many(self, job_ids: Collection[UUID]) -> Mapping[UUID, Job]:

@@ -49,14 +49,14 @@ class PendingReasons:
         if queue is None:
             return None
         if queue.is_paused or queue.concurrency_limit == 0:
-            return f"The group '{group}' is held by the operator."
+            return f"The group '{group}' is on hold: the operator has paused it."
         if queue.concurrency_limit is None:
             return None
         taken = await self._count_taken(queue)
         if taken < queue.concurrency_limit:
             return None
-        jobs = "job" if queue.concurrency_limit == 1 else "jobs"
-        return f"The group '{group}' is full: it runs {queue.concurrency_limit} {jobs} at once, in order."
+        most = f"{queue.concurrency_limit} {'job' if queue.concurrency_limit == 1 else 'jobs'}"
+        return f"The group '{group}' is full: it runs at most {most} at once, in order."
 
     async def _queue_of(self, deployment_id: UUID) -> WorkQueue | None:
         if time.monotonic() >= self._queues_expire:
@@ -64,7 +64,7 @@ class PendingReasons:
             self._queues_expire = time.monotonic() + _LIMITS_SECONDS
         if deployment_id not in self._queues:
             self._queues[deployment_id] = None
-            with contextlib.suppress(ObjectNotFound):  # a group that was deleted while jobs of it wait
+            with contextlib.suppress(ObjectNotFound):  # the group was deleted while its jobs wait
                 deployment = await self._client.read_deployment(deployment_id)
                 if deployment.work_queue_id is not None:
                     queue = await self._client.read_work_queue(deployment.work_queue_id)

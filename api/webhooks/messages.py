@@ -1,4 +1,4 @@
-"""What a webhook says, and how a receiver knows that it is from us: the Standard Webhooks specification.
+"""The messages of webhooks, signed as the Standard Webhooks specification says.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -30,7 +30,7 @@ class WebhookBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One final state of one job. Every try to deliver it, from every replica, has the same id and body."""
+    """One final state of one job. Every attempt, from every replica, has the same id and body."""
 
     id: str
     body: bytes
@@ -42,7 +42,7 @@ class Message:
 
     @staticmethod
     def id_of(job: Job, ended_at: datetime) -> str:
-        """A job that is run again ends again, and that is another message."""
+        """A job that is run again ends again, with another message."""
         return f"msg_{uuid5(job.id, ended_at.isoformat()).hex}"
 
     def headers(self, signer: Signer, sent_at: datetime) -> Mapping[str, str]:
@@ -55,20 +55,20 @@ class Message:
 
 
 def check_webhook(webhook: Webhook | None, *, can_sign: bool, private_hosts: Sequence[str]) -> None:
-    """Raises `WebhookRefused` for one that would never be delivered."""
+    """Raises `WebhookRefused` for a webhook that would never be delivered."""
     if webhook is None:
         return
     if not can_sign:
         raise _refused(
-            "This server sends no webhooks.",
-            "Leave it out and ask GET /jobs/{id}; or tell the operator to set JOBS_WEBHOOK_SECRET.",
+            "Webhooks are off on this server.",
+            "Leave out `webhook` and poll GET /jobs/{id}, or ask the operator to set JOBS_WEBHOOK_SECRET.",
         )
     try:
         check_url(str(webhook.url), private_hosts)
     except WebhookAddressRefused as error:
         raise _refused(
             str(error),
-            "Give an https address in the internet; an operator may allow others by "
+            "Use a public https address. The operator allows private hosts with "
             "JOBS_WEBHOOK_ALLOWED_PRIVATE_HOSTS.",
         ) from error
 

@@ -1,4 +1,4 @@
-"""Hands one message to one receiver, and connects to no address that it has not looked at."""
+"""Sends a message to a receiver; connects to checked addresses only."""
 
 import ssl
 from datetime import UTC, datetime
@@ -16,18 +16,18 @@ ANSWER_SECONDS = 10.0
 
 
 class Outcome(StrEnum):
-    """What became of one try."""
+    """The outcome of one attempt."""
 
     DELIVERED = "delivered"
     """Answered with 2xx."""
     FAILED = "failed"
-    """To be tried again."""
+    """To be retried."""
     REFUSED = "refused"
-    """Not to be tried again: the receiver is gone (410), or may not be told."""
+    """Not to be retried: the receiver is gone (410), or its address is not allowed."""
 
 
 class Sender:
-    """As a context, from when it can connect to when it has disconnected."""
+    """A client for webhooks. Use it as an asynchronous context manager."""
 
     def __init__(
         self, signer: Signer, private_hosts: frozenset[str], ssl_context: ssl.SSLContext | None = None
@@ -36,11 +36,11 @@ class Sender:
         self._private_hosts = private_hosts
         self._client = httpx.AsyncClient(
             verify=ssl_context or ssl.create_default_context(),
-            # No proxy of the environment: it would connect where we would not.
+            # No proxy from the environment: it would connect to unchecked addresses.
             trust_env=False,
             follow_redirects=False,
             timeout=ANSWER_SECONDS,
-            # A connection is for the name that its certificate was checked for, not for its address.
+            # No reuse: connections are pooled by address, but a certificate was checked for one name.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
@@ -52,9 +52,9 @@ class Sender:
         await self._client.aclose()
 
     async def send(self, url: str, message: Message) -> tuple[Outcome, str]:
-        """What became of it, and why, without the address."""
+        """The outcome and its reason, which does not contain the URL."""
         try:
-            # Again: Prefect's users can write the label that this URL was in.
+            # Checked again: users of Prefect can change the label that contains the URL.
             check_url(url, self._private_hosts)
             with anyio.fail_after(ANSWER_SECONDS):
                 status = await self._post(httpx.URL(url), message)
@@ -64,7 +64,7 @@ class Sender:
             return Outcome.FAILED, f"no answer within {ANSWER_SECONDS:g} seconds"
         except (httpx.HTTPError, OSError) as error:
             return Outcome.FAILED, type(error).__name__
-        except (httpx.InvalidURL, ValueError) as error:  # a name that can be none is a UnicodeError
+        except (httpx.InvalidURL, ValueError) as error:  # an impossible host name is a UnicodeError
             return Outcome.REFUSED, type(error).__name__
         if 200 <= status < 300:
             return Outcome.DELIVERED, f"answered {status}"
@@ -82,7 +82,7 @@ class Sender:
                 url.copy_with(host=address),
                 headers=headers,
                 content=message.body,
-                # The certificate must be that of the name.
+                # The certificate must be valid for the name.
                 extensions={"sni_hostname": host},
             )
             try:

@@ -132,7 +132,7 @@ class TestEveryOperation:
 
         response = await guarded.request(method, filled(path, job_of_default), headers=headers)
 
-        assert the_problem(response, 401)["detail"] == "Nobody knows this token."
+        assert the_problem(response, 401)["detail"] == "The token is unknown."
         assert 'error="invalid_token"' in response.headers["www-authenticate"]
 
     async def test_refuses_a_token_that_has_expired(
@@ -171,7 +171,7 @@ async def test_a_reader_changes_nothing(
 
     response = await caller.request(method, filled(path, job_of_default))
 
-    assert "needs submit" in the_problem(response, 403)["detail"]
+    assert "needs 'submit'" in the_problem(response, 403)["detail"]
     assert 'error="insufficient_scope", scope="submit"' in response.headers["www-authenticate"]
 
 
@@ -310,7 +310,7 @@ class TestWithoutTokens:
     async def test_a_page_whose_name_leads_here_is_not(self, api: httpx.AsyncClient, host: str) -> None:
         problem = the_problem(await api.get("/jobs", headers={"Host": host}), 403)
 
-        assert "loopback only" in problem["detail"]
+        assert "to a loopback address" in problem["detail"]
 
     @pytest.mark.parametrize("origin", ["https://example.org", "http://127.0.0.1.example.org", "null"])
     async def test_a_page_of_elsewhere_is_not(self, api: httpx.AsyncClient, origin: str) -> None:

@@ -117,7 +117,7 @@ class TestOpenJobs:
                 refused = await client.post("/jobs", json=MOCK_JOB | {"group": "narrow"})
                 problem = the_problem(refused, 429)
                 assert problem["type"].endswith(":too-many-open-jobs")
-                assert problem["detail"] == "The group 'narrow' has 2 open jobs, and may have 2."
+                assert problem["detail"] == "The group 'narrow' has 2 open jobs; its limit is 2."
                 assert int(refused.headers["retry-after"]) > 0
 
                 await worker.bring_to(running, StateType.COMPLETED)

@@ -84,7 +84,7 @@ class TestTheCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("create", "ci", "--group", "*"), "There is a token 'ci' already."),
+            (("create", "ci", "--group", "*"), "A token 'ci' already exists."),
             (("create", "not a name", "--group", "*"), "name: "),
             (("revoke", "ic"), "There is no token 'ic'. Tokens: ci."),
         ],
