@@ -1,1 +1,1 @@
-"""The front door: jobs over HTTP. Stateless; Prefect is its memory."""
+"""The facade: jobs over HTTP. It is stateless; Prefect stores everything."""

@@ -1,4 +1,4 @@
-"""Starts the facade, `python -m api`; and makes its tokens, `python -m api tokens`."""
+"""Runs the facade (`python -m api`), and manages its tokens (`python -m api tokens`)."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ import sys
 import uvicorn
 
 from api.app import create_app
-from api.auth.startup import StaysClosed, check_opening, token_source
+from api.auth.startup import StartupRefused, check_startup, token_source
 from api.auth.token_commands import add_token_commands, run_token_command
 from api.operation.logs import configure_logs
 from api.settings import Settings, described
@@ -29,9 +29,9 @@ def main() -> int:
 
 def serve(settings: Settings) -> int:
     try:
-        check_opening(settings, token_source(settings))
+        check_startup(settings.api_host, token_source(settings.tokens, settings.tokens_file))
         app = create_app(settings)
-    except StaysClosed as error:
+    except StartupRefused as error:
         sys.stderr.write(f"{error}\n")
         return 1
     configure_logs(settings.log_format)

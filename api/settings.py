@@ -1,5 +1,7 @@
-"""What an operator can set of the facade. Prefect's own variables keep their names."""
+"""The settings of the facade. Prefect's own variables keep their names."""
 
+import base64
+import binascii
 import textwrap
 from enum import StrEnum
 from pathlib import Path
@@ -8,15 +10,17 @@ from typing import Annotated, Self
 from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from api.jobs.machines import Machines
-from api.webhooks.signing import signing_key
 from flows.contract.addresses import SourceSettings
 from flows.contract.bundles import BundleLimits
 from flows.contract.storage import StorageSettings
 
+_SIGNING_SECRET_PREFIX = "whsec_"
+_SIGNING_KEY_BYTES = range(24, 65)
+"""As the Standard Webhooks specification asks for."""
+
 
 class LogFormat(StrEnum):
-    """How a line of the log is written."""
+    """The format of log lines."""
 
     TEXT = "text"
     """For people."""
@@ -24,13 +28,22 @@ class LogFormat(StrEnum):
     """For programs: one object a line."""
 
 
+class Machines(StrEnum):
+    """What jobs run on."""
+
+    ANY = "any"
+    """Machines of the operator's own; the resources of the job do not select one."""
+    FARGATE = "fargate"
+    """A task on AWS Fargate for each job, of the size that the job asks for."""
+
+
 class Settings(StorageSettings, BundleLimits, SourceSettings):
-    """Read once at start from the environment, every variable with the prefix `JOBS_`."""
+    """Read once at startup from environment variables with the prefix `JOBS_`."""
 
     model_config = SettingsConfigDict(
         env_prefix="JOBS_",
         frozen=True,
-        hide_input_in_errors=True,  # a secret with a mistake in it is still one
+        hide_input_in_errors=True,  # a mistyped secret must not appear in the error
     )
 
     api_host: str = Field(default="127.0.0.1", min_length=1, description="The address to listen on.")
@@ -39,111 +52,120 @@ class Settings(StorageSettings, BundleLimits, SourceSettings):
     )
     machines: Machines = Field(
         default=Machines.ANY,
-        description="What jobs run on: `any` machines that there are, or a task of `fargate` of the size "
-        "that the job asks for.",
+        description="What jobs run on: `any` machines of your own, or a `fargate` task of the size that the "
+        "job asks for.",
     )
     max_body_bytes: int = Field(
-        default=1 << 20, ge=1 << 10, le=1 << 26, description="The largest JSON body that is read."
+        default=1 << 20, ge=1 << 10, le=1 << 26, description="The largest JSON body that is accepted."
     )
-    read_patience_seconds: float = Field(
-        default=8.0, gt=0, le=60, description="How long a read waits for Prefect before it answers 503."
+    read_timeout_seconds: float = Field(
+        default=8.0, gt=0, le=60, description="How long a read waits for Prefect before the answer is 503."
     )
     longest_wait_seconds: float = Field(
-        default=60.0, gt=0, le=60, description="How long `?wait=` holds an answer back at most."
+        default=60.0, gt=0, le=60, description="The longest that `?wait=` delays an answer (long polling)."
     )
-    submit_patience_seconds: float = Field(
-        default=20.0, gt=0, le=120, description="How long a submission is tried again before it answers 503."
+    submit_timeout_seconds: float = Field(
+        default=20.0, gt=0, le=120, description="How long a submission is retried before the answer is 503."
     )
     retention_days: float | None = Field(
         default=None,
         gt=0,
         le=36_500,
-        description="Jobs that ended longer ago are removed; kept until somebody removes them when absent.",
+        description="Remove jobs this many days after they have ended. Without it, jobs are kept.",
     )
     retention_look_seconds: float = Field(
-        default=3600.0, gt=0, le=86_400, description="How often old jobs are looked for."
+        default=3600.0, gt=0, le=86_400, description="How often the service looks for jobs to remove."
     )
     keep_alive_seconds: int = Field(
         default=5,
         ge=1,
         le=3600,
-        description="How long a connection on which nobody asks is kept; behind a load balancer, longer than "
-        "it keeps them.",
+        description="How long an idle connection is kept open. Behind a load balancer, set it longer than "
+        "the load balancer's idle timeout.",
     )
     service_id: str = Field(
-        default="org.prefect-snakemake", min_length=1, description="In WES: the id of this service."
+        default="org.prefect-snakemake",
+        min_length=1,
+        description="WES: the id of this service, as a reversed domain name.",
     )
     service_name: str = Field(
-        default="prefect-snakemake", min_length=1, description="In WES: what this service is called."
+        default="prefect-snakemake", min_length=1, description="WES: the name of this service."
     )
     organization_name: str = Field(
-        default="unnamed", min_length=1, description="In WES: who offers this service."
+        default="unnamed", min_length=1, description="WES: the organization that offers this service."
     )
     organization_url: HttpUrl = Field(
-        default=HttpUrl("http://localhost/"), description="In WES: the address of who offers this service."
+        default=HttpUrl("http://localhost/"), description="WES: the website of that organization."
     )
     public_prefect_ui_url: HttpUrl | None = Field(
         default=None,
-        description="Where clients reach Prefect's UI; beside PREFECT_API_URL when absent.",
+        description="The address at which clients reach the Prefect UI. By default, Prefect's own setting.",
     )
 
     tokens_file: Path | None = Field(
         default=None,
-        description="Who may come in: the file that `python -m api tokens` writes. "
-        "Without it and JOBS_TOKENS, everybody on this machine may.",
+        description="The file with the API tokens, written by `python -m api tokens`. Without it and "
+        "JOBS_TOKENS, authentication is off and the service listens on loopback only.",
     )
     tokens: SecretStr | None = Field(
-        default=None, description="The content of such a file instead, where secrets are variables."
+        default=None, description="The content of that file, for platforms that pass secrets as variables."
     )
     rate_per_second: float | None = Field(
         default=None,
         gt=0,
         le=10_000,
-        description="Requests per second of one token, or of one address without tokens; "
-        "no limit when absent.",
+        description="The rate limit in requests per second, for each token (or address, if tokens are off). "
+        "No limit by default.",
     )
     rate_burst: int = Field(
-        default=50, ge=1, le=100_000, description="Requests that may come at once before that limit counts."
+        default=50,
+        ge=1,
+        le=100_000,
+        description="How many requests may arrive at once before the rate limit applies.",
     )
     max_open_jobs_per_group: int | None = Field(
         default=None,
         ge=1,
-        description="Jobs of one group that may be open, waiting ones included; no limit when absent.",
+        description="The most open jobs of a group, including pending ones. No limit by default.",
     )
 
     max_streams_per_token: int = Field(
         default=200,
         ge=1,
         le=100_000,
-        description="Streams of events that one token, or everybody without tokens, may have open at once.",
+        description="The most event streams that a token (all clients, if tokens are off) has open at once.",
     )
 
     log_format: LogFormat = Field(
-        default=LogFormat.TEXT, description="How the log is written: `text` or `json`, one object a line."
+        default=LogFormat.TEXT, description="The log format: `text`, or `json` with one object per line."
     )
 
     otel: bool | None = Field(
         default=None,
-        description="Whether requests are traced; when absent, if OTEL_EXPORTER_OTLP_ENDPOINT is set.",
+        description="Trace requests with OpenTelemetry. By default, if OTEL_EXPORTER_OTLP_ENDPOINT is set.",
     )
     webhook_secret: SecretStr | None = Field(
         default=None,
-        description="Signs webhooks: `whsec_` and 24 to 64 random bytes in base64. No webhooks when absent.",
+        description="The secret that signs webhooks: `whsec_` and 24 to 64 random bytes in base64. "
+        "Webhooks are off without it.",
     )
     webhook_allowed_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         max_length=100,
-        description="Names or addresses to which webhooks may lead although they are private, "
-        "also without https; separated by commas.",
+        description="Private hosts (names or addresses) that webhooks may be sent to, with http too; "
+        "separated by commas.",
     )
     webhook_retry_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
         default=(5, 30, 120, 300, 900, 1800, 3600),
         max_length=50,
-        description="When a webhook that failed is tried again, in seconds from the end of the job; "
-        "separated by commas.",
+        description="When to retry a failed webhook, in seconds after the end of the job; separated by "
+        "commas.",
     )
     webhook_poll_seconds: float = Field(
-        default=2.0, gt=0, le=60, description="How often Prefect is asked which jobs have ended."
+        default=2.0,
+        gt=0,
+        le=60,
+        description="How often to look for jobs that have ended, to send their webhooks.",
     )
 
     @field_validator("webhook_allowed_private_hosts", "webhook_retry_seconds", mode="before")
@@ -155,9 +177,9 @@ class Settings(StorageSettings, BundleLimits, SourceSettings):
 
     @field_validator("webhook_secret", mode="after")
     @classmethod
-    def _can_sign(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None:
-            signing_key(value.get_secret_value())
+    def _is_a_signing_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and _signing_key_bytes(value.get_secret_value()) not in _SIGNING_KEY_BYTES:
+            raise ValueError(f"must be {_SIGNING_SECRET_PREFIX} and 24 to 64 random bytes in base64")
         return value
 
     @model_validator(mode="after")
@@ -174,18 +196,28 @@ class Settings(StorageSettings, BundleLimits, SourceSettings):
     @field_validator("home", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        # From the start: nothing may depend on a working directory that changes later.
+        # Resolved at startup, so that a later change of the working directory has no effect.
         return value.absolute()
 
 
 def described() -> str:
-    """Every setting, as an operator writes it, with its default and what it is for."""
-    lines = ["settings, as environment variables:"]
+    """Every setting with its variable, default and description, for `--help`."""
+    lines = ["settings (environment variables):"]
     for name, field in Settings.model_fields.items():
         default = "" if field.default in (None, ()) else f" [{_written(field.default)}]"
         lines += ["", f"  JOBS_{name.upper()}{default}"]
         lines += textwrap.wrap(field.description or "", 78, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
+
+
+def _signing_key_bytes(secret: str) -> int:
+    """The length of the key that the secret encodes; 0 if the secret is malformed."""
+    if not secret.startswith(_SIGNING_SECRET_PREFIX):
+        return 0
+    try:
+        return len(base64.b64decode(secret.removeprefix(_SIGNING_SECRET_PREFIX), validate=True))
+    except binascii.Error:
+        return 0
 
 
 def _written(default: object) -> str:

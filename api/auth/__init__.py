@@ -1,1 +1,1 @@
-"""Who may: tokens, their callers, the gate before the routes."""
+"""Authentication and authorization: tokens, their callers, and the middleware in front of all routes."""

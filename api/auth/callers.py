@@ -1,4 +1,4 @@
-"""Who may do what: the caller of a request, and what is open to everybody. Pure."""
+"""The caller of a request and its permissions, and the paths that need no token. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,56 +11,56 @@ from fastapi import Depends, Request
 ALL_GROUPS = "*"
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
-"""Asked by load balancers and readers of the documentation. Every other path needs a token."""
+"""For load balancers and readers of the documentation. Every other path needs a token."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL_NAME = "localhost"
 
 
-class Scope(StrEnum):
-    """What a token is good for; each includes those before it."""
+class TokenScope(StrEnum):
+    """What a token permits; each scope includes the ones before it."""
 
     READ = "read"
     """See the jobs of its groups, their logs and outputs."""
     SUBMIT = "submit"
-    """Submit to its groups, and change their jobs."""
+    """Submit jobs to its groups, and cancel or resume them."""
     ADMIN = "admin"
-    """Operate the service."""
+    """Remove jobs, and read the metrics."""
 
-    def includes(self, other: "Scope") -> bool:
-        scopes = list(Scope)
+    def includes(self, other: "TokenScope") -> bool:
+        scopes = list(TokenScope)
         return scopes.index(other) <= scopes.index(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a request, and what may be answered."""
+    """The sender of a request, and what it may see and do."""
 
     name: str
-    scope: Scope
+    scope: TokenScope
     groups: frozenset[str] | None
-    """None for all groups, those that are deployed later included."""
+    """None for all groups, including those deployed later."""
 
     def may_see(self, group: str) -> bool:
         return self.groups is None or group in self.groups
 
     @property
     def may_operate(self) -> bool:
-        """May see what concerns all groups at once, such as the metrics."""
-        return self.groups is None or self.scope is Scope.ADMIN
+        """Whether it may see data about all groups, such as the metrics."""
+        return self.groups is None or self.scope is TokenScope.ADMIN
 
 
-ANYONE = Caller("anyone", Scope.ADMIN, None)
-"""Who calls while tokens are off."""
+ANYONE = Caller("anyone", TokenScope.ADMIN, None)
+"""The caller of every request while tokens are off."""
 
 
-def scope_needed(method: str) -> Scope:
-    """Seeing needs `read`; all else `submit`, so that a new route is never open by oversight."""
-    return Scope.READ if method in _SAFE_METHODS else Scope.SUBMIT
+def scope_needed(method: str) -> TokenScope:
+    """`read` for safe methods, else `submit`: so no new route is open by mistake."""
+    return TokenScope.READ if method in _SAFE_METHODS else TokenScope.SUBMIT
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this address, or name, is of the machine itself and can't be reached from another."""
+    """Whether this address or name is loopback: it can't be reached from another machine."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -68,12 +68,12 @@ def is_loopback(host: str) -> bool:
 
 
 def declare_tokens(document: dict[str, Any]) -> None:
-    """Says in an OpenAPI document which operations need a token."""
+    """Declares in an OpenAPI document which operations need a token."""
     document["components"]["securitySchemes"] = {
         "token": {
             "type": "http",
             "scheme": "bearer",
-            "description": "`python -m api tokens create` makes one.",
+            "description": "Created with `python -m api tokens create`.",
         }
     }
     for path, operations in document["paths"].items():
@@ -82,11 +82,11 @@ def declare_tokens(document: dict[str, Any]) -> None:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Whom `api.auth.middleware` has let in. Without it nobody is, rather than anyone."""
+    """The caller that `api.auth.middleware` has authenticated. Fails if the middleware is missing."""
     state: Mapping[str, Any] = request.scope.get("state", {})
     caller: Caller = state["caller"]
     return caller
 
 
-# A dependency that is no coroutine would cost each request a thread.
+# A coroutine, because other dependencies take a thread for each request.
 WithCaller = Annotated[Caller, Depends(caller_of)]

@@ -1,7 +1,6 @@
-"""Lets a request in, or answers why not, before anything of it is read.
+"""Authenticates and authorizes each request before its body is read.
 
-It stands before the routes rather than on them: a route that somebody adds is behind it
-without a word.
+It is middleware rather than a dependency of routes, so that it protects every new route too.
 """
 
 import math
@@ -17,22 +16,25 @@ from api.auth.callers import ANYONE, OPEN_PATHS, Caller, is_loopback, scope_need
 from api.auth.rates import Rates
 from api.auth.tokens import Expired, TokenSource, TokensUnreadable, find
 from api.web.problems import (
-    NotAllowed,
-    NotLetIn,
+    Forbidden,
     ProblemError,
     TokensDamaged,
     TooManyRequests,
+    Unauthorized,
     problem_response,
 )
 
-_MAKE_ONE = "Send `Authorization: Bearer TOKEN`; the operator makes one with `python -m api tokens create`."
+_MAKE_ONE = (
+    "Send a valid token as `Authorization: Bearer TOKEN`. The operator creates tokens with "
+    "`python -m api tokens create`."
+)
 
 
-class Gate:
-    """Middleware that leaves the `Caller` in the request's state."""
+class AuthMiddleware:
+    """Stores the `Caller` in the state of the request."""
 
     def __init__(self, app: ASGIApp, tokens: TokenSource | None, rates: Rates | None) -> None:
-        """Without `tokens`, whoever is on this machine is let in, and nobody else."""
+        """Without `tokens`, requests from this machine are accepted, and no others."""
         self._app = app
         self._tokens = tokens
         self._rates = rates
@@ -41,11 +43,11 @@ class Gate:
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await self._let_in(scope, receive, send)
+            await self._authorize(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008})  # nothing is offered there
+            await send({"type": "websocket.close", "code": 1008})  # there are no websocket routes
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _authorize(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             caller = self._caller(scope)
             _check_scope(caller, scope["method"])
@@ -67,27 +69,27 @@ class Gate:
         secret = _bearer_token(scope)
         if secret is None:
             self._check_rate(f"address {_address(scope)}")
-            raise _Refused(NotLetIn("This service asks for a token.", _MAKE_ONE), _challenge())
+            raise _Refused(Unauthorized("This request has no token.", _MAKE_ONE), _challenge())
         try:
             found = find(secret, self._tokens.read(), datetime.now(UTC))
         except TokensUnreadable as error:
             raise _Refused(
                 TokensDamaged(
-                    "The service can't read its tokens, and lets nobody in.",
-                    "Tell the operator: /readyz and the service's log say more.",
+                    "The service can't read its tokens, so it rejects all requests.",
+                    "Ask the operator to repair the tokens: the service's log says what is wrong.",
                 )
             ) from error
         if isinstance(found, Caller):
-            scope.setdefault("state", {})["caller"] = found  # who is refused is logged as well
+            scope.setdefault("state", {})["caller"] = found  # logged for rejected requests too
             self._check_rate(f"token {found.name}")
             return found
         self._check_rate(f"address {_address(scope)}")
         detail = (
             f"The token '{found.name}' has expired."
             if isinstance(found, Expired)
-            else "Nobody knows this token."
+            else "The token is unknown."
         )
-        raise _Refused(NotLetIn(detail, _MAKE_ONE), _challenge(error="invalid_token"))
+        raise _Refused(Unauthorized(detail, _MAKE_ONE), _challenge(error="invalid_token"))
 
     def _check_rate(self, name: str) -> None:
         seconds = self._rates.seconds_to_wait(name) if self._rates else 0
@@ -95,15 +97,15 @@ class Gate:
             wait = math.ceil(seconds)
             raise _Refused(
                 TooManyRequests(
-                    "Requests come faster than this service allows.",
-                    f"Try again in {wait} seconds; ask less often, or for more at once.",
+                    "Too many requests: the rate limit is exceeded.",
+                    f"Try again in {wait} seconds. Poll less often, or request larger pages.",
                 ),
                 {"Retry-After": str(wait)},
             )
 
 
 class _Refused(Exception):
-    """Answered at once."""
+    """Rejects the request."""
 
     def __init__(self, error: ProblemError, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(error.detail)
@@ -115,22 +117,22 @@ def _check_scope(caller: Caller, method: str) -> None:
     needed = scope_needed(method)
     if not caller.scope.includes(needed):
         raise _Refused(
-            NotAllowed(
-                f"The token '{caller.name}' may {caller.scope}; this needs {needed}.",
-                f"Ask the operator for a token with the scope {needed}.",
+            Forbidden(
+                f"The token '{caller.name}' has the scope '{caller.scope}'; this request needs '{needed}'.",
+                f"Ask the operator for a token with the scope '{needed}'.",
             ),
             _challenge(error="insufficient_scope", scope=needed),
         )
 
 
 def _check_is_local(scope: Scope) -> None:
-    """Nobody but this machine, however the server was started.
+    """Rejects requests that do not come from this machine, however the server was started.
 
-    - The address at which the request arrived must be one of loopback: it is another where
-      the server was told to listen elsewhere than `JOBS_API_HOST` says.
-    - So must be the name that was asked for. A web page whose own name leads to loopback
-      (DNS rebinding) has a browser send that name.
-    - And the page that asks, if it is one: a form needs nobody's leave to be sent elsewhere.
+    - The address at which the request arrived must be loopback. It is not if the server listens
+      elsewhere than `JOBS_API_HOST` says.
+    - The `Host` must be loopback. With DNS rebinding, a browser sends the host of a web page whose
+      name resolves to loopback.
+    - The `Origin`, if there is one, must be loopback: any page can send a form to another site.
     """
     headers = Headers(scope=scope)
     server = scope.get("server")
@@ -141,11 +143,11 @@ def _check_is_local(scope: Scope) -> None:
     sent_from_here = origin is None or is_loopback(urlsplit(origin).hostname or "")
     if not (arrived_here and is_loopback(name) and sent_from_here):
         raise _Refused(
-            NotAllowed(
-                "Without tokens this service answers on loopback only, by that name, and to no page of "
-                "elsewhere.",
-                "Ask http://127.0.0.1 or http://localhost on its machine; or tell the operator to make "
-                "tokens: `python -m api tokens create`.",
+            Forbidden(
+                "Tokens are off, so this service only answers requests from its own machine to a loopback "
+                "address.",
+                "Use http://127.0.0.1 or http://localhost on that machine, or ask the operator to create "
+                "tokens with `python -m api tokens create`.",
             )
         )
 
@@ -155,7 +157,7 @@ def _has_port(host: str) -> bool:
 
 
 def _is_address(host: str) -> bool:
-    """Whether this is an address; else it is the path of a socket, which is on this machine."""
+    """Whether this is an address. If not, it is the path of a socket, which is local."""
     try:
         ip_address(host)
     except ValueError:

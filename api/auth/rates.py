@@ -1,7 +1,7 @@
-"""How fast somebody may ask: a bucket of tries for each, which fills again as time goes by.
+"""Rate limits: a token bucket for each caller.
 
-In memory, so every replica allows this rate. `limits`, which is well kept, has windows and no
-bucket: two that meet let twice the rate through, and the one that moves keeps every request.
+Buckets are in memory, so each replica allows the full rate. The library `limits` has windows only:
+fixed windows allow twice the rate where two meet, and sliding ones store every request.
 """
 
 import time
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MOST_BUCKETS = 10_000
-"""A bucket that is forgotten is a full one: whoever asks from so many addresses gains a burst."""
+"""A bucket that is dropped counts as full, so a caller with so many addresses gains a burst."""
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Rates:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def seconds_to_wait(self, name: str) -> float:
-        """0 if `name` may ask now, which is then counted; else how long until it may."""
+        """0 if `name` may send a request now, which is then counted; else how long it must wait."""
         now = self._clock()
         bucket = self._buckets.pop(name, None) or _Bucket(self._burst, now)
         bucket.level = min(self._burst, bucket.level + (now - bucket.filled_at) * self._per_second)

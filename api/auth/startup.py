@@ -1,37 +1,40 @@
-"""Whether the service may open at all: on which address, with which tokens."""
+"""Checks whether the service may start: with this address, and these tokens."""
+
+from pathlib import Path
+
+from pydantic import SecretStr
 
 from api.auth.callers import is_loopback
 from api.auth.tokens import TokenFile, TokenSource, TokensUnreadable, TokenVariable
-from api.settings import Settings
 
 
-class StaysClosed(RuntimeError):
+class StartupRefused(RuntimeError):
     """The service does not start; the message says why and what to do."""
 
 
-def token_source(settings: Settings) -> TokenSource | None:
-    """Where the tokens are kept, none if they are off."""
-    if settings.tokens is not None:
-        return TokenVariable(settings.tokens.get_secret_value())
-    return TokenFile(settings.tokens_file) if settings.tokens_file is not None else None
+def token_source(tokens: SecretStr | None, tokens_file: Path | None) -> TokenSource | None:
+    """Where the tokens are stored; none if tokens are off."""
+    if tokens is not None:
+        return TokenVariable(tokens.get_secret_value())
+    return TokenFile(tokens_file) if tokens_file is not None else None
 
 
-def check_opening(settings: Settings, tokens: TokenSource | None) -> None:
-    """Raises `StaysClosed` where anybody could come in, or nobody."""
+def check_startup(api_host: str, tokens: TokenSource | None) -> None:
+    """Raises `StartupRefused` if everybody could use the service, or nobody."""
     if tokens is None:
-        if not is_loopback(settings.api_host):
-            raise StaysClosed(
-                f"JOBS_API_HOST={settings.api_host} can be reached from other machines, and tokens are off. "
-                "Make one with `JOBS_TOKENS_FILE=tokens.json python -m api tokens create NAME --group '*' "
-                "--scope admin` and set JOBS_TOKENS_FILE for the service too, or set JOBS_API_HOST=127.0.0.1."
+        if not is_loopback(api_host):
+            raise StartupRefused(
+                f"Other machines can reach JOBS_API_HOST={api_host}, and tokens are off. Create a token with "
+                "`JOBS_TOKENS_FILE=tokens.json python -m api tokens create NAME --group '*' --scope admin` "
+                "and set JOBS_TOKENS_FILE for the service too; or set JOBS_API_HOST=127.0.0.1."
             )
         return
     try:
         known = tokens.read()
     except TokensUnreadable as error:
-        raise StaysClosed(str(error)) from error
+        raise StartupRefused(str(error)) from error
     if not known:
-        raise StaysClosed(
-            "There is no token, so nobody could come in. "
-            "`python -m api tokens create NAME --group GROUP --scope submit` makes one."
+        raise StartupRefused(
+            "There is no token, so nobody could use the service. Create one with "
+            "`python -m api tokens create NAME --group GROUP --scope submit`."
         )

@@ -1,4 +1,4 @@
-"""`python -m api tokens`: makes, lists and revokes the tokens of a file."""
+"""`python -m api tokens`: create, list and revoke API tokens."""
 
 import argparse
 import sys
@@ -6,39 +6,43 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from api.auth.callers import Scope
+from api.auth.callers import TokenScope
 from api.auth.tokens import Token, TokenFile, TokenRefused, TokensUnreadable
 
-_FILE_MISSING = "Set JOBS_TOKENS_FILE to the file of the tokens, for this command and for the service."
+_FILE_MISSING = "Set JOBS_TOKENS_FILE to the path of the token file, for this command and for the service."
 
 
 def add_token_commands(commands: "argparse._SubParsersAction[Any]") -> None:
     """Adds `tokens create`, `tokens list` and `tokens revoke`."""
-    tokens = commands.add_parser("tokens", help=__doc__).add_subparsers(required=True, metavar="COMMAND")
+    tokens = commands.add_parser("tokens", help="Create, list and revoke API tokens.").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
 
-    create = tokens.add_parser("create", help="Make a token; it is printed once.")
-    create.add_argument("name", help="Whose it is, or what for.")
+    create = tokens.add_parser("create", help="Create a token. It is printed once.")
+    create.add_argument("name", help="The name of its owner or purpose.")
     create.add_argument(
         "--group",
         action="append",
         required=True,
         dest="groups",
-        help="A group whose jobs it may see; repeat it for more, '*' for all.",
+        help="A group that it has access to. Repeat the option for more groups; '*' means all.",
     )
-    create.add_argument("--scope", type=Scope, choices=list(Scope), default=Scope.READ, help="Default: read.")
-    create.add_argument("--days", type=_days, help="How long it is good for; for ever when absent.")
+    create.add_argument(
+        "--scope", type=TokenScope, choices=list(TokenScope), default=TokenScope.READ, help="Default: read."
+    )
+    create.add_argument("--days", type=_days, help="Days until it expires. By default, it does not expire.")
     create.set_defaults(command=_create)
 
-    list_ = tokens.add_parser("list", help="List the tokens, without what lets anybody in.")
+    list_ = tokens.add_parser("list", help="List the tokens, without their secrets.")
     list_.set_defaults(command=_list)
 
-    revoke = tokens.add_parser("revoke", help="Let a token in no more, from the next request on.")
+    revoke = tokens.add_parser("revoke", help="Revoke a token at once: the next request with it is rejected.")
     revoke.add_argument("name")
     revoke.set_defaults(command=_revoke)
 
 
 def run_token_command(arguments: argparse.Namespace, path: Path | None) -> int:
-    """Does what the arguments say to the file; the exit code."""
+    """Runs the command on the file; returns the exit code."""
     if path is None:
         sys.stderr.write(f"{_FILE_MISSING}\n")
         return 1
@@ -53,7 +57,7 @@ def run_token_command(arguments: argparse.Namespace, path: Path | None) -> int:
 def _create(arguments: argparse.Namespace, file: TokenFile) -> None:
     expires_at = datetime.now(UTC).replace(microsecond=0) + arguments.days if arguments.days else None
     secret = file.create(arguments.name, arguments.groups, arguments.scope, expires_at)
-    sys.stderr.write("Only a hash of this token is kept: it can't be shown again.\n")
+    sys.stderr.write("Copy the token now: only its hash is stored, so it can't be shown again.\n")
     sys.stdout.write(f"{secret}\n")
 
 
@@ -77,7 +81,7 @@ def _row(token: Token, now: datetime) -> tuple[str, str, str, str, str]:
         token.scope,
         ",".join(token.groups),
         f"{token.created_at:%Y-%m-%d}",
-        f"{expires} (has expired)" if token.has_expired(now) else expires,
+        f"{expires} (expired)" if token.has_expired(now) else expires,
     )
 
 

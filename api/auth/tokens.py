@@ -1,7 +1,7 @@
-"""Bearer tokens: made once, kept as hashes, looked up without telling how near a guess was.
+"""Bearer tokens: created once, stored as hashes, compared in constant time.
 
-A token is 256 random bits, so nobody can try them all and a plain SHA-256 keeps it: a slow
-hash protects what people choose, and would cost every request its time.
+A token is 256 random bits, so it can't be guessed, and a plain SHA-256 protects it. Slow hashes are for
+passwords that people choose, and would delay every request.
 """
 
 import fcntl
@@ -21,31 +21,31 @@ from typing import Annotated, Protocol
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from api.auth.callers import ALL_GROUPS, Caller, Scope
+from api.auth.callers import ALL_GROUPS, Caller, TokenScope
 
 PREFIX = "jobs_"
-"""Lets scanners find a token that was committed by mistake."""
+"""So that scanners recognize a token that was committed by mistake."""
 
 _RANDOM_BYTES = 32
 
 
 class TokensUnreadable(Exception):
-    """The tokens can't be read; the message says why and what to do."""
+    """The tokens can't be read. The message says why, and what to do."""
 
 
 class TokenRefused(Exception):
-    """The token can't be made or revoked; the message says why and what to do."""
+    """The token can't be created or revoked. The message says why, and what to do."""
 
 
 class Token(BaseModel):
-    """What is kept of a token: everything but the token."""
+    """What is stored about a token: everything but the token itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)
     groups: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names of groups, or `*` for all."""
-    scope: Scope
+    scope: TokenScope
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     created_at: AwareDatetime
     expires_at: AwareDatetime | None = None
@@ -60,7 +60,7 @@ class Token(BaseModel):
 
 
 class TokenList(BaseModel):
-    """What the file and the variable hold, as JSON."""
+    """The JSON content of the file, or of the variable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -76,14 +76,14 @@ class TokenList(BaseModel):
 
 
 class TokenSource(Protocol):
-    """Where the tokens are kept."""
+    """Where the tokens are stored."""
 
     def read(self) -> Sequence[Token]:
-        """Those that there are now. Raises `TokensUnreadable`."""
+        """The current tokens. Raises `TokensUnreadable`."""
 
 
 class TokenVariable:
-    """Tokens in `JOBS_TOKENS`, for services whose secrets are variables."""
+    """Tokens in `JOBS_TOKENS`, for platforms that pass secrets as variables."""
 
     def __init__(self, content: str) -> None:
         self._content = content
@@ -93,7 +93,7 @@ class TokenVariable:
 
 
 class TokenFile:
-    """Tokens in a file, which is read again as soon as it is another."""
+    """Tokens in a file, which is read again when it has changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -105,8 +105,8 @@ class TokenFile:
             status = self._path.stat()
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise TokensUnreadable(
-                    f"Others than its owner may write {self._path}, and so let themselves in. "
-                    f"Look through it, then: chmod 600 {self._path}"
+                    f"Users other than its owner can write {self._path}, and could add tokens. "
+                    f"Check its content, then run: chmod 600 {self._path}"
                 )
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
             if seen != self._seen:
@@ -115,14 +115,14 @@ class TokenFile:
         except OSError as error:
             raise TokensUnreadable(
                 f"JOBS_TOKENS_FILE can't be read ({error}). "
-                "`python -m api tokens create NAME --group GROUP` makes it."
+                "Create it with `python -m api tokens create NAME --group GROUP`."
             ) from error
         return self._tokens
 
     def create(
-        self, name: str, groups: Sequence[str], scope: Scope, expires_at: datetime | None = None
+        self, name: str, groups: Sequence[str], scope: TokenScope, expires_at: datetime | None = None
     ) -> str:
-        """A new token, which nobody can read again. Raises `TokenRefused` and `TokensUnreadable`."""
+        """A new token, which is not stored. Raises `TokenRefused` and `TokensUnreadable`."""
         secret = PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
         try:
             token = Token(
@@ -138,14 +138,12 @@ class TokenFile:
         with self._alone():
             tokens = self.read() if self._path.exists() else ()
             if any(token.name == name for token in tokens):
-                raise TokenRefused(
-                    f"There is a token '{name}' already. Revoke it first, or take another name."
-                )
+                raise TokenRefused(f"A token '{name}' already exists. Revoke it first, or use another name.")
             self._write((*tokens, token))
         return secret
 
     def revoke(self, name: str) -> None:
-        """From now on the token lets nobody in. Raises `TokenRefused` and `TokensUnreadable`."""
+        """Rejects the token from the next request on. Raises `TokenRefused` and `TokensUnreadable`."""
         with self._alone():
             tokens = self.read()
             kept = tuple(token for token in tokens if token.name != name)
@@ -156,16 +154,16 @@ class TokenFile:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Two commands at once would undo each other, a revocation too."""
+        """Locks the file: of two commands at once, one would undo the other, even a revocation."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.with_name(f".{self._path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _write(self, tokens: Iterable[Token]) -> None:
-        """A reader finds the tokens of before or of after, never half of them."""
+        """Replaces the file atomically: a reader never sees half of it."""
         content = TokenList(tokens=tuple(tokens)).model_dump(mode="json", exclude_none=True)
-        # Only its owner may read and write what mkstemp makes.
+        # mkstemp makes a file that only its owner can read and write.
         descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
         try:
             with os.fdopen(descriptor, "w") as file:
@@ -180,16 +178,15 @@ class TokenFile:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """A token that was good once."""
+    """A token that has expired."""
 
     name: str
 
 
 def find(secret: str, tokens: Iterable[Token], now: datetime) -> Caller | Expired | None:
-    """Whose token `secret` is, none if it is nobody's.
+    """The caller that `secret` belongs to; none if it is unknown.
 
-    Hashes are compared, each of them and each in full: how long that takes depends on how
-    many there are, and not on what was sent.
+    Every hash is compared in full, so the time depends on the number of tokens and not on `secret`.
     """
     digest = digest_of(secret)
     found: Token | None = None
@@ -209,10 +206,10 @@ def _decode(content: str, name: str) -> Sequence[Token]:
     try:
         return TokenList.model_validate_json(content).tokens
     except ValidationError as error:
-        # Without its input, which pydantic would repeat.
+        # Without the input, which may be a secret.
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise TokensUnreadable(
-            f"{name} holds no list of tokens ({where}: {first['msg']}). "
-            "`python -m api tokens` writes them as they must be."
+            f"{name} does not hold a valid list of tokens ({where}: {first['msg']}). "
+            "Use `python -m api tokens` to write it."
         ) from error

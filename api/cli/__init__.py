@@ -1,1 +1,1 @@
-"""The command line: `prefect-snakemake`, a client of the service like any other."""
+"""The command line `prefect-snakemake`: a client of the REST API."""

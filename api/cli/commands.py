@@ -16,8 +16,8 @@ from api.cli.output import Watch, jobs_table, rules_table, show_job, status_text
 from api.cli.service import FINAL, Json, Service, ServiceError, output_path
 
 app = typer.Typer(
-    help="Run Snakemake workflows on a prefect-snakemake service. "
-    "JOBS_URL says where it is (http://127.0.0.1:8000), JOBS_TOKEN lets in.",
+    help="Run Snakemake workflows on a prefect-snakemake service. Set JOBS_URL to its address "
+    "(default: http://127.0.0.1:8000) and JOBS_TOKEN to your token.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -25,10 +25,10 @@ app = typer.Typer(
 console = Console() if sys.stdout.isatty() else Console(width=200)
 
 JOB_FAILED = 2
-"""Exit code of a command that watched a job which did not complete; 1 is a refusal."""
+"""Exit code if the watched job did not complete. 1 means that the command itself failed."""
 
 JobId = Annotated[str, typer.Argument(help="The id of the job.", metavar="JOB")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Watching = Annotated[bool, typer.Option("--watch", "-w", help="Show progress until the job has ended.")]
 
 
@@ -48,45 +48,60 @@ def submit(
     workflow: Annotated[
         str | None,
         typer.Argument(
-            help="A directory, which is packed and sent; an https address of a git repository; "
-            "or a bundle, sha256:….",
+            help="A directory to upload, the https address of a git repository, or the name of a bundle "
+            "(sha256:…).",
         ),
     ] = None,
     server_path: Annotated[
-        bool, typer.Option("--server-path", help="WORKFLOW is a directory of the server; nothing is sent.")
+        bool, typer.Option("--server-path", help="WORKFLOW is a directory on the server; upload nothing.")
     ] = False,
     ref: Annotated[str | None, typer.Option(help="Branch, tag or commit of the git repository.")] = None,
-    subdir: Annotated[str | None, typer.Option(help="Directory in the repository or bundle.")] = None,
-    snakefile: Annotated[str | None, typer.Option(help="The Snakefile, relative to the workflow.")] = None,
-    target: Annotated[list[str] | None, typer.Option(help="Rule or file to make; repeat it.")] = None,
+    subdir: Annotated[
+        str | None, typer.Option(help="Directory of the workflow in the repository or bundle.")
+    ] = None,
+    snakefile: Annotated[str | None, typer.Option(help="Path of the Snakefile in the workflow.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Rule or file to produce. May be repeated.")
+    ] = None,
     config: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE, the value as YAML; repeat it.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option(help="Configuration value, as YAML. May be repeated.", metavar="KEY=VALUE"),
     ] = None,
     config_file: Annotated[
         Path | None,
-        typer.Option(help="YAML or JSON that overrides the workflow's configuration.", exists=True),
+        typer.Option(help="YAML or JSON file that overrides the configuration of the workflow.", exists=True),
     ] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores that rule jobs may use at once.")] = 1,
     resource: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=NUMBER, such as mem_mb=8000; repeat it.", metavar="NAME=NUMBER"),
+        typer.Option(help="Resource, such as mem_mb=8000. May be repeated.", metavar="NAME=NUMBER"),
     ] = None,
-    spot: Annotated[bool, typer.Option("--spot", help="On a machine that may be taken away.")] = False,
-    name: Annotated[str | None, typer.Option(help="Shown in lists.")] = None,
-    group: Annotated[str | None, typer.Option(help="The group that takes the job.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; repeat it.", metavar="KEY=VALUE")] = None,
-    retries: Annotated[int, typer.Option(min=0, help="How often a failing rule job is run again.")] = 0,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on after a failure.")] = False,
-    force_all: Annotated[bool, typer.Option("--force-all", help="Run every rule job.")] = False,
-    mock: Annotated[bool, typer.Option("--mock", help="No workflow: rule jobs that only wait.")] = False,
+    spot: Annotated[
+        bool, typer.Option("--spot", help="Run on a Spot machine, which may be reclaimed at any time.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
+    group: Annotated[str | None, typer.Option(help="Group that runs the job.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Tag of the job. May be repeated.", metavar="KEY=VALUE")
+    ] = None,
+    retries: Annotated[int, typer.Option(min=0, help="How many times to retry a failing rule job.")] = 0,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Continue with independent rule jobs after a failure.")
+    ] = False,
+    force_all: Annotated[
+        bool, typer.Option("--force-all", help="Run every rule job, even if its outputs are up to date.")
+    ] = False,
+    mock: Annotated[
+        bool, typer.Option("--mock", help="Run no workflow, but rule jobs that only wait.")
+    ] = False,
     watch: Watching = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a workflow; prints the id of the job."""
+    """Submit a workflow, and print the id of the job."""
     service = Service.from_environment()
     if workflow is None and not mock:
         raise ServiceError(
-            "No workflow is named. Name a directory, a git address or a bundle; or use --mock."
+            "The argument WORKFLOW is missing. Give a directory, a git address or a bundle; or use --mock."
         )
     spec: Json = {"engine": "mock"} if mock else {"cores": cores}
     if workflow is not None:
@@ -100,12 +115,12 @@ def submit(
     parts["options"] = {name: value for name, value in options.items() if value}
     spec |= {key: value for key, value in parts.items() if value}
     job = service.post("/jobs", spec, {"Idempotency-Key": str(uuid4())})
-    _tell(service, job, watch=watch, as_json=as_json)
+    _print_job(service, job, watch=watch, as_json=as_json)
 
 
 @app.command()
 def status(job: JobId, watch: Watching = False, as_json: AsJson = False) -> None:
-    """Show how a job is doing, rule by rule."""
+    """Show the status of a job, by rule."""
     service = Service.from_environment()
     found = service.get(f"/jobs/{job}")
     if watch and found["status"] not in FINAL:
@@ -121,13 +136,15 @@ def status(job: JobId, watch: Watching = False, as_json: AsJson = False) -> None
 
 @app.command(name="list")
 def list_jobs(
-    status: Annotated[list[str] | None, typer.Option(help="Only jobs in this status; repeat it.")] = None,
-    group: Annotated[str | None, typer.Option(help="Only jobs of this group.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only jobs of this name.")] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option(help="KEY=VALUE; only jobs with this tag; repeat it.")
+    status: Annotated[
+        list[str] | None, typer.Option(help="Only jobs with this status. May be repeated.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    group: Annotated[str | None, typer.Option(help="Only jobs of this group.")] = None,
+    name: Annotated[str | None, typer.Option(help="Only jobs with this name.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only jobs with this tag, KEY=VALUE. May be repeated.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The most jobs to list.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
@@ -140,11 +157,13 @@ def list_jobs(
 @app.command()
 def tasks(
     job: JobId,
-    status: Annotated[list[str] | None, typer.Option(help="Only in this status; repeat it.")] = None,
-    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(help="Only rule jobs with this status. May be repeated.")
+    ] = None,
+    rule: Annotated[str | None, typer.Option(help="Only rule jobs of this rule.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a job's rule jobs."""
+    """List the rule jobs of a job."""
     found = Service.from_environment().items(f"/jobs/{job}/tasks", status=status, rule=rule)
     if as_json:
         _print_json(list(found))
@@ -156,8 +175,10 @@ def tasks(
 @app.command()
 def logs(
     job: JobId,
-    task: Annotated[str | None, typer.Option(help="Only of this rule job, by its id.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    task: Annotated[str | None, typer.Option(help="Only the log of this rule job, by its id.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the job has ended.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the log of a job."""
@@ -177,26 +198,26 @@ def logs(
 
 @app.command()
 def cancel(job: JobId, as_json: AsJson = False) -> None:
-    """Stop a job."""
+    """Cancel a job."""
     service = Service.from_environment()
-    _tell(service, service.post(f"/jobs/{job}/cancel"), watch=False, as_json=as_json)
+    _print_job(service, service.post(f"/jobs/{job}/cancel"), watch=False, as_json=as_json)
 
 
 @app.command()
 def resume(job: JobId, watch: Watching = False, as_json: AsJson = False) -> None:
-    """Go on with a job that failed or was cancelled; prints the id of the new job."""
+    """Resume a job that failed or was cancelled, and print the id of the new job."""
     service = Service.from_environment()
-    _tell(service, service.post(f"/jobs/{job}/resume"), watch=watch, as_json=as_json)
+    _print_job(service, service.post(f"/jobs/{job}/resume"), watch=watch, as_json=as_json)
 
 
 @app.command()
 def outputs(
     job: JobId,
     path: Annotated[list[str] | None, typer.Argument(help="Only these outputs.")] = None,
-    download: Annotated[Path | None, typer.Option(help="Download them into this directory.")] = None,
+    download: Annotated[Path | None, typer.Option(help="Download the outputs into this directory.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what a job has made, or download it."""
+    """List the outputs of a job, or download them."""
     service = Service.from_environment()
     found = [item for item in service.items(f"/jobs/{job}/outputs") if not path or item["path"] in path]
     missing = sorted(set(path or ()) - {item["path"] for item in found})
@@ -212,10 +233,10 @@ def outputs(
 
 
 def _place_in(directory: Path, path: str) -> Path:
-    """A service that is not trusted may name any path."""
+    """Checks the path, because an untrusted service may send any."""
     place = PurePosixPath(path)
     if place.is_absolute() or ".." in place.parts:
-        raise ServiceError(f"The output '{path}' leads out of {directory}; it is not downloaded.")
+        raise ServiceError(f"The output '{path}' is outside {directory}; it was not downloaded.")
     return directory / place
 
 
@@ -239,13 +260,13 @@ def _source(
     directory = Path(workflow)
     if not directory.is_dir():
         raise ServiceError(
-            f"{workflow} is no directory here. Name the workflow's directory, or use --server-path."
+            f"{workflow} is not a directory on this machine. Correct the path, or use --server-path."
         )
     return {"bundle": service.send_directory(directory), **source}
 
 
-def _tell(service: Service, job: Json, *, watch: bool, as_json: bool) -> None:
-    """Print a job, and if wanted what becomes of it."""
+def _print_job(service: Service, job: Json, *, watch: bool, as_json: bool) -> None:
+    """Prints a job, and with `watch` its progress."""
     if not watch:
         _print_json(job) if as_json else console.print(job["id"], highlight=False)
         return
@@ -257,7 +278,7 @@ def _tell(service: Service, job: Json, *, watch: bool, as_json: bool) -> None:
 
 
 def _watched(service: Service, job_id: str, *, as_json: bool) -> Json:
-    """The job when it has ended; with JSON, what happens meanwhile goes to stderr."""
+    """The job when it has ended. With JSON, progress goes to stderr."""
     return Watch(Console(stderr=True) if as_json else console).follow(service.events(job_id))
 
 
@@ -271,7 +292,7 @@ def _pairs(texts: list[str] | None) -> dict[str, str]:
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise ServiceError(f"'{text}' is not KEY=VALUE.")
+            raise ServiceError(f"'{text}' must have the form KEY=VALUE.")
         pairs[key] = value
     return pairs
 
@@ -281,7 +302,7 @@ def _read(path: Path | None) -> dict[str, Any]:
         return {}
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict):
-        raise ServiceError(f"{path} does not hold keys and values.")
+        raise ServiceError(f"{path} must contain a mapping of keys to values.")
     return content
 
 

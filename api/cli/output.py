@@ -1,4 +1,4 @@
-"""How jobs look on a terminal: tables, bars that move, plain lines where nobody watches."""
+"""Shows jobs on a terminal: tables, a progress bar, or plain lines if the output is not a terminal."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -40,7 +40,7 @@ def jobs_table(jobs: Iterable[Json]) -> Table:
 
 
 def show_job(console: Console, job: Json) -> None:
-    """A job in a few lines; what went wrong, and what to do, in full."""
+    """A job in a few lines, with its error and resolution in full."""
     done = f"{job['progress']['done']}/{job['progress']['total']}"
     console.print(
         f"{job['id']}  {escape(job['name'])}  {status_text(job['status'])}  {done}",
@@ -56,7 +56,7 @@ def show_job(console: Console, job: Json) -> None:
 
 
 class Watch:
-    """A job while it runs: a bar on a terminal, plain lines elsewhere."""
+    """A running job: a progress bar on a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -73,7 +73,7 @@ class Watch:
         self._status = ""
 
     def follow(self, events: Iterable[Event]) -> Json:
-        """Show what happens until the end; the job as it was last."""
+        """Shows events until the job has ended; returns its last state."""
         job: Json = {}
         with self._progress:
             for event in events:
@@ -104,7 +104,7 @@ class Watch:
 
 
 def rules_table(tasks: Iterable[Json]) -> Table:
-    """Rule jobs by rule: how many, and in which status."""
+    """Counts of rule jobs by rule and status."""
     statuses: dict[str, Counter[str]] = {}
     for task in sorted(tasks, key=lambda task: task["started_at"] or "~"):
         statuses.setdefault(task["rule"], Counter())[task["status"]] += 1

@@ -1,4 +1,4 @@
-"""The service as a program outside sees it: requests, pages and events over HTTP."""
+"""A client of the REST API: requests, pages and events over HTTP."""
 
 import json
 import os
@@ -18,21 +18,21 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 FINAL = frozenset({"completed", "failed", "cancelled"})
 _NOT_PACKED = frozenset({".git", ".snakemake", ".jobs"})
 _SILENCE_SECONDS = 45.0
-"""A stream of events is never silent for so long: the service tells the moment every second."""
+"""A stream that is silent for this time is broken: the service sends an event id every second."""
 
 _BUSY = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
 _PAUSE_SECONDS = 2.0
-_PATIENCE_SECONDS = 300.0
+_RECONNECT_SECONDS = 300.0
 
 Json = dict[str, Any]
 
 
 class ServiceError(Exception):
-    """The service refused or can't be reached; the message says what to do."""
+    """The service rejected the request, or can't be reached. The message says what to do."""
 
 
 class _BusyError(ServiceError):
-    """The service can't answer now."""
+    """The service can't answer now; a retry may help."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Event:
 
 
 class Service:
-    """Every method raises `ServiceError`."""
+    """Every method may raise `ServiceError`."""
 
     def __init__(self, url: str, token: str | None) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -53,7 +53,7 @@ class Service:
 
     @classmethod
     def from_environment(cls) -> "Service":
-        """`JOBS_URL` says where it is, `JOBS_TOKEN` lets in."""
+        """Uses the address in `JOBS_URL` and the token in `JOBS_TOKEN`."""
         return cls(os.environ.get("JOBS_URL", DEFAULT_URL), os.environ.get("JOBS_TOKEN"))
 
     def get(self, path: str, **params: Any) -> Json:
@@ -66,7 +66,7 @@ class Service:
         self._request("DELETE", path)
 
     def items(self, path: str, limit: int | None = None, **params: Any) -> Iterator[Json]:
-        """Every item of a list, page by page, `limit` at most."""
+        """Every item of a list, page by page, at most `limit`."""
         cursor: str | None = None
         left = limit
         while left is None or left > 0:
@@ -79,7 +79,7 @@ class Service:
                 return
 
     def send_directory(self, directory: Path) -> str:
-        """Pack a workflow's directory and send it; the name of the bundle."""
+        """Packs and uploads a workflow's directory; returns the name of the bundle."""
         with tempfile.TemporaryFile() as archive:
             with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=6) as packed:
                 for path in sorted(_files_of(directory)):
@@ -89,7 +89,7 @@ class Service:
             return bundle
 
     def events(self, job_id: str) -> Iterator[Event]:
-        """What happens to a job, until it has ended; a broken connection is made again for some minutes."""
+        """The events of a job until it has ended. Reconnects for some minutes if the connection breaks."""
         last_event_id = ""
         heard_at = time.monotonic()
         while True:
@@ -106,9 +106,9 @@ class Service:
                 if last_event_id.endswith("-end"):
                     return
             except (httpx.TransportError, _BusyError) as error:
-                if not last_event_id or time.monotonic() - heard_at > _PATIENCE_SECONDS:
-                    told = str(error) if isinstance(error, _BusyError) else self._unreachable()
-                    raise ServiceError(told) from None
+                if not last_event_id or time.monotonic() - heard_at > _RECONNECT_SECONDS:
+                    message = str(error) if isinstance(error, _BusyError) else self._unreachable()
+                    raise ServiceError(message) from None
             time.sleep(_PAUSE_SECONDS)
 
     def download(self, path: str, place: Path) -> None:
@@ -128,7 +128,7 @@ class Service:
         with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
             if response.is_error:
                 response.read()
-                raise (_BusyError if response.status_code in _BUSY else ServiceError)(_told(response))
+                raise (_BusyError if response.status_code in _BUSY else ServiceError)(_message_of(response))
             yield response
 
     def _json(self, method: str, path: str, **request: Any) -> Json:
@@ -141,11 +141,11 @@ class Service:
         except httpx.TransportError as error:
             raise ServiceError(self._unreachable()) from error
         if response.is_error:
-            raise ServiceError(_told(response))
+            raise ServiceError(_message_of(response))
         return response
 
     def _unreachable(self) -> str:
-        return f"Nobody answers at {self.url}. Start the service (make up), or set JOBS_URL to where it is."
+        return f"No service answers at {self.url}. Start it (make up), or set JOBS_URL to its address."
 
 
 def output_path(job_id: str, path: str) -> str:
@@ -164,8 +164,8 @@ def _given(params: Json) -> Json:
     return {name: value for name, value in params.items() if value not in (None, (), [])}
 
 
-def _told(response: httpx.Response) -> str:
-    """A problem in words; what is no problem of ours came from something in between."""
+def _message_of(response: httpx.Response) -> str:
+    """The message of a problem. A response in another form came from a proxy."""
     try:
         problem = response.json()
         return f"{problem['detail']}\n{problem['resolution']}"
@@ -174,7 +174,7 @@ def _told(response: httpx.Response) -> str:
 
 
 def _parsed(lines: Iterator[str]) -> Iterator[tuple[str, Event | None]]:
-    """Event ids and events, as the HTML standard has them parsed; our data is always one line."""
+    """Event ids and events, parsed as the HTML standard says; the data of this service is always one line."""
     kind, data = "", ""
     for line in lines:
         field, _, value = line.partition(": ")

@@ -1,1 +1,1 @@
-"""Jobs live: what happens to them, told to who follows."""
+"""Live updates: server-sent events about jobs."""

@@ -1,8 +1,8 @@
-"""One feed for many followers: what was told is numbered and kept, so that nobody is told less.
+"""One feed of changes for many followers.
 
-A follower that comes back says up to which moment it knows. It is told of everything that
-Prefect has *recorded* since, by Prefect's own times, with `MARGIN` to spare: more than once
-perhaps, never not at all. So a moment is understood by every replica and after a restart.
+A follower that reconnects says up to which moment it has received events. It gets all changes that
+Prefect *recorded* since then, by Prefect's own timestamps, minus `MARGIN`: some perhaps twice, but none is
+lost. So every replica understands a moment, also after a restart.
 """
 
 import asyncio
@@ -16,26 +16,26 @@ from typing import Self
 from uuid import UUID
 
 MARGIN = timedelta(seconds=60)
-"""How far the clocks of Prefect's database and of a facade may be apart."""
+"""How far the clocks of Prefect's database and of a facade may differ."""
 
 MOST_CHANGES = 10_000
-"""Kept of each kind of event for followers that come later: a long log must not hide a rule job."""
+"""How many changes are kept for later followers, of each kind: a long log must not displace rule jobs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Up to when a follower knows everything: the id of a server-sent event."""
+    """The time up to which a follower has received everything: the id of a server-sent event."""
 
     at: datetime
     is_end: bool = False
-    """Nothing more will come, and the follower was told all of it."""
+    """The feed has ended, and the follower has received all of it."""
 
     def __str__(self) -> str:
         return f"{int(self.at.timestamp() * 1000)}{'-end' if self.is_end else ''}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `ValueError` for anything that is not a moment of ours."""
+        """Raises `ValueError` for anything but the text of a moment."""
         digits, dash, end = text.partition("-")
         if not (digits.isascii() and digits.isdigit() and len(digits) <= 14) or (dash and end != "end"):
             raise ValueError(f"'{text[:50]}' is not the id of an event")
@@ -43,17 +43,17 @@ class Moment:
 
     @property
     def earliest(self) -> datetime:
-        """What was recorded before is known for certain."""
+        """Everything recorded before this time has certainly been received."""
         return self.at - MARGIN
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing that happened, as its followers are told."""
+    """One change, as followers receive it."""
 
     event: str
     subject: UUID
-    """The job, the rule job or the line. A newer change of it takes the place of an older one."""
+    """The job, the rule job or the log line. A newer change of it replaces an older one."""
     data: str
     """JSON."""
     recorded_at: datetime
@@ -61,12 +61,12 @@ class Change:
     number: int = 0
 
 
-Told = Change | Moment
-"""A follower is told changes, and after each round of them the moment that is reached."""
+FeedItem = Change | Moment
+"""A follower receives changes, and after each batch of them the moment that is reached."""
 
 
 class Feed:
-    """What happens, for as many as want to know."""
+    """Changes for any number of followers."""
 
     def __init__(self) -> None:
         self.moment: Moment | None = None
@@ -83,13 +83,13 @@ class Feed:
             of_its_kind.popitem(last=False)
 
     async def reach(self, moment: Moment) -> None:
-        """Tell followers that they know everything up to this moment."""
+        """Publish that all changes up to this moment are in the feed."""
         async with self._news:
             self.moment = moment
             self._news.notify_all()
 
-    async def follow(self, is_wanted: Callable[[Change], bool]) -> AsyncIterator[Told]:
-        """What of the past `is_wanted`; then whatever comes, until the end."""
+    async def follow(self, is_wanted: Callable[[Change], bool]) -> AsyncIterator[FeedItem]:
+        """Past changes that `is_wanted` selects, then all new ones, until the end."""
         moment = await self._next_after(None)
         news: Sequence[Change] = [change for change in self._after(0) if is_wanted(change)]
         while True:
@@ -103,7 +103,7 @@ class Feed:
             news = self._after(number)
 
     def _after(self, number: int) -> Sequence[Change]:
-        """What was kept after that number, oldest first."""
+        """Changes after that number, oldest first."""
         news = [
             change
             for of_its_kind in self._kept.values()

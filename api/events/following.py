@@ -1,9 +1,8 @@
-"""Tells everyone who follows a job, or all jobs, what happens, at the price of one who asks.
+"""Sends changes to all followers of a job, or of all jobs, at the cost of one client that polls.
 
-All followers of a job share one `FollowedJob`, which looks at Prefect once per `TICK_SECONDS`
-and ends with the last of them. Those who follow all jobs share one `FollowedJobs`, which
-hears from Prefect's event stream which jobs changed, and asks now and then in case it
-did not hear well.
+All followers of a job share one `FollowedJob`, which reads Prefect once per `TICK_SECONDS` and ends with
+the last of them. Followers of all jobs share one `FollowedJobs`, which learns from Prefect's event stream
+which jobs changed, and polls now and then in case it has missed an event.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from prefect.client.schemas.objects import Log, TaskRun
 from prefect.events.clients import PrefectEventSubscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 
-from api.events.feed import Change, Feed, Moment, Told
+from api.events.feed import Change, Feed, FeedItem, Moment
 from api.prefect.changes import Changes
 from api.prefect.translation import log_line_from, rule_job_from
 from api.web.problems import NotFound, ProblemError
@@ -28,9 +27,9 @@ from api.web.statuses import FINAL_STATUSES, JobStatus
 
 TICK_SECONDS = 1.0
 _LATE_LINES = timedelta(seconds=10)
-"""A line may reach Prefect after lines that were written later."""
+"""How late a line may reach Prefect, after lines that were written later."""
 
-_ASK_AGAIN = timedelta(seconds=10)
+_POLL_EVERY = timedelta(seconds=10)
 _PAUSE_SECONDS = 5.0
 _FLOW_RUN_EVENTS = "prefect.flow-run."
 _MOVING = (JobStatus.RUNNING, JobStatus.CANCELLING)
@@ -44,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class Following:
-    """What is followed now."""
+    """The jobs that are followed now."""
 
     def __init__(self, changes: Changes, read_job: ReadJob, read_jobs: ReadJobs) -> None:
         self._changes = changes
@@ -53,21 +52,21 @@ class Following:
         self._jobs: dict[UUID, FollowedJob] = {}
         self._all: dict[None, FollowedJobs] = {}
 
-    async def job(self, job_id: UUID, since: Moment | None) -> AsyncIterator[Told]:
-        """Everything of a job so far, or since a moment; then what happens, until it has ended.
+    async def job(self, job_id: UUID, since: Moment | None) -> AsyncIterator[FeedItem]:
+        """All changes of a job so far, or since a moment; then new ones, until it has ended.
 
-        A change is a `job`, a `task` or a `log`, with the same JSON as elsewhere.
+        A change is a `job`, a `task` or a `log`, with the same JSON as other routes return.
         """
 
         def is_news(change: Change) -> bool:
             return change.event == "job" or since is None or change.recorded_at >= since.earliest
 
         with _shared(self._jobs, job_id, lambda: FollowedJob(job_id, self._read_job, self._changes)) as job:
-            async for told in job.feed.follow(is_news):
-                yield told
+            async for item in job.feed.follow(is_news):
+                yield item
 
-    async def jobs(self, groups: Collection[str] | None, since: Moment | None) -> AsyncIterator[Told]:
-        """What happens from now on, or has since a moment, to the jobs of these groups; of all without."""
+    async def jobs(self, groups: Collection[str] | None, since: Moment | None) -> AsyncIterator[FeedItem]:
+        """Changes of the jobs of these groups (None: all), from now on or since a moment."""
 
         def is_visible(change: Change) -> bool:
             return groups is None or change.group in groups
@@ -79,37 +78,37 @@ class Following:
                     change = _change_of(job)
                     if is_visible(change):
                         yield change
-            async for told in jobs.feed.follow(lambda _: False):
-                if isinstance(told, Moment) or is_visible(told):
-                    yield told
+            async for item in jobs.feed.follow(lambda _: False):
+                if isinstance(item, Moment) or is_visible(item):
+                    yield item
 
 
 class _Followed(ABC):
-    """Looks again and again, for as long as it has followers."""
+    """Reads Prefect periodically, as long as it has followers."""
 
     def __init__(self) -> None:
         self.feed = Feed()
         self.followers = 0
-        self._watch = asyncio.create_task(self._look_again_and_again())
+        self._watch = asyncio.create_task(self._look_periodically())
 
     def close(self) -> None:
         self._watch.cancel()
 
     @abstractmethod
     async def look(self) -> Moment:
-        """Keep what is new in the feed; the moment that is reached thereby."""
+        """Puts new changes into the feed; returns the moment that is reached."""
 
-    async def _look_again_and_again(self) -> None:
+    async def _look_periodically(self) -> None:
         async with self._listening():
             while self.feed.moment is None or not self.feed.moment.is_end:
                 try:
                     await self.feed.reach(await self.look())
                     await asyncio.sleep(TICK_SECONDS)
                 except ProblemError as error:
-                    logger.warning("Followers wait: %s", error.detail)
+                    logger.warning("Event streams are delayed: %s", error.detail)
                     await asyncio.sleep(_PAUSE_SECONDS)
-                except Exception:  # they would wait for ever on what looks no more
-                    logger.exception("Followers wait: a look at Prefect failed; it is tried again.")
+                except Exception:  # without a retry, followers would wait for ever
+                    logger.exception("Event streams are delayed: reading Prefect failed; retrying.")
                     await asyncio.sleep(_PAUSE_SECONDS)
 
     @asynccontextmanager
@@ -134,10 +133,10 @@ class FollowedJob(_Followed):
         now = datetime.now(UTC)
         try:
             job = await self._read_job(self._job_id)
-        except NotFound:  # it was deleted
+        except NotFound:  # the job was removed
             return Moment(now, is_end=True)
         is_end = job.status in FINAL_STATUSES
-        if not is_end:  # it runs before its rule jobs do, and has ended after them
+        if not is_end:  # it runs before its rule jobs do, and ends after them
             self._keep_job(job)
         if self.feed.moment is None or is_end:
             self._keep_rule_jobs(await self._changes.all_rule_jobs(self._job_id))
@@ -177,34 +176,34 @@ class FollowedJob(_Followed):
 
 
 class FollowedJobs(_Followed):
-    """All jobs: status and progress."""
+    """The status and progress of all jobs."""
 
     def __init__(self, read_jobs: ReadJobs, changes: Changes) -> None:
         self._read_jobs = read_jobs
         self._changes = changes
         self._changed: set[UUID] = set()
-        self._asked_at = datetime.now(UTC)
+        self._polled_at = datetime.now(UTC)
         self._moving: set[UUID] = set()
-        self._told: dict[UUID, str] = {}
+        self._published: dict[UUID, str] = {}
         super().__init__()
 
     async def look(self) -> Moment:
         now = datetime.now(UTC)
         if self.feed.moment is None:
             self._moving |= await self._changes.active_jobs()
-        if now > self._asked_at + _ASK_AGAIN:
-            self._changed |= await self._changes.jobs_since(Moment(self._asked_at).earliest)
-            self._asked_at = now
+        if now > self._polled_at + _POLL_EVERY:
+            self._changed |= await self._changes.jobs_since(Moment(self._polled_at).earliest)
+            self._polled_at = now
         wanted, self._changed = self._changed, set()
         jobs = await self._read_jobs(wanted | self._moving)
         for job_id, job in jobs.items():
             change = _change_of(job)
-            is_new = job_id in wanted or job_id in self._told
-            if is_new and self._told.get(job_id) != change.data:
+            is_new = job_id in wanted or job_id in self._published
+            if is_new and self._published.get(job_id) != change.data:
                 self.feed.keep(change)
-            self._told[job_id] = change.data
+            self._published[job_id] = change.data
         self._moving = {job_id for job_id, job in jobs.items() if job.status in _MOVING}
-        self._told = {job_id: text for job_id, text in self._told.items() if job_id in self._moving}
+        self._published = {job_id: text for job_id, text in self._published.items() if job_id in self._moving}
         return Moment(now)
 
     @asynccontextmanager
@@ -216,22 +215,22 @@ class FollowedJobs(_Followed):
             listener.cancel()
 
     async def _listen(self) -> None:
-        """Hear which jobs changed; what changed while nobody heard is asked for."""
+        """Subscribes to the events of flow runs; polls for changes of the time without a subscription."""
         flow_runs = EventFilter(event=EventNameFilter(prefix=[_FLOW_RUN_EVENTS]))
         while True:
             try:
                 async with PrefectEventSubscriber(filter=flow_runs) as events:
-                    self._changed |= await self._changes.jobs_since(Moment(self._asked_at).earliest)
+                    self._changed |= await self._changes.jobs_since(Moment(self._polled_at).earliest)
                     async for event in events:
                         self._changed.add(UUID(event.resource.id.removeprefix(_FLOW_RUN_EVENTS)))
-            except Exception as error:  # noqa: BLE001 - Prefect and websockets raise many, some of them plain
-                logger.warning("The facade does not hear Prefect's events (%s); it tries again.", error)
+            except Exception as error:  # noqa: BLE001 - Prefect and websockets raise many types, some of them plain
+                logger.warning("The subscription to Prefect's events failed (%s); retrying.", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
 
 
 @contextmanager
 def _shared(followed: dict[Key, Kind], key: Key, make: Callable[[], Kind]) -> Iterator[Kind]:
-    """The one of this key: made for the first of its followers, closed after the last."""
+    """The one with this key: created for its first follower, closed after the last."""
     one = followed.get(key) or make()
     followed[key] = one
     one.followers += 1

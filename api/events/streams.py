@@ -1,87 +1,58 @@
-"""Jobs live over HTTP: server-sent events, and answers that wait for a change."""
+"""Server-sent events over HTTP: one stream per job, and one of all jobs."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Header, Response, status
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
-from api.auth.callers import Caller, WithCaller
-from api.events.feed import Change, Moment, Told
+from api.auth.callers import WithCaller
+from api.events.feed import Change, FeedItem, Moment
 from api.events.following import Following
-from api.jobs.routes import WithJobs
-from api.settings import Settings
-from api.web.problems import BadCursor, FieldProblem, TooManyStreams, refusals
-from api.web.schemas import Job
+from api.events.open_streams import OpenStreams
+from api.jobs.dependencies import WithJobs
+from api.services import WithServices
+from api.web.problems import BadCursor, FieldProblem, refusals, sentence
 from api.web.statuses import FINAL_STATUSES
 
 events_router = APIRouter()
 
 PING_SECONDS = 15.0
-"""Proxies close a connection on which nothing comes for about a minute."""
+"""Keeps the connection open: many proxies close one that is idle for a minute."""
 
-LONGEST_WAIT = 60
 OLDEST_EVENT = timedelta(days=1)
-"""Who was away for longer asks for the list: it costs Prefect less than all that happened since."""
+"""A client that was away for longer should list the jobs: that costs Prefect less."""
 
-_LOOK_AGAIN_SECONDS = 0.25
-# In JSON they may stand as they are, but readers of lines, ours included, take them for the end of one.
+# Valid in JSON as they are, but many line readers, including ours, treat them as line ends.
 _LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 _NO_PROXY_BUFFER = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events. FastAPI's own class wants the route to be a generator, which can refuse no more."""
+    """Server-sent events. FastAPI's class needs a generator as route, which can't answer with an error."""
 
     media_type = "text/event-stream"
 
 
-class OpenStreams:
-    """How many streams each caller has open."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open: Counter[str] = Counter()
-
-    def check(self, caller: Caller) -> None:
-        """Raises `TooManyStreams`. Those that ask at the same moment don't see each other."""
-        if self._open[caller.name] >= self._most:
-            raise TooManyStreams(
-                f"'{caller.name}' follows {self._most} streams of events, and may follow no more.",
-                "Close one of them, or follow all jobs by one stream: GET /jobs/events.",
-            )
-
-    @contextmanager
-    def one_more(self, caller: Caller) -> Iterator[None]:
-        self._open[caller.name] += 1
-        try:
-            yield
-        finally:
-            self._open[caller.name] -= 1
+async def _following(services: WithServices) -> Following:
+    return services.following
 
 
-async def _following(request: Request) -> Following:
-    following: Following = request.app.state.following
-    return following
-
-
-async def _open_streams(request: Request, caller: WithCaller) -> OpenStreams:
-    """Those that are open, if the caller may open one more."""
-    streams: OpenStreams = request.app.state.open_streams
-    streams.check(caller)
-    return streams
+async def _open_streams(services: WithServices, caller: WithCaller) -> OpenStreams:
+    """The open streams. Raises `TooManyStreams` if the caller may not open another."""
+    services.open_streams.check(caller)
+    return services.open_streams
 
 
 async def _since(
     last_event_id: Annotated[
         str | None,
-        Header(alias="Last-Event-ID", description="The id of the last event that was received."),
+        Header(alias="Last-Event-ID", description="The id of the last event that the client has received."),
     ] = None,
 ) -> Moment | None:
     if last_event_id is None:
@@ -90,26 +61,27 @@ async def _since(
         return Moment.parse(last_event_id)
     except ValueError as error:
         raise _bad_event_id(
-            str(error),
-            "Give the id of the last event that was received, or none to start from the beginning.",
+            error,
+            "Send the id of the last event that you received, or no header to start from the beginning.",
         ) from error
 
 
 async def _lately(since: Annotated[Moment | None, Depends(_since)]) -> Moment | None:
     if since is not None and since.at < datetime.now(UTC) - OLDEST_EVENT:
         raise _bad_event_id(
-            "this event is more than a day old", "List the jobs with GET /jobs, and follow from now on."
+            ValueError("this event is more than a day old"),
+            "List the jobs with GET /jobs, and follow them without Last-Event-ID.",
         )
     return since
 
 
-def _bad_event_id(message: str, resolution: str) -> BadCursor:
-    problem = FieldProblem(pointer="Last-Event-ID", message=message)
-    return BadCursor(f"{message[:1].upper()}{message[1:]}.", resolution, [problem])
+def _bad_event_id(error: ValueError, resolution: str) -> BadCursor:
+    problem = FieldProblem(pointer="Last-Event-ID", message=str(error))
+    return BadCursor(sentence(error), resolution, [problem])
 
 
 _STREAM = {
-    "description": "Events until the client leaves, or the job has ended.",
+    "description": "Events, until the client disconnects or the job has ended.",
     "content": {
         "text/event-stream": {
             "schema": {"type": "string"},
@@ -135,10 +107,10 @@ SinceLately = Annotated[Moment | None, Depends(_lately)]
 async def follow_jobs(
     caller: WithCaller, following: WithFollowing, streams: WithOpenStreams, since: SinceLately
 ) -> Response:
-    """An event `job` with the job whenever its status or progress changes, from now on.
+    """Sends an event `job` with the job whenever its status or progress changes, from now on.
 
-    `Last-Event-ID` brings what was missed, of a day at most. Connect first and list the jobs
-    then, and nothing falls between. A change may come more than once.
+    With `Last-Event-ID`, the stream begins with the changes since that event, which may be a day old at
+    most. To miss nothing, connect first and then list the jobs. A change may be sent more than once.
     """
     return _streamed(following.jobs(caller.groups, since), streams.one_more(caller))
 
@@ -151,7 +123,7 @@ async def follow_jobs(
     response_class=EventStream,
     responses={
         200: _STREAM,
-        204: {"description": "The job has ended, and the client knows all of it."},
+        204: {"description": "The job has ended, and the client has received all events."},
         **refusals(400, 404, 422),
     },
 )
@@ -163,74 +135,30 @@ async def follow_job(
     streams: WithOpenStreams,
     since: Since,
 ) -> Response:
-    """Events `job`, `task` and `log` with the same JSON as elsewhere, from the job's beginning to its end.
+    """Sends events `job`, `task` and `log` from the start of the job to its end.
 
-    `Last-Event-ID` goes on from there, on any replica and after a restart. A change may come
-    more than once. Of what has changed again meanwhile, the newest state is told, and of more
-    than 10,000 rule jobs or log lines before the connection, the newest.
+    Their data is the same JSON as other routes return. With `Last-Event-ID`, the stream continues after
+    that event, on any replica and after a restart. A change may be sent more than once. If something
+    changes several times in a moment, only its newest state is sent; of more than 10,000 rule jobs or log
+    lines before the connection, only the newest are.
     """
     job = await jobs.get(job_id)
     if since is not None and since.is_end and job.status in FINAL_STATUSES:
-        return Response(status_code=status.HTTP_204_NO_CONTENT)  # tells an EventSource not to come back
+        return Response(status_code=status.HTTP_204_NO_CONTENT)  # makes an EventSource stop reconnecting
     return _streamed(following.job(job_id, since), streams.one_more(caller))
 
 
-@events_router.get(
-    "/jobs/{job_id}",
-    operation_id="getJob",
-    summary="See how a job is doing",
-    tags=["jobs"],
-    responses={
-        200: {"model": Job},
-        304: {"description": "The job is as `If-None-Match` says."},
-        **refusals(404, 422),
-    },
-)
-async def get_job(
-    request: Request,
-    job_id: UUID,
-    jobs: WithJobs,
-    wait: Annotated[
-        float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for a change before answering.")
-    ] = 0,
-    if_none_match: Annotated[
-        str | None, Header(alias="If-None-Match", description="The `ETag` of an earlier answer.")
-    ] = None,
-) -> Response:
-    """With `wait`, answers as soon as the job is another than `If-None-Match` says, or than it is now.
-
-    A job that has ended is answered at once.
-    """
-    clock = asyncio.get_running_loop().time
-    settings: Settings = request.app.state.settings
-    deadline = clock() + min(wait, settings.longest_wait_seconds)
-    job = await jobs.get(job_id)
-    known = named_tags(if_none_match) if if_none_match else {job.etag}
-    while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-        job = await jobs.get(job_id)
-    headers = {"ETag": job.etag, "Cache-Control": "no-cache"}
-    if if_none_match and ("*" in known or job.etag in known):
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
-    return Response(job.json_text, media_type="application/json", headers=headers)
-
-
-def named_tags(if_none_match: str) -> set[str]:
-    """What a client knows already, by an `If-None-Match`."""
-    return {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-
-
-def _streamed(told: AsyncIterator[Told], meanwhile: AbstractContextManager[None]) -> Response:
-    return EventStream(_with_pings(told, meanwhile), headers=_NO_PROXY_BUFFER)
+def _streamed(items: AsyncIterator[FeedItem], meanwhile: AbstractContextManager[None]) -> Response:
+    return EventStream(_with_pings(items, meanwhile), headers=_NO_PROXY_BUFFER)
 
 
 async def _with_pings(
-    told: AsyncIterator[Told], meanwhile: AbstractContextManager[None]
+    items: AsyncIterator[FeedItem], meanwhile: AbstractContextManager[None]
 ) -> AsyncIterator[bytes]:
-    """Events as bytes, and a comment whenever nothing has come for a while."""
+    """Encodes events, and sends a comment when there has been none for a while."""
     with meanwhile:
         yield format_sse_event(retry=2000)
-        coming = asyncio.ensure_future(anext(told, None))
+        coming = asyncio.ensure_future(anext(items, None))
         try:
             while True:
                 done, _ = await asyncio.wait({coming}, timeout=PING_SECONDS)
@@ -245,6 +173,6 @@ async def _with_pings(
                         yield format_sse_event(event=change.event, data_str=data)
                     case Moment() as moment:
                         yield format_sse_event(id=str(moment))
-                coming = asyncio.ensure_future(anext(told, None))
+                coming = asyncio.ensure_future(anext(items, None))
         finally:
             coming.cancel()

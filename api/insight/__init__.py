@@ -1,1 +1,1 @@
-"""What people want to see of a job: its graph, and what came of it."""
+"""The graph of a job, and its research object."""

@@ -1,9 +1,9 @@
-"""A job that has ended as a research object: a Workflow Run RO-Crate in a zip file. Pure.
+"""Describes a job that has ended as a research object: a Workflow Run RO-Crate in a zip file. Pure.
 
-It holds the metadata, the Snakefile and the job spec. Outputs are named by the addresses at
-which this service gives them, with sizes and checksums, so a crate is small whatever the job
-has made. Follows, of https://w3id.org/ro/wfrun, Workflow Run Crate 0.5, and Provenance Run Crate
-0.5 where every rule job that ran is told as an action of its own.
+It contains the metadata, the Snakefile and the job spec. Outputs are listed with the addresses at which
+this service provides them, and with sizes and checksums, so a crate is small whatever the job produced.
+It follows Workflow Run Crate 0.5 of https://w3id.org/ro/wfrun, and Provenance Run Crate 0.5 if each rule
+job that ran is described by an action of its own.
 """
 
 import io
@@ -22,7 +22,7 @@ from api.web.statuses import JobStatus, RuleJobStatus
 from flows.contract.storage import media_type_of
 
 MOST_RULE_JOBS = 1_000
-"""That are told one by one: a crate is read by people and by programs that hold all of it in memory."""
+"""The most that are described individually: readers of a crate hold all of it in memory."""
 
 METADATA = "ro-crate-metadata.json"
 SPEC = "job-spec.json"
@@ -38,7 +38,7 @@ _PROFILES = {
 _PROVENANCE = "https://w3id.org/ro/wfrun/provenance/0.5"
 _SNAKEMAKE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
 _MORE_TERMS = {name: f"https://w3id.org/ro/terms/workflow-run#{name}" for name in ("resourceUsage", "sha256")}
-"""Of https://w3id.org/ro/terms/workflow-run/context, which a reader would have to fetch for these two."""
+"""Two terms of https://w3id.org/ro/terms/workflow-run/context, so that readers need not fetch it."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Entity = dict[str, Any]
@@ -46,17 +46,17 @@ Entity = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All that Prefect keeps of a job that has ended."""
+    """All that Prefect keeps about a job that has ended."""
 
     job: Job
     parameters: Mapping[str, object]
-    """What it was asked to do."""
+    """The parameters of its flow run: the job spec."""
     rule_jobs: tuple[RuleJob, ...] | None
-    """None where there are too many to be told one by one."""
+    """None if there are too many to describe individually."""
 
 
 def crate_of(history: History, manifest: Manifest, snakefile: SnakefileItem, base_url: str) -> bytes:
-    """The zip file; `base_url` is where clients find this service."""
+    """The zip file; `base_url` is the address of this service."""
     spec = json.dumps(history.parameters, indent=2, ensure_ascii=False).encode()
     metadata = _metadata(history, manifest, snakefile, base_url, len(spec))
     archive = io.BytesIO()
@@ -66,7 +66,7 @@ def crate_of(history: History, manifest: Manifest, snakefile: SnakefileItem, bas
             (snakefile.path, snakefile.text.encode()),
             (SPEC, spec),
         ):
-            # Always the same bytes of the same job.
+            # A fixed time, so that the same job gives the same bytes.
             crate.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
     return archive.getvalue()
 
@@ -110,7 +110,7 @@ def _metadata(
             "@id": "#license",
             "@type": "CreativeWork",
             "name": "Not stated",
-            "description": "The service that ran the workflow knows of no licence; ask who submitted it.",
+            "description": "The service that ran the workflow does not know its licence. Ask the submitter.",
         },
         _workflow(history, snakefile, inputs, steps),
         {
@@ -125,7 +125,7 @@ def _metadata(
         {
             "@id": SPEC,
             "@type": "File",
-            "name": "What the job was asked to do",
+            "name": "The job spec",
             "encodingFormat": "application/json",
             "contentSize": str(spec_bytes),
         },
@@ -173,7 +173,7 @@ def _workflow(
 
 
 def _inputs(parameters: Mapping[str, object]) -> Iterator[tuple[Entity, Entity]]:
-    """Every key of the configuration that the job sets: as a parameter, and as its value."""
+    """Every configuration key that the job sets: its parameter, and its value."""
     config = parameters.get("config")
     for name, value in sorted(config.items()) if isinstance(config, Mapping) else ():
         key = quote(str(name), safe="")
@@ -226,13 +226,13 @@ def _run(job: Job, workflow_id: str, objects: Iterable[str], results: Iterable[s
 
 @dataclass(frozen=True, slots=True)
 class _Steps:
-    """The rules that ran, and an action for every rule job of theirs."""
+    """The rules that ran, and an action for each of their rule jobs."""
 
     rules: tuple[str, ...]
     runs: tuple[str, ...]
-    """The actions that the rule jobs were."""
+    """The actions of the rule jobs."""
     controls: tuple[str, ...]
-    """Those by which Snakemake had them run."""
+    """The actions with which Snakemake ran them."""
     entities: tuple[Entity, ...]
 
     @classmethod
@@ -325,9 +325,9 @@ def _engine_run(job: Job, snakefile: SnakefileItem, steps: _Steps) -> Iterator[E
 
 def _description(history: History, outputs: int) -> str:
     job, total = history.job, history.job.progress.total
-    untold = "" if history.rule_jobs is not None else ", too many to be told one by one"
+    note = "" if history.rule_jobs is not None else " (too many to describe individually)"
     return (
-        f"A {job.status} run of a Snakemake workflow: {job.progress.done} of {total} rule jobs{untold}, "
+        f"A {job.status} run of a Snakemake workflow: {job.progress.done} of {total} rule jobs{note}, "
         f"{outputs} output files."
     )
 
@@ -349,7 +349,7 @@ def _tool_id(rule: str) -> str:
 
 
 def _time(moment: datetime | None) -> str | None:
-    """As the profiles' patterns have it, which know no microseconds."""
+    """In milliseconds: the patterns of the profiles allow no microseconds."""
     return None if moment is None else moment.isoformat(timespec="milliseconds")
 
 
@@ -358,6 +358,6 @@ def _ref(identifier: str) -> Entity:
 
 
 def _refs(identifiers: Iterable[str]) -> Entity | list[Entity]:
-    """One alone is no list: RO-Crate 1.1 wants JSON-LD compacted."""
+    """A single one is not a list: RO-Crate 1.1 requires compacted JSON-LD."""
     refs = [_ref(identifier) for identifier in identifiers]
     return refs[0] if len(refs) == 1 else refs

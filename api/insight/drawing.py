@@ -1,8 +1,8 @@
-"""Draws a graph as an SVG that stands alone: no scripts, nothing from elsewhere. Pure.
+"""Draws a graph as a self-contained SVG: no scripts, no external resources. Pure.
 
-Light and dark as the reader's system is; every state has a sign of its own besides its colour.
-Names come from workflows and may hold anything: they become text and nothing else, because the
-document is built as a tree, and characters that XML has no place for are replaced.
+It is light or dark like the reader's system, and shows each state by a sign as well as a colour. Names
+come from workflows and may contain anything. They can only become text, because the document is built
+as a tree, and characters that XML does not allow are replaced.
 """
 
 import re
@@ -34,7 +34,7 @@ _SIGNS: Mapping[RuleJobStatus, str] = {
     RuleJobStatus.FAILED: "M-2.3,-2.3 L2.3,2.3 M2.3,-2.3 L-2.3,2.3",
     RuleJobStatus.CANCELLED: "M-2.9,0 L2.9,0",
 }
-"""Drawn on a disc with a radius of 6.5."""
+"""Paths, drawn on a disc with a radius of 6.5."""
 
 _STYLE = """
 svg{--paper:#fff;--card:#f8fafc;--rim:#cbd5e1;--ink:#0f172a;--faint:#5b6b80;--line:#9aa8ba;--rail:#e2e8f0;
@@ -64,14 +64,14 @@ _RULE_HEIGHT = 56.0
 _JOB_HEIGHT = 32.0
 _SMALLEST_RULE = 150.0
 _LETTER = 7.85
-"""Width of a letter of the monospaced `name`, with a little to spare."""
+"""Width of a letter of the monospaced `name`, with a small margin."""
 _NOTE_LETTER = 6.3
 _LONGEST_NAME = 34
 _LONGEST_NOTE = 500
 _WIDE = 1100.0
-"""What a page of documentation or a browser's window shows at its size."""
+"""The width that a documentation page or a browser window shows without scaling."""
 _NARROWEST = 620.0
-"""The legend needs as much."""
+"""The width of the legend."""
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """https://www.w3.org/TR/xml/#charsets"""
@@ -110,7 +110,9 @@ def draw(graph: Graph, kind: GraphOf, heading: str, subheading: str) -> bytes:
 def _size(node: Node, kind: GraphOf) -> Size:
     name = _cells(_shortened(node.name, _LONGEST_NAME)) * _LETTER
     if kind is GraphOf.JOBS:
-        return Size(name + 92, _JOB_HEIGHT)  # with room for the time, so that boxes do not move when it comes
+        return Size(
+            name + 92, _JOB_HEIGHT
+        )  # with room for the duration, so that boxes do not move when it appears
     return Size(max(_SMALLEST_RULE, name + 46, 22 + _NOTE_LETTER * len(_short_count(node))), _RULE_HEIGHT)
 
 
@@ -128,7 +130,7 @@ def _add_edges(parent: ElementTree.Element, graph: Graph, layout: Layout) -> Non
 
 
 def _path(edge: Edge, route: tuple[Point, ...], *, is_downwards: bool) -> str:
-    """Levels joined by curves, drawn as if to the right; the arrowhead takes the last bit."""
+    """Straight segments joined by curves, computed as if to the right; the arrowhead is the last part."""
     if is_downwards:
         route = tuple((y, x) for x, y in route)
     if edge[0] == edge[1]:
@@ -209,12 +211,12 @@ def _add_card(parent: ElementTree.Element, node: Node, box: Box) -> ElementTree.
 
 
 def _add_bar(parent: ElementTree.Element, node: Node, box: Box) -> None:
-    """How far a rule is: its rule jobs by state, side by side."""
+    """The progress of a rule: its rule jobs by state, side by side."""
     left, length, top = box.x + 11, box.width - 22, box.y + box.height - 9
     _add(parent, "rect", _class="rail", x=left, y=top, width=length, height=3, rx=1.5)
-    shown = [state for state in _STATES if state is not RuleJobStatus.PENDING and node.counts.get(state)]
-    shares = [length * node.counts[state] / node.total for state in shown]
-    for state, share, start in zip(shown, shares, accumulate([0.0, *shares]), strict=False):
+    visible = [state for state in _STATES if state is not RuleJobStatus.PENDING and node.counts.get(state)]
+    shares = [length * node.counts[state] / node.total for state in visible]
+    for state, share, start in zip(visible, shares, accumulate([0.0, *shares]), strict=False):
         _add(parent, "rect", _class=state.value, x=left + start, y=top, width=share, height=3, rx=1.5)
 
 
@@ -265,9 +267,9 @@ def _add(
 
 
 def _short_count(node: Node) -> str:
-    """Done of all, and what is not as it should be."""
-    shown = (RuleJobStatus.FAILED, RuleJobStatus.RUNNING, RuleJobStatus.CANCELLED)
-    others = [f"{node.counts[state]:,} {state}" for state in shown if node.counts.get(state)]
+    """Done and total, then the states that need attention."""
+    notable = (RuleJobStatus.FAILED, RuleJobStatus.RUNNING, RuleJobStatus.CANCELLED)
+    others = [f"{node.counts[state]:,} {state}" for state in notable if node.counts.get(state)]
     return " · ".join([f"{node.done:,} of {node.total:,}", *others])
 
 
@@ -279,7 +281,7 @@ def _duration(seconds: float) -> str:
 
 
 def _shortened(text: str, cells: int) -> str:
-    """As much of it as fits, on one line."""
+    """As much of it as fits on one line."""
     text = " ".join(text.split())
     if _cells(text) <= cells:
         return text
@@ -289,5 +291,5 @@ def _shortened(text: str, cells: int) -> str:
 
 
 def _cells(text: Iterable[str]) -> int:
-    """How many letters of a monospaced font it is wide."""
+    """Its width in letters of a monospaced font."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

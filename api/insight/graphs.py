@@ -1,6 +1,6 @@
-"""The graph of a job: what of it waits for what, and how far each part is. Pure.
+"""The dependency graph of a job, with the progress of each part. Pure.
 
-Of the rule jobs themselves, or of the rules with their rule jobs counted.
+Its nodes are rule jobs, or rules with counts of their rule jobs.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from uuid import UUID
 from api.prefect.rows import RuleJobRow
 from api.web.statuses import RuleJobStatus, rule_job_status
 
-_MOST_TELLING = (
+_BY_IMPORTANCE = (
     RuleJobStatus.FAILED,
     RuleJobStatus.RUNNING,
     RuleJobStatus.CANCELLED,
@@ -25,24 +25,24 @@ _OPEN = (RuleJobStatus.PENDING, RuleJobStatus.RUNNING)
 
 
 class GraphOf(StrEnum):
-    """What the boxes of a graph are."""
+    """What the boxes of a graph stand for."""
 
     RULES = "rules"
-    """One box for each rule, with its rule jobs counted."""
+    """One box for each rule, with counts of its rule jobs."""
     JOBS = "jobs"
     """One box for each rule job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A rule job, or a rule with all of its."""
+    """A rule job, or a rule with all its rule jobs."""
 
     name: str
     counts: Mapping[RuleJobStatus, int]
     notes: tuple[str, ...] = ()
-    """What else is known of it, a line each."""
+    """More about it, one line each."""
     seconds: float | None = None
-    """How long it took, or has taken the longest of its rule jobs; None while none has ended."""
+    """How long it took, or the longest of its rule jobs; None while none has ended."""
 
     @property
     def total(self) -> int:
@@ -54,13 +54,13 @@ class Node:
 
     @property
     def status(self) -> RuleJobStatus:
-        """The one of its rule jobs' that people must know first."""
-        return next(status for status in _MOST_TELLING if self.counts.get(status))
+        """The most important status among its rule jobs."""
+        return next(status for status in _BY_IMPORTANCE if self.counts.get(status))
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Nodes by name, and (node, one that waits for it) by their indices."""
+    """Nodes sorted by name, and edges as (node, dependent node), by index."""
 
     nodes: tuple[Node, ...]
     edges: frozenset[tuple[int, int]]
@@ -75,7 +75,7 @@ class Graph:
 
 
 def graph_of(kind: GraphOf, rows: Iterable[RuleJobRow]) -> Graph:
-    """An edge that leads to a rule job which is not among `rows` is left out."""
+    """Edges to rule jobs that are not among `rows` are left out."""
     by_id = {row.id: row for row in rows}
     key: Callable[[RuleJobRow], str] = _rule if kind is GraphOf.RULES else lambda row: f"{row.name}\0{row.id}"
     members: dict[str, list[RuleJobRow]] = {}

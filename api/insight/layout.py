@@ -1,12 +1,12 @@
-"""Where the boxes of a directed graph stand and where its lines run. Pure.
+"""Lays out a directed graph: positions of boxes, and routes of lines. Pure.
 
-The way of Sugiyama: boxes come into columns so that lines lead to the right; what passes a
-column gets a place of its own in it; columns are ordered for few crossings, then moved for
-straight lines. No two boxes overlap, and no line runs through a box that is not its own.
-A graph that runs downwards is one that runs to the right, turned at its diagonal.
+This is Sugiyama's method. Boxes are assigned to columns so that lines lead to the right. A line that
+passes a column gets a place of its own in it. Columns are ordered for few crossings, then moved for
+straight lines. No boxes overlap, and no line crosses a box. A layout downwards is one to the right,
+mirrored at the diagonal.
 
-Written here because no library fits: Graphviz is a program, networkx routes no lines, and
-grandalf is not looked after.
+No library fits: Graphviz is a separate program, networkx does not route lines, and grandalf is not
+maintained.
 """
 
 from bisect import bisect_left, insort
@@ -22,12 +22,12 @@ _COLUMN_GAP = 46.0
 _COLUMN_GAP_PER_LINE = 2.5
 _WIDEST_GAP = 110.0
 _LINE_HEIGHT = 2.0
-"""What a line takes of a column that it passes, without the gap to its neighbours."""
+"""The height of a line in a column that it passes, without the gap to its neighbours."""
 
 _ORDERINGS = 12
 _MOVES = 8
 _STRAIGHTNESS = 4.0
-"""How much more a passing line weighs than a box: bends in the middle of nowhere are ugly."""
+"""How much more a passing line weighs than a box: bends between boxes are ugly."""
 
 
 class TooManyPlaces(ValueError):
@@ -42,7 +42,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A placed box, by its upper left corner; across, as large as the largest of its column."""
+    """A placed box, by its upper left corner. It is as wide as the widest box of its column."""
 
     x: float
     y: float
@@ -54,9 +54,9 @@ class Box:
 class Layout:
     """Boxes in the order of their sizes, and a route for every edge.
 
-    A route leads from box to box; it is straight where it passes a column, and has the whole gap
-    between two columns to bend. That of an edge from a box to itself is its beginning and its
-    end on the box's upper side, or on its left one if the graph runs downwards.
+    A route leads from box to box. It is straight where it passes a column, and bends in the gaps between
+    columns. The route of an edge from a box to itself is its start and end on the box's upper side, or
+    on the left side if the layout is downwards.
     """
 
     boxes: tuple[Box, ...]
@@ -66,7 +66,7 @@ class Layout:
     is_downwards: bool = False
 
     def turned(self) -> "Layout":
-        """What runs to the right, downwards."""
+        """The same layout, mirrored at the diagonal."""
         return Layout(
             tuple(Box(box.y, box.x, box.height, box.width) for box in self.boxes),
             {edge: tuple((y, x) for x, y in route) for edge, route in self.routes.items()},
@@ -77,7 +77,7 @@ class Layout:
 
 
 def arrange_fitting(sizes: Sequence[Size], edges: Collection[Edge], wide: float) -> Layout:
-    """To the right, as one reads, if it is not wider than `wide`; downwards where that is narrower.
+    """To the right if it is not wider than `wide`; else to the right or downwards, whichever is narrower.
 
     Raises `TooManyPlaces`.
     """
@@ -89,7 +89,7 @@ def arrange_fitting(sizes: Sequence[Size], edges: Collection[Edge], wide: float)
 
 
 def arrange(sizes: Sequence[Size], edges: Iterable[Edge], most_places: int = 20_000) -> Layout:
-    """To the right; the same for the same arguments. Raises `TooManyPlaces`."""
+    """A layout to the right, deterministic. Raises `TooManyPlaces`."""
     wanted = sorted(set(edges))
     forward = _without_cycles(len(sizes), [edge for edge in wanted if edge[0] != edge[1]])
     columns = _columns(len(sizes), set(forward.values()))
@@ -120,12 +120,12 @@ def arrange(sizes: Sequence[Size], edges: Iterable[Edge], most_places: int = 20_
 
 @dataclass
 class _Grid:
-    """Boxes, and the places of passing lines, in columns. Places are numbered on from the boxes."""
+    """Columns of boxes, and of places where lines pass. Numbers of places follow those of the boxes."""
 
     columns: list[list[int]]
     column_of: list[int]
     passed: dict[tuple[int, int], int] = field(default_factory=dict)
-    """The place of (the line's first box, column). Lines from one box share it: they part later."""
+    """The place by (first box of the line, column). Lines from the same box share it until they part."""
     before: dict[int, list[int]] = field(default_factory=dict)
     after: dict[int, list[int]] = field(default_factory=dict)
 
@@ -149,7 +149,7 @@ class _Grid:
         return grid
 
     def _path(self, start: int, end: int) -> Iterator[int]:
-        """The boxes and places that a line goes through; makes the places that are not there."""
+        """The boxes and places that a line goes through; creates missing places."""
         yield start
         for column in range(self.column_of[start] + 1, self.column_of[end]):
             place = self.passed.get((start, column))
@@ -162,7 +162,7 @@ class _Grid:
 
 
 def _without_cycles(count: int, edges: Collection[Edge]) -> dict[Edge, Edge]:
-    """Each edge, turned round where it closes a cycle.
+    """Each edge, reversed if it closes a cycle.
 
     Rule jobs have no cycles, but their rules may: `a` of 2 needs `b` of 1, which needs `a` of 1.
     """
@@ -191,7 +191,7 @@ def _without_cycles(count: int, edges: Collection[Edge]) -> dict[Edge, Edge]:
 
 
 def _columns(count: int, edges: Collection[Edge]) -> list[int]:
-    """The column of each box: as far left as it can be, unless further right makes lines shorter."""
+    """The column of each box: as far left as possible, unless further right makes lines shorter."""
     before: list[list[int]] = [[] for _ in range(count)]
     after: list[list[int]] = [[] for _ in range(count)]
     for start, end in edges:
@@ -200,7 +200,7 @@ def _columns(count: int, edges: Collection[Edge]) -> list[int]:
     waits_for = [len(items) for items in before]
     order = [item for item in range(count) if not waits_for[item]]
     columns = [0] * count
-    for item in order:  # which grows meanwhile
+    for item in order:  # grows during the loop
         for end in after[item]:
             columns[end] = max(columns[end], columns[item] + 1)
             waits_for[end] -= 1
@@ -213,7 +213,7 @@ def _columns(count: int, edges: Collection[Edge]) -> list[int]:
 
 
 def _order(grid: _Grid) -> None:
-    """Put every column into an order with few crossings: the best of some sweeps by barycentre."""
+    """Orders every column for few crossings: the best of several barycentre sweeps."""
     best, fewest = [list(column) for column in grid.columns], _crossings(grid)
     for sweep in range(_ORDERINGS):
         if not fewest:
@@ -257,7 +257,7 @@ def _crossings(grid: _Grid) -> int:
 
 
 def _move(grid: _Grid, heights: Sequence[float], boxes: int) -> list[float]:
-    """The middle of every box and place: near its neighbours, in the column's order, never too close."""
+    """The middle of every box and place: near its neighbours, in the order of the column, with gaps."""
     middles = [0.0] * len(grid.column_of)
     both = {item: [*grid.before.get(item, ()), *grid.after.get(item, ())] for item in range(len(middles))}
     for column in grid.columns:
@@ -281,10 +281,10 @@ def _settle(
     neighbours: Mapping[int, Sequence[int]],
     boxes: int,
 ) -> None:
-    """Move a column's items as near to the mean of their neighbours as their distances allow.
+    """Moves the items of a column as near to the mean of their neighbours as the gaps allow.
 
-    The least squares with an order is isotonic regression: items that would come too close
-    form a block, which goes to the mean of their wishes (pool adjacent violators).
+    Least squares with a fixed order is isotonic regression: items that would be too close form a block,
+    which moves to the mean of their wishes (pool adjacent violators).
     """
     blocks: list[tuple[float, float, int]] = []  # wish, weight, number of items
     offsets: list[float] = []

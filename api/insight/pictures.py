@@ -1,4 +1,4 @@
-"""A job's graph as a picture: what is drawn of it, and what is refused. Pure."""
+"""The picture of a job's graph, within limits. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from api.web.schemas import Job
 from api.web.statuses import FINAL_STATUSES
 
 MOST_BOXES = 500
-"""In one drawing; nobody finds anything in more."""
+"""In one drawing: with more, nobody finds anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Drawing:
 
     svg: bytes
     is_final: bool
-    """Whether it shows an end: nothing of it can change any more."""
+    """Whether nothing in it can change any more."""
 
 
 def drawing_of(job: Job, kind: GraphOf, rows: Sequence[RuleJobRow]) -> Drawing:
@@ -30,20 +30,20 @@ def drawing_of(job: Job, kind: GraphOf, rows: Sequence[RuleJobRow]) -> Drawing:
         raise _too_large(kind, f"has more than {MOST_BOXES} rule jobs")
     graph = graph_of(kind, rows)
     if len(graph.nodes) > MOST_BOXES:
-        raise _too_large(kind, f"has {len(graph.nodes)} rules, and a drawing at most {MOST_BOXES}")
+        raise _too_large(kind, f"has {len(graph.nodes)} rules; a drawing has at most {MOST_BOXES}")
     done, total = sum(node.done for node in graph.nodes), sum(node.total for node in graph.nodes)
     state = f"{job.status} · {done:,} of {total:,} rule jobs done" if total else f"{job.status} · no plan yet"
     try:
         svg = draw(graph, kind, job.name, state)
     except TooManyPlaces:
-        raise _too_large(kind, "has too many dependencies to tell them apart in a drawing") from None
+        raise _too_large(kind, "has too many dependencies to draw") from None
     return Drawing(svg, is_final=job.status in FINAL_STATUSES and graph.is_final)
 
 
 def _too_large(kind: GraphOf, why: str) -> GraphTooLarge:
-    asks_for = (
-        "Ask for ?of=rules: it counts the rule jobs of each rule."
+    resolution = (
+        "Use ?of=rules, which counts the rule jobs of each rule."
         if kind is GraphOf.JOBS
-        else "Read GET /jobs/{id}/tasks instead: it lists every rule job, rule by rule with ?rule=…."
+        else "Use GET /jobs/{id}/tasks instead. It lists every rule job; with ?rule=…, those of one rule."
     )
-    return GraphTooLarge(f"The job {why}.", asks_for, [FieldProblem(pointer="?of", message=why)])
+    return GraphTooLarge(f"The job {why}.", resolution, [FieldProblem(pointer="?of", message=why)])

@@ -1,17 +1,19 @@
-"""What people want to see of a job, over HTTP: its graph as a picture, and what came of it as a crate."""
+"""The routes for a job's graph (SVG) and its research object (RO-Crate)."""
 
-from hashlib import sha256
 from typing import Annotated
 from uuid import UUID
 
 import anyio.to_thread
-from fastapi import APIRouter, Header, Query, Request, Response, status
+from fastapi import APIRouter, Query, Request, Response, status
+from pydantic import BaseModel, ConfigDict, Field
 
-from api.events.streams import named_tags
 from api.insight.crates import MOST_RULE_JOBS, crate_of
-from api.jobs.routes import WithJobs, WithOutputs
+from api.insight.graphs import GraphOf
+from api.insight.history import history_of
+from api.jobs.dependencies import IfNoneMatch, WithJobs, WithOutputs
+from api.services import WithServices
+from api.web.etags import etag_of, named_tags
 from api.web.problems import NotFound, refusals
-from api.web.queries import GraphQuery
 
 insight_router = APIRouter()
 
@@ -19,17 +21,28 @@ _SVG = "image/svg+xml"
 _ZIP = "application/zip"
 _ZIP_FILE = {"schema": {"type": "string", "format": "binary"}, "example": "PK…"}
 _AS_A_PICTURE_ONLY = {
-    # Names in it come from workflows. Should one ever become more than text, no browser acts on it.
+    # Names in it come from workflows. If one were ever more than text, browsers would still not run it.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
 
 
+class GraphQuery(BaseModel):
+    """Selects a graph of a job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    of: GraphOf = Field(
+        default=GraphOf.RULES,
+        description="`rules`: a box per rule, with counts of its rule jobs. `jobs`: a box per rule job.",
+    )
+
+
 @insight_router.get(
     "/jobs/{job_id}/graph.svg",
     operation_id="drawJob",
-    summary="See a job's graph",
+    summary="Draw the graph of a job",
     tags=["jobs"],
     response_class=Response,
     responses={
@@ -42,7 +55,7 @@ _AS_A_PICTURE_ONLY = {
                 }
             },
         },
-        304: {"description": "The drawing is as `If-None-Match` says."},
+        304: {"description": "The drawing has not changed since the response with that `ETag`."},
         **refusals(404, 422),
     },
 )
@@ -50,17 +63,15 @@ async def draw_job(
     job_id: UUID,
     query: Annotated[GraphQuery, Query()],
     jobs: WithJobs,
-    if_none_match: Annotated[
-        str | None, Header(alias="If-None-Match", description="The `ETag` of an earlier answer.")
-    ] = None,
+    services: WithServices,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """What waits for what, and how far each part is: of a second ago while the job runs.
+    """Shows the dependencies and the progress of each part. While the job runs, it is a second old at most.
 
-    Asked for again, it is the picture of that moment. A graph of more than 500 rule jobs is
-    drawn with `of=rules` only.
+    A job with more than 500 rule jobs can be drawn with `of=rules` only.
     """
-    svg = await jobs.drawing(job_id, query.of)
-    headers = {"ETag": f'"{sha256(svg).hexdigest()[:20]}"', **_AS_A_PICTURE_ONLY}
+    svg = await services.drawings.of(await jobs.get(job_id), query.of)
+    headers = {"ETag": etag_of(svg), **_AS_A_PICTURE_ONLY}
     if if_none_match and {"*", headers["ETag"]} & named_tags(if_none_match):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     return Response(svg, media_type=_SVG, headers=headers)
@@ -69,26 +80,26 @@ async def draw_job(
 @insight_router.get(
     "/jobs/{job_id}/ro-crate",
     operation_id="packJob",
-    summary="Take a job home as a research object",
+    summary="Download a job as a research object",
     tags=["outputs"],
     response_class=Response,
     responses={
-        200: {"description": "The crate, a zip file.", "content": {_ZIP: _ZIP_FILE}},
+        200: {"description": "The crate: a zip file.", "content": {_ZIP: _ZIP_FILE}},
         **refusals(404, 409, 422, 500),
     },
 )
 async def pack_job(job_id: UUID, request: Request, jobs: WithJobs, outputs: WithOutputs) -> Response:
-    """A Workflow Run RO-Crate: who ran what when, from which configuration, and what came of it.
+    """A Workflow Run RO-Crate: what ran and when, with which configuration, and the results.
 
-    It holds the metadata, the Snakefile and the job spec, and names the outputs by their
-    addresses here, with sizes and checksums.
+    It contains the metadata, the Snakefile and the job spec. Outputs are listed with the addresses at
+    which this service provides them, and with sizes and checksums.
     """
-    history = await jobs.history(job_id, MOST_RULE_JOBS)
+    history = await history_of(jobs, job_id, MOST_RULE_JOBS)
     manifest = await anyio.to_thread.run_sync(outputs.manifest, job_id)
     if manifest.snakefile is None:
         raise NotFound(
-            f"The job {job_id} has no crate: it ended before it published anything, or ran no Snakefile.",
-            "Submit the workflow again with the snakemake engine.",
+            f"The job {job_id} has no crate: it ended before it published outputs, or ran no Snakefile.",
+            "Submit the workflow again with the engine `snakemake`.",
         )
     base_url = str(request.base_url).rstrip("/")
     crate = await anyio.to_thread.run_sync(crate_of, history, manifest, manifest.snakefile, base_url)

@@ -1,1 +1,1 @@
-"""`/jobs` and `/bundles`."""
+"""`/jobs` and `/bundles`: submission, reading, cancellation, removal, outputs."""

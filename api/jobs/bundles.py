@@ -1,4 +1,4 @@
-"""Bundles: received as a stream, checked to the last byte, kept by the checksum of their bytes."""
+"""Bundles: received as a stream, checked completely, stored under the checksum of their bytes."""
 
 import hashlib
 import os
@@ -11,38 +11,39 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 
-from api.web.problems import BodyTooLarge, BundleRefused, NotAnArchive
+from api.web.problems import BodyTooLarge, BundleRefused, UnsupportedArchive, sentence
 from api.web.schemas import Bundle
 from flows.contract import bundles
 from flows.contract.bundles import BundleLimits, check_bundle
 from flows.contract.storage import Storage, bundle_key
 from flows.contract.untrusted_tree import Refused
 
-# Checking is CPU; reads of others go on beside it.
+# Checks are CPU-bound. The limit leaves room for the requests of others.
 _CHECKS_AT_ONCE = 2
 
 
 class Bundles:
-    """Takes bundles in, in one storage."""
+    """Receives bundles and stores them."""
 
-    def __init__(self, storage: Storage, limits: BundleLimits, waiting_room: Path) -> None:
+    def __init__(self, storage: Storage, limits: BundleLimits, upload_directory: Path) -> None:
         self._storage = storage
         self._limits = limits
-        self._waiting_room = waiting_room
+        self._upload_directory = upload_directory
         self._checks = anyio.CapacityLimiter(_CHECKS_AT_ONCE)
 
     async def receive(
         self, body: AsyncIterator[bytes], declared_bytes: int | None
     ) -> tuple[Bundle, HTTPStatus]:
-        """The bundle, and whether it was created or was there already.
+        """The bundle, and whether it was created (201) or existed before (200).
 
-        Raises `BodyTooLarge`, `NotAnArchive` and `BundleRefused`, and `flows.contract.storage.StorageError`.
+        Raises `BodyTooLarge`, `UnsupportedArchive`, `BundleRefused` and
+        `flows.contract.storage.StorageError`.
         """
         if declared_bytes is not None and declared_bytes > self._limits.bundle_max_bytes:
             raise self._too_large()
-        self._waiting_room.mkdir(parents=True, exist_ok=True)
-        # A file without a name: whatever ends the upload, the kernel takes it away.
-        with tempfile.TemporaryFile(dir=self._waiting_room) as archive:
+        self._upload_directory.mkdir(parents=True, exist_ok=True)
+        # A file without a name: the kernel removes it, however the upload ends.
+        with tempfile.TemporaryFile(dir=self._upload_directory) as archive:
             checksum, size = hashlib.sha256(), 0
             async for chunk in body:
                 size += len(chunk)
@@ -58,9 +59,9 @@ class Bundles:
         try:
             contents = check_bundle(archive, self._limits)
         except bundles.NotAnArchive as refusal:
-            raise NotAnArchive(_sentence(refusal), refusal.resolution) from refusal
+            raise UnsupportedArchive(sentence(refusal), refusal.resolution) from refusal
         except Refused as refusal:
-            raise BundleRefused(_sentence(refusal), refusal.resolution) from refusal
+            raise BundleRefused(sentence(refusal), refusal.resolution) from refusal
         size = os.fstat(archive.fileno()).st_size
         bundle = Bundle(bundle=name, size_bytes=size, files=contents.files)
         if self._storage.size(bundle_key(name)) == size:
@@ -71,10 +72,5 @@ class Bundles:
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(
             f"The bundle is larger than {self._limits.bundle_max_bytes:,} bytes.",
-            "Pack the workflow without its data; the operator sets the limit with JOBS_BUNDLE_MAX_BYTES.",
+            "Pack the workflow without its data. The operator sets the limit with JOBS_BUNDLE_MAX_BYTES.",
         )
-
-
-def _sentence(refusal: Refused) -> str:
-    text = str(refusal)
-    return f"{text[:1].upper()}{text[1:]}."

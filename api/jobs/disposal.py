@@ -1,6 +1,7 @@
-"""Removes what jobs have left: their files, and bundles that no job needs any more."""
+"""Removes the files of jobs, and bundles that no job needs any more."""
 
 import io
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
@@ -20,19 +21,19 @@ class Disposal:
         self._directories = home / "jobs"
 
     def note_use(self, bundle: str, use: str) -> None:
-        """Write down that a job needs the bundle, before there is the job; `use` is its idempotency key."""
+        """Record that a job needs the bundle, before the job exists; `use` is its idempotency key."""
         self._storage.put(bundle_use_key(bundle, _word(use)), io.BytesIO())
 
     def end_use(self, bundle: str, use: str) -> None:
-        """The job is gone; with the last one that needed it, the bundle goes as well."""
+        """Record that the job is removed. With the last job that needed it, the bundle is removed too."""
         self._storage.remove(bundle_use_key(bundle, _word(use)))
         if not self._storage.names(bundle_use_key(bundle)):
             self._storage.remove(bundle_key(bundle))
 
     def remove_job(self, job_id: UUID) -> None:
-        """Remove all files of a job, but not the directory in which another job went on with it.
+        """Remove all files of a job, but not a working directory that another job continued in.
 
-        That goes with the last of the jobs that worked in it.
+        That is removed with the last of the jobs that worked in it.
         """
         if self._storage is not self._disk:
             self._storage.remove(job_key(job_id))
@@ -48,9 +49,15 @@ class Disposal:
                 self._disk.remove(job_key(job_id, name))
             return
         self._disk.remove(job_key(job_id))
-        # What is left of the owner, if that has been removed before.
+        # The working directory of a job that was removed earlier.
         if not is_needed and set(self._disk.names(job_key(owner))) <= _OF_THE_WORK:
             self._disk.remove(job_key(owner))
+
+
+def bundle_of(parameters: Mapping[str, object]) -> str | None:
+    """The bundle that a job with these parameters needs, if it needs one."""
+    workflow = parameters.get("workflow")
+    return workflow.get("bundle") if isinstance(workflow, dict) else None
 
 
 def _word(use: str) -> str:

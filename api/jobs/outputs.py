@@ -1,4 +1,4 @@
-"""A job's outputs: what its manifest lists, and the files themselves."""
+"""A job's outputs: the list in its manifest, and the files."""
 
 import os
 import threading
@@ -20,24 +20,24 @@ from flows.contract.spec import RelativePath
 from flows.contract.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 
 LARGEST_MANIFEST = 32 << 20
-"""In bytes: some 150,000 outputs. A rule could write one that fills the memory."""
+"""In bytes: about 150,000 outputs. Without a limit, a rule could write one that fills the memory."""
 
 _MANIFESTS_AT_ONCE = 2
 
 
 class OutputItem(BaseModel):
-    """A file that a job has published."""
+    """A published file."""
 
     path: RelativePath
     size: NonNegativeInt
     sha256: str
     modified_at: datetime
     file: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
-    """In the job's directory, if it is not the workflow's own `path`."""
+    """Its name in the job's directory, if it is not `path` in the working directory."""
 
     @property
     def place(self) -> tuple[str, ...]:
-        """Where it is, below the job's key."""
+        """Its key, below that of the job."""
         return ("work", self.path) if self.file is None else (self.file,)
 
 
@@ -58,18 +58,18 @@ class Manifest(BaseModel):
 
 
 class Outputs:
-    """The outputs of all jobs in one storage. Blocks while it reads: call it in a thread.
+    """The outputs of all jobs. Methods block: call them in a thread.
 
     Every method may raise `ManifestDamaged` and `flows.contract.storage.StorageError`.
     """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        # Reading one takes a second at worst, in which nothing else of the service does anything.
+        # Parsing one holds the interpreter, for a second at worst.
         self._readers = threading.BoundedSemaphore(_MANIFESTS_AT_ONCE)
 
     def page(self, job_id: UUID, query: PageQuery) -> OutputPage:
-        """Outputs by path; none while the job goes on. Raises `BadCursor`."""
+        """Outputs sorted by path; none until the job has published them. Raises `BadCursor`."""
         listing = query.fingerprint(job_id)
         position = OutputPosition.decode(query.cursor, listing)
         items = sorted(self.manifest(job_id).outputs, key=lambda item: item.path)
@@ -91,13 +91,13 @@ class Outputs:
         )
 
     def paths(self, job_id: UUID) -> dict[str, str]:
-        """Where each output can be downloaded, by path."""
+        """The address of each output, by path."""
         return {item.path: Output.url_of(job_id, item.path) for item in self.manifest(job_id).outputs}
 
     def download(self, job_id: UUID, path: str, method: Method) -> Response:
-        """The file itself, in ranges if asked, or the way to it.
+        """The file, with support for ranges; or a redirect to it.
 
-        Raises `NotFound` for all that the manifest does not list.
+        Raises `NotFound` for every path that the manifest does not list.
         """
         item = next((item for item in self.manifest(job_id).outputs if item.path == path), None)
         if item is None:
@@ -108,13 +108,13 @@ class Outputs:
             raise _no_output(job_id, path) from error
         if not isinstance(place, str):
             return _OpenFile(place, path)
-        # Its signature is good for this method only, and 307 keeps it; Range goes along.
+        # The signature is valid for this method only, and 307 keeps it; clients send Range again.
         return RedirectResponse(
             place, status.HTTP_307_TEMPORARY_REDIRECT, headers={"Cache-Control": "no-store"}
         )
 
     def manifest(self, job_id: UUID) -> Manifest:
-        """What the job has published; nothing while it goes on."""
+        """What the job has published; empty until then."""
         with self._readers:
             return self._read_manifest(job_id)
 
@@ -132,7 +132,7 @@ class Outputs:
 
 
 class _OpenFile(FileResponse):
-    """An output that is open already: what was looked at is sent, whatever a rule puts in its place."""
+    """An output that is already open: the file that was checked is sent, even if a rule replaces it."""
 
     def __init__(self, file: BinaryIO, path: str) -> None:
         self._file = file
@@ -141,7 +141,7 @@ class _OpenFile(FileResponse):
             media_type=media_type_of(path),
             filename=PurePosixPath(path).name,
             stat_result=os.fstat(file.fileno()),
-            # An output is data: no browser shall run it as a page of this service.
+            # An output is data: browsers must not interpret it as a page of this service.
             headers={"X-Content-Type-Options": "nosniff"},
         )
 
@@ -152,12 +152,12 @@ class _OpenFile(FileResponse):
 
 def _no_output(job_id: UUID, path: str) -> NotFound:
     return NotFound(
-        f"The job {job_id} has no output '{path}'.", f"GET /jobs/{job_id}/outputs lists those that it has."
+        f"The job {job_id} has no output '{path}'.", f"GET /jobs/{job_id}/outputs lists its outputs."
     )
 
 
 def _damaged(job_id: UUID, reason: str) -> ManifestDamaged:
     return ManifestDamaged(
         f"The manifest of job {job_id} can't be read: {reason}",
-        "Tell the operator: outputs.json in the job's directory is damaged, or of another version.",
+        "Report this to the operator: outputs.json of the job is damaged, or has another version.",
     )

@@ -1,56 +1,38 @@
-"""`/jobs` over HTTP: every route asks one room and answers with what it says."""
+"""The routes of `/jobs` and `/bundles`."""
 
+import asyncio
 from typing import Annotated
 from uuid import UUID
 
 import anyio.to_thread
-from fastapi import APIRouter, Body, Depends, Header, Query, Request, Response, status
+from fastapi import APIRouter, Body, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 
-from api.auth.callers import Scope, WithCaller
-from api.jobs.bundles import Bundles
-from api.jobs.jobs import Jobs
-from api.jobs.outputs import Outputs
+from api.auth.callers import TokenScope, WithCaller
+from api.jobs.cancellation import cancel
+from api.jobs.dependencies import (
+    IdempotencyKey,
+    IfNoneMatch,
+    WithBundles,
+    WithJobs,
+    WithOutputs,
+    WithSubmissions,
+)
+from api.services import WithServices
 from api.web.bodies import JsonBodyRoute
-from api.web.problems import NotAllowed, refusals
+from api.web.etags import named_tags
+from api.web.problems import Forbidden, refusals
 from api.web.queries import JobQuery, PageQuery, RuleJobQuery
 from api.web.schemas import Alive, Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
+from api.web.statuses import FINAL_STATUSES
 from flows.contract.spec import JobSpec
 from flows.contract.storage import Method
 
 jobs_router = APIRouter(route_class=JsonBodyRoute)
 
 
-async def _jobs(request: Request, caller: WithCaller) -> Jobs:
-    jobs: Jobs = request.app.state.jobs
-    return jobs.seen_by(caller)
-
-
-async def _outputs(request: Request) -> Outputs:
-    outputs: Outputs = request.app.state.outputs
-    return outputs
-
-
-async def _bundles(request: Request) -> Bundles:
-    bundles: Bundles = request.app.state.bundles
-    return bundles
-
-
-WithBundles = Annotated[Bundles, Depends(_bundles)]
-WithJobs = Annotated[Jobs, Depends(_jobs)]
-WithOutputs = Annotated[Outputs, Depends(_outputs)]
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=200,
-        pattern=r"^[!-~]+$",
-        description="A word of the client's own, such as a UUID: the same key and body make one job, "
-        "however often they are sent.",
-    ),
-]
+LONGEST_WAIT = 60
+_LOOK_AGAIN_SECONDS = 0.25
 
 _SPECS = {
     "snakemake": {
@@ -73,30 +55,30 @@ _SPECS = {
         },
     },
     "bundle": {
-        "summary": "A workflow that was sent with PUT /bundles",
+        "summary": "A workflow that was uploaded with PUT /bundles",
         "value": {
             "workflow": {"bundle": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}
         },
     },
     "mock": {
-        "summary": "No workflow at all: rule jobs that only wait",
+        "summary": "No workflow: rule jobs that only wait",
         "value": {"engine": "mock", "mock": {"delay_seconds": [1, 2], "success_rate": 1.0, "rules": 3}},
     },
 }
 
 
-# What it is packed as is seen by its content.
+# The format is detected from the content.
 _ARCHIVE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @jobs_router.put(
     "/bundles",
     operation_id="putBundle",
-    summary="Send a workflow",
+    summary="Upload a workflow",
     tags=["bundles"],
     responses={
-        200: {"description": "It was there already."},
-        201: {"description": "It is there now.", "model": Bundle},
+        200: {"description": "The bundle existed already."},
+        201: {"description": "The bundle was created.", "model": Bundle},
         **refusals(413, 415, 422),
     },
     openapi_extra={"requestBody": {"required": True, "content": _ARCHIVE}},
@@ -107,9 +89,9 @@ async def put_bundle(
     response: Response,
     content_length: Annotated[int | None, Header(include_in_schema=False)] = None,
 ) -> Bundle:
-    """Takes the workflow's directory as a tar, a gzipped tar or a zip file.
+    """Accepts the workflow's directory as a tar, gzipped tar or zip file.
 
-    The answer names it for as many jobs as you like. The same bytes have the same name.
+    Use the returned name in any number of jobs. The same bytes have the same name.
     """
     bundle, response.status_code = await bundles.receive(request.stream(), content_length)
     return bundle
@@ -129,11 +111,12 @@ async def put_bundle(
 async def submit_job(
     spec: Annotated[JobSpec, Body(openapi_examples=_SPECS)],
     jobs: WithJobs,
+    submissions: WithSubmissions,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
-    """Makes a job, which waits for a worker of its group. The answer has its id and links."""
-    job = await jobs.submit(spec, idempotency_key)
+    """Creates a job, which waits for a worker of its group. The response has its id and links."""
+    job = await submissions.submit(jobs, spec, idempotency_key)
     response.headers["Location"] = job.links.self
     return job
 
@@ -141,13 +124,52 @@ async def submit_job(
 @jobs_router.get(
     "/jobs",
     operation_id="listJobs",
-    summary="Find jobs, newest first",
+    summary="List jobs, newest first",
     tags=["jobs"],
     responses=refusals(400, 422),
 )
 async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobPage:
-    """Filters are exact. Walking on with `cursor` gives no job twice and misses none."""
+    """Filters match exactly. Pages that follow a `cursor` neither repeat nor skip a job."""
     return await jobs.list(query)
+
+
+@jobs_router.get(
+    "/jobs/{job_id}",
+    operation_id="getJob",
+    summary="Get a job",
+    tags=["jobs"],
+    responses={
+        200: {"model": Job},
+        304: {"description": "The job has not changed since the response with that `ETag`."},
+        **refusals(404, 422),
+    },
+)
+async def get_job(
+    services: WithServices,
+    job_id: UUID,
+    jobs: WithJobs,
+    wait: Annotated[
+        float,
+        Query(ge=0, le=LONGEST_WAIT, description="Long polling: how many seconds to wait for a change."),
+    ] = 0,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """With `wait`, responds when the job changes, or after that many seconds.
+
+    A change is a difference from `If-None-Match`, or from the job at the time of the request. A job that
+    has ended is returned at once.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + min(wait, services.settings.longest_wait_seconds)
+    job = await jobs.get(job_id)
+    known = named_tags(if_none_match) if if_none_match else {job.etag}
+    while job.etag in known and job.status not in FINAL_STATUSES and clock() < deadline:
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        job = await jobs.get(job_id)
+    headers = {"ETag": job.etag, "Cache-Control": "no-cache"}
+    if if_none_match and ("*" in known or job.etag in known):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
+    return Response(job.json_text, media_type="application/json", headers=headers)
 
 
 @jobs_router.delete(
@@ -158,38 +180,38 @@ async def list_jobs(query: Annotated[JobQuery, Query()], jobs: WithJobs) -> JobP
     status_code=status.HTTP_204_NO_CONTENT,
     responses=refusals(404, 409, 422),
 )
-async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs) -> None:
-    """Removes its run, its files, and its bundle if no other job needs it. For the scope `admin`.
+async def delete_job(job_id: UUID, caller: WithCaller, jobs: WithJobs, services: WithServices) -> None:
+    """Removes its run and files, and its bundle if no other job needs it. Needs the scope `admin`.
 
-    The directory in which another job went on with this one stays until that one is removed; while
-    that one is open, so does this job.
+    A job can't be removed while a job that resumes it is open. A working directory that another job
+    continued in is removed with the last of these jobs.
     """
     await jobs.get(job_id)
-    if caller.scope is not Scope.ADMIN:
-        raise NotAllowed(
-            f"The token '{caller.name}' may not remove jobs.",
-            "Ask the operator for one with the scope admin.",
+    if caller.scope is not TokenScope.ADMIN:
+        raise Forbidden(
+            f"The token '{caller.name}' has the scope '{caller.scope}'; removing a job needs 'admin'.",
+            "Ask the operator for a token with the scope 'admin'.",
         )
-    await jobs.delete(job_id)
+    await services.removal.remove(jobs, job_id)
 
 
 @jobs_router.post(
     "/jobs/{job_id}/cancel",
     operation_id="cancelJob",
-    summary="Stop a job",
+    summary="Cancel a job",
     tags=["jobs"],
     status_code=status.HTTP_202_ACCEPTED,
     responses=refusals(404, 409, 422),
 )
 async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
-    """A job that has not started is cancelled at once; of a running one, everything is ended first."""
-    return await jobs.cancel(job_id)
+    """A pending job is cancelled at once. A running one is `cancelling` until its processes have ended."""
+    return await cancel(jobs, job_id)
 
 
 @jobs_router.post(
     "/jobs/{job_id}/resume",
     operation_id="resumeJob",
-    summary="Go on with a job that failed or was cancelled",
+    summary="Resume a job that failed or was cancelled",
     tags=["jobs"],
     status_code=status.HTTP_201_CREATED,
     responses={
@@ -197,12 +219,12 @@ async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
         **refusals(404, 409, 422),
     },
 )
-async def resume_job(job_id: UUID, jobs: WithJobs, response: Response) -> Job:
-    """Makes a new job that works in the same directory and does only what is incomplete there.
+async def resume_job(job_id: UUID, jobs: WithJobs, submissions: WithSubmissions, response: Response) -> Job:
+    """Creates a new job that continues in the same directory and runs only what is incomplete.
 
-    Asking once more gives the same new job; that one can be resumed in its turn.
+    Repeating the request returns the same new job. That one can be resumed too.
     """
-    job = await jobs.resume(job_id)
+    job = await submissions.resume(jobs, job_id)
     response.headers["Location"] = job.links.self
     return job
 
@@ -210,19 +232,19 @@ async def resume_job(job_id: UUID, jobs: WithJobs, response: Response) -> Job:
 @jobs_router.get(
     "/jobs/{job_id}/tasks",
     operation_id="listTasks",
-    summary="See a job's rule jobs",
+    summary="List the rule jobs of a job",
     tags=["rule jobs"],
     responses=refusals(400, 404, 422),
 )
 async def list_tasks(job_id: UUID, query: Annotated[RuleJobQuery, Query()], jobs: WithJobs) -> RuleJobPage:
-    """In an order that never changes. Walking on with `cursor` gives none twice and misses none."""
+    """In a stable order. Pages that follow a `cursor` neither repeat nor skip a rule job."""
     return await jobs.tasks(job_id, query)
 
 
 @jobs_router.get(
     "/jobs/{job_id}/tasks/{task_id}",
     operation_id="getTask",
-    summary="See one rule job",
+    summary="Get a rule job",
     tags=["rule jobs"],
     responses=refusals(404, 422),
 )
@@ -233,7 +255,7 @@ async def get_task(job_id: UUID, task_id: UUID, jobs: WithJobs) -> RuleJob:
 @jobs_router.get(
     "/jobs/{job_id}/tasks/{task_id}/logs",
     operation_id="listTaskLogs",
-    summary="Read a rule job's log",
+    summary="Read the log of a rule job",
     tags=["rule jobs"],
     responses=refusals(400, 404, 422),
 )
@@ -246,7 +268,7 @@ async def list_task_logs(
 @jobs_router.get(
     "/jobs/{job_id}/logs",
     operation_id="listLogs",
-    summary="Read a job's log, its rule jobs' included",
+    summary="Read the log of a job, including its rule jobs",
     tags=["jobs"],
     responses=refusals(400, 404, 422),
 )
@@ -257,14 +279,14 @@ async def list_logs(job_id: UUID, query: Annotated[PageQuery, Query()], jobs: Wi
 @jobs_router.get(
     "/jobs/{job_id}/outputs",
     operation_id="listOutputs",
-    summary="See what a job has made",
+    summary="List the outputs of a job",
     tags=["outputs"],
     responses=refusals(400, 404, 422, 500),
 )
 async def list_outputs(
     job_id: UUID, query: Annotated[PageQuery, Query()], jobs: WithJobs, outputs: WithOutputs
 ) -> OutputPage:
-    """By path, with sizes and checksums; empty until the job has published them."""
+    """Sorted by path, with sizes and checksums. Empty until the job has published its outputs."""
     await jobs.get(job_id)
     return await anyio.to_thread.run_sync(outputs.page, job_id, query)
 
@@ -273,7 +295,7 @@ async def list_outputs(
 @jobs_router.get(
     "/jobs/{job_id}/outputs/{path:path}",
     operation_id="downloadOutput",
-    summary="Download one output",
+    summary="Download an output",
     tags=["outputs"],
     response_class=FileResponse,
     responses={
@@ -286,21 +308,23 @@ async def list_outputs(
                 }
             },
         },
-        206: {"description": "The ranges of it that `Range` asked for."},
-        307: {"description": "It is at `Location`, for a few minutes: outputs are kept in S3."},
+        206: {"description": "The requested ranges of the file."},
+        307: {"description": "The file is in S3: `Location` is valid for a few minutes."},
         **refusals(404, 422, 500),
     },
 )
 async def download_output(
     request: Request, job_id: UUID, path: str, jobs: WithJobs, outputs: WithOutputs
 ) -> Response:
-    """Answers `Range` and `If-Range`, so that a download can be taken up again."""
+    """Supports `Range` and `If-Range`, so that a download can be resumed."""
     await jobs.get(job_id)
     method: Method = "HEAD" if request.method == "HEAD" else "GET"
     return await anyio.to_thread.run_sync(outputs.download, job_id, path, method)
 
 
-@jobs_router.get("/livez", operation_id="isAlive", summary="See that the service runs", tags=["service"])
+@jobs_router.get(
+    "/livez", operation_id="isAlive", summary="Check that the service is running", tags=["service"]
+)
 async def is_alive() -> Alive:
-    """Asks nobody else: a service that can't reach Prefect is alive, and restarting it would not help."""
+    """Does not check Prefect: without it the service is still alive, and restarting it would not help."""
     return Alive()

@@ -1,1 +1,1 @@
-"""What an operator sees of the service, and has it do by itself."""
+"""For operators: health, metrics, logs, traces, and the removal of old jobs."""

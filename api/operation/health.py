@@ -1,4 +1,4 @@
-"""Whether the service can do its work, part by part."""
+"""Checks whether the service is ready, part by part."""
 
 import os
 import time
@@ -14,41 +14,43 @@ from api.prefect.overview import Overview
 from api.web.problems import ProblemError
 
 FRESH_SECONDS = 1.0
-"""Whoever asks within this time gets the same answer: asking often costs Prefect nothing."""
+"""Requests within this time get the same answer, so that frequent probes cost Prefect nothing."""
 
 
 class PartName(StrEnum):
-    """What the service needs."""
+    """The parts that the service depends on."""
 
     PREFECT = "prefect"
-    """The Prefect server, and its database behind it."""
+    """The Prefect server and its database."""
     WORKERS = "workers"
-    """A worker for each group. Without one, jobs are taken all the same, and wait."""
+    """A worker for each group. Without one, jobs are accepted and wait."""
     STORAGE = "storage"
-    """Where the directories of jobs are."""
+    """The directory that holds the jobs."""
     TOKENS = "tokens"
-    """The list of tokens, where there is one."""
+    """The list of tokens, if tokens are on."""
 
 
 class ReadinessStatus(StrEnum):
-    """What a load balancer and an operator want to know."""
+    """The readiness of the service as a whole."""
 
     READY = "ready"
     DEGRADED = "degraded"
-    """Jobs are taken, but some would wait: no reason to send clients elsewhere."""
+    """Jobs are accepted, but some would wait: a load balancer should keep sending requests."""
     NOT_READY = "not ready"
 
 
 class Part(BaseModel):
-    """One thing that the service needs."""
+    """The readiness of one part."""
 
     name: PartName
     ready: bool
-    detail: str = Field(description="What was seen; names neither groups nor paths, for everybody may ask.")
+    detail: str = Field(
+        description="What was found. It names no groups and paths, because this path needs no token."
+    )
 
 
 class Readiness(BaseModel):
-    """Whether the service can do its work."""
+    """The readiness of the service."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -73,7 +75,7 @@ class Readiness(BaseModel):
 
 
 class Health:
-    """Looks at every part, at most once in `FRESH_SECONDS`."""
+    """Checks every part, at most once in `FRESH_SECONDS`."""
 
     def __init__(self, overview: Overview, home: Path, tokens: TokenSource | None) -> None:
         self._overview = overview
@@ -99,7 +101,9 @@ class Health:
             groups = await self._overview.groups()
             pools = await self._overview.pools_with_workers(groups)
         except ProblemError as error:
-            unknown = Part(name=PartName.WORKERS, ready=False, detail="Only Prefect knows.")
+            unknown = Part(
+                name=PartName.WORKERS, ready=False, detail="Unknown while Prefect can't be reached."
+            )
             return [Part(name=PartName.PREFECT, ready=False, detail=error.detail), unknown]
         served = sum(group.work_pool in pools for group in groups)
         detail = f"{served} of {len(groups)} groups have a worker."
@@ -120,9 +124,9 @@ class Health:
 
 def _storage(home: Path) -> Part:
     if not home.is_dir():
-        detail = "The directory that JOBS_HOME names is not there."
+        detail = "The directory JOBS_HOME does not exist."
     elif not os.access(home, os.R_OK | os.W_OK | os.X_OK):
-        detail = "The directory that JOBS_HOME names can't be written."
+        detail = "The directory JOBS_HOME can't be written."
     else:
-        return Part(name=PartName.STORAGE, ready=True, detail="The directory of the jobs can be written.")
+        return Part(name=PartName.STORAGE, ready=True, detail="The directory JOBS_HOME can be written.")
     return Part(name=PartName.STORAGE, ready=False, detail=detail)

@@ -1,6 +1,6 @@
-"""The facade's log: one line for each thing that happened, as text or as JSON, with the job it is about.
+"""The log of the facade: one line per event, as text or JSON, with the id of the job it is about.
 
-Neither holds headers, bodies or queries, so no token, secret or address of a webhook.
+Lines contain no headers, bodies or queries, and so no tokens, secrets or webhook addresses.
 """
 
 import logging
@@ -15,12 +15,12 @@ from api.settings import LogFormat
 
 
 def configure_logs(log_format: LogFormat, stream: TextIO = sys.stderr) -> None:
-    """Everything that this process logs goes to `stream`, from INFO on."""
+    """Sends everything that this process logs to `stream`, from INFO on."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(log_format))
     handler.addFilter(_add_job_id)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    # One line for every request to Prefect would drown ours; those to webhooks would name their addresses.
+    # It logs every request: those to Prefect are too many, and those to webhooks contain their addresses.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
@@ -33,7 +33,7 @@ def _formatter(log_format: LogFormat) -> logging.Formatter:
                 "{levelname}{name}{message}{job_id}",
                 style="{",
                 timestamp="timestamp",
-                reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's message once more
+                reserved_attrs=[*RESERVED_ATTRS, "color_message"],  # uvicorn's own copy of the message
                 rename_fields={"levelname": "level", "name": "logger"},
             )
 

@@ -1,7 +1,7 @@
-"""What Prometheus is told: how the facade answers, and how Prefect's jobs are doing.
+"""Metrics for Prometheus: requests to the facade, and jobs in Prefect.
 
-What is said of jobs is read from Prefect, so every replica says the same: take the largest
-over the replicas, not the sum. Counters begin at 0 when a replica starts.
+The numbers of jobs are read from Prefect, so all replicas report the same: take the maximum over
+replicas, not the sum. Counters start at 0 when a replica starts.
 """
 
 import time
@@ -12,13 +12,14 @@ from uuid import UUID
 import anyio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from api.prefect.overview import Group, Overview
+from api.prefect.groups import Group
+from api.prefect.overview import Overview
 from api.prefect.rows import FlowRunRow
 from api.web.problems import ProblemError
 from api.web.statuses import FINAL_STATUSES, job_status
 
 FRESH_SECONDS = 5.0
-"""However many ask, Prefect is read once in this time."""
+"""Prefect is read at most once in this time, however many scrape."""
 
 UNKNOWN_ROUTE = "(none)"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -26,10 +27,10 @@ _QUEUE_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400,
 
 
 class Metrics:
-    """Counts requests as they are answered, and reads the jobs when somebody asks."""
+    """Counts requests as they are answered, and reads the jobs at each scrape."""
 
     def __init__(self, overview: Overview) -> None:
-        # One for each application: the library's own registry is shared by all of a process.
+        # One per application: the library's default registry is shared by the whole process.
         self._registry = CollectorRegistry()
         self._overview = overview
         now = datetime.now(UTC)
@@ -39,24 +40,24 @@ class Metrics:
         self._expires = 0.0
         self._requests = Counter(
             "jobs_http_requests",
-            "Requests that were answered.",
+            "HTTP requests answered.",
             ("method", "route", "status"),
             registry=self._registry,
         )
         self._request_seconds = Histogram(
             "jobs_http_request_seconds",
-            "Seconds until an answer began.",
+            "Seconds until the response started.",
             ("method", "route"),
             registry=self._registry,
         )
         self._prefect_reachable = Gauge(
             "jobs_prefect_reachable",
-            "1 if Prefect answered the last time that it was asked.",
+            "1 if Prefect answered the last request.",
             registry=self._registry,
         )
         self._group_has_worker = Gauge(
             "jobs_group_has_worker",
-            "1 if a worker is online for the group.",
+            "1 if a worker of the group is online.",
             ("group",),
             registry=self._registry,
         )
@@ -68,20 +69,20 @@ class Metrics:
         )
         self._queue_seconds = Histogram(
             "jobs_queue_seconds",
-            "Seconds from when a job was to start until it did.",
+            "Seconds between the scheduled and the actual start of a job.",
             ("group",),
             buckets=_QUEUE_SECONDS,
             registry=self._registry,
         )
         self._rule_jobs = Gauge(
-            "jobs_rule_jobs", "Rule jobs of the jobs that are open.", ("status",), registry=self._registry
+            "jobs_rule_jobs", "Rule jobs of open jobs.", ("status",), registry=self._registry
         )
         self._webhooks = Counter(
-            "jobs_webhooks", "Tries to deliver a webhook.", ("outcome",), registry=self._registry
+            "jobs_webhooks", "Attempts to deliver a webhook.", ("outcome",), registry=self._registry
         )
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """`route` is a template: a path would make a new series for each job."""
+        """`route` is a template, because a path would create a series for each job."""
         method = method if method in _METHODS else "OTHER"
         self._requests.labels(method, route, str(status)).inc()
         self._request_seconds.labels(method, route).observe(seconds)
@@ -90,7 +91,7 @@ class Metrics:
         self._webhooks.labels(outcome).inc()
 
     async def exposition(self) -> bytes:
-        """Everything in the text format of Prometheus; without Prefect, what the facade itself knows."""
+        """All metrics in the text format of Prometheus; without Prefect, those of the facade only."""
         async with self._lock:
             if time.monotonic() >= self._expires:
                 await self._read()
@@ -99,7 +100,7 @@ class Metrics:
 
     async def _read(self) -> None:
         for gauge in (self._group_has_worker, self._open, self._rule_jobs):
-            gauge.clear()  # neither a group that is gone nor a number of before
+            gauge.clear()  # drops deleted groups and old values
         try:
             groups = await self._overview.groups()
             await self._read_gauges(groups)
@@ -120,13 +121,13 @@ class Metrics:
             for status, count in (await self._overview.open_jobs(group)).items():
                 self._open.labels(group.name, status).set(count)
             for status in FINAL_STATUSES:
-                self._finished.labels(group.name, status)  # 0 until there is one: a rate needs a beginning
+                self._finished.labels(group.name, status)  # starts at 0, so that `rate()` sees the first one
         for rule_job_status, count in (await self._overview.rule_jobs_of_open_jobs(groups)).items():
             self._rule_jobs.labels(rule_job_status).set(count)
 
     def _observe_start(self, row: FlowRunRow, names: Mapping[UUID, str]) -> None:
         group = names.get(row.deployment_id) if row.deployment_id else None
-        # Prefect gives a job that was cancelled before its start the time of its end as one.
+        # Prefect sets the start of a job that was cancelled before it started to its end.
         never_ran = row.start_time == row.end_time
         if group and row.start_time and row.expected_start_time and not never_ran:
             waited = (row.start_time - row.expected_start_time).total_seconds()

@@ -1,4 +1,4 @@
-"""Sees every request from outside: counts it, times it, and writes a line about it."""
+"""Logs, counts and times every request."""
 
 import logging
 import re
@@ -10,20 +10,21 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth.callers import OPEN_PATHS, Caller
-from api.operation.metrics import UNKNOWN_ROUTE, Metrics
+from api.operation.metrics import UNKNOWN_ROUTE
+from api.services import Services
 
 ACCESS_LOGGER = "prefect_snakemake.access"
-"""The name of its log records: part of what operators filter on, so it does not follow the module."""
+"""The logger of the access log. Operators filter on it, so it stays the same when the module moves."""
 
 job_id_of_request: ContextVar[str | None] = ContextVar("job_id_of_request", default=None)
-"""The job that the path names or the answer does, for whatever is logged on the way."""
+"""The job in the path or in the answer, added to every log line of the request."""
 
 _log = logging.getLogger(ACCESS_LOGGER)
 _JOB_ID = re.compile(r"/(?:jobs|runs)/([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})(?:/|$)", re.IGNORECASE)
 
 
 class Observation:
-    """Middleware around all others, so that a refusal is seen as well."""
+    """The outermost middleware, so that rejected requests are included."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -40,7 +41,7 @@ class Observation:
             nonlocal answered
             if message["type"] == "http.response.start":
                 answered = message["status"], time.monotonic()
-                # The job that was made, where one was.
+                # The new job, if the request created one.
                 if made := _job_id_in(Headers(raw=message["headers"]).get("location", "")):
                     job_id_of_request.set(made)
             await send(message)
@@ -48,22 +49,24 @@ class Observation:
         try:
             await self._app(scope, receive, send_and_look)
         finally:
-            # An exception that comes this far is answered with 500 by Starlette itself.
+            # Starlette answers an exception that gets this far with 500.
             status, moment = answered or (500, time.monotonic())
             self._observe(scope, status, moment - begun)
             job_id_of_request.reset(token)
 
     def _observe(self, scope: Scope, status: int, seconds: float) -> None:
         app = scope.get("app")
-        # Only from the lifespan on.
-        metrics: Metrics | None = getattr(app.state, "metrics", None) if app else None
-        if metrics is not None:
+        # Set when the lifespan starts.
+        services: Services | None = getattr(app.state, "services", None) if app else None
+        if services is not None:
             route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
-            metrics.observe_request(scope["method"], route, status, seconds)
+            services.metrics.observe_request(scope["method"], route, status, seconds)
         caller: Caller | None = scope.get("state", {}).get("caller")
-        # Probes come every few seconds and say nothing, unless they fail.
+        # Probes come every few seconds: only failures are of interest.
         level = logging.DEBUG if scope["path"] in OPEN_PATHS and status < 500 else logging.INFO
-        path = quote(scope["path"])  # without its query; a decoded line break would begin a line of its own
+        path = quote(
+            scope["path"]
+        )  # without the query; quoted, because a line break in it would forge a log line
         _log.log(
             level,
             "%s %s %d",

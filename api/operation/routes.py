@@ -1,14 +1,14 @@
-"""What an operator asks of the service itself: is it ready, and what has it been doing."""
+"""`/readyz` and `/metrics`."""
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.auth.callers import WithCaller
-from api.operation.health import Health, Readiness, ReadinessStatus
-from api.operation.metrics import Metrics
-from api.web.problems import NotAllowed, refusals
+from api.operation.health import Readiness, ReadinessStatus
+from api.services import WithServices
+from api.web.problems import Forbidden, refusals
 
 service_router = APIRouter(tags=["service"])
 
@@ -16,13 +16,12 @@ service_router = APIRouter(tags=["service"])
 @service_router.get(
     "/readyz",
     operation_id="isReady",
-    summary="See whether the service can do its work, and which part can't",
+    summary="Check whether the service is ready, part by part",
     responses={503: {"model": Readiness, "description": "A part that every request needs is not ready."}},
 )
-async def is_ready(request: Request, response: Response) -> Readiness:
-    """Groups without a worker make it degraded, which is 200: their jobs wait, all else goes on."""
-    health: Health = request.app.state.health
-    readiness = await health.readiness()
+async def is_ready(services: WithServices, response: Response) -> Readiness:
+    """A group without a worker makes the service degraded, with 200: its jobs wait, all else works."""
+    readiness = await services.health.readiness()
     if readiness.status is ReadinessStatus.NOT_READY:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return readiness
@@ -31,7 +30,7 @@ async def is_ready(request: Request, response: Response) -> Readiness:
 @service_router.get(
     "/metrics",
     operation_id="readMetrics",
-    summary="Read the metrics, as Prometheus does",
+    summary="Read the metrics in the format of Prometheus",
     response_class=Response,
     responses={
         200: {
@@ -45,12 +44,11 @@ async def is_ready(request: Request, response: Response) -> Readiness:
         **refusals(422),
     },
 )
-async def read_metrics(request: Request, caller: WithCaller) -> Response:
-    """For callers of all groups, and admins: the numbers are of everybody's jobs."""
+async def read_metrics(services: WithServices, caller: WithCaller) -> Response:
+    """Needs a token for all groups, or with the scope `admin`: the metrics cover the jobs of all groups."""
     if not caller.may_operate:
-        raise NotAllowed(
-            f"The metrics are of all groups, and the token '{caller.name}' is not.",
-            "Ask the operator for a token with the group '*', or with the scope admin.",
+        raise Forbidden(
+            f"The metrics cover all groups; the token '{caller.name}' has access to some only.",
+            "Ask the operator for a token with the group '*', or with the scope 'admin'.",
         )
-    metrics: Metrics = request.app.state.metrics
-    return Response(await metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+    return Response(await services.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -1,1 +1,1 @@
-"""Every read of Prefect, and what its answers mean here."""
+"""Every request to Prefect, and the translation of its answers."""

@@ -1,9 +1,9 @@
-"""What is new of a job in Prefect: its rule jobs that changed and its log lines.
+"""Reads what has changed about a job in Prefect: its rule jobs and its log lines.
 
-Prefect has no way to ask for rows by when they changed. But what runs is no more than the
-job's cores, and what has ended lately comes first when sorted by its end; so a look at a job
-of ten thousand rule jobs costs two small reads. Only the first look, and the one when the
-job has ended, read everything.
+Prefect can't filter rows by when they changed. But at most as many rule jobs run as the job has cores,
+and those that ended last come first when sorted by their end. So following a job of ten thousand rule
+jobs costs two small reads each time. Only the first read, and the one after the job has ended, read
+everything.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,11 +23,11 @@ from prefect.client.schemas.sorting import LogSort, TaskRunSort
 
 from api.prefect.filters import log_filter
 from api.prefect.log_pages import LogKey, next_logs
-from api.prefect.retries import patience
+from api.prefect.retries import translating_errors
 from api.web.queries import MAX_LIMIT
 
 MOST_LINES = 10_000
-"""Of a log that is read as a whole, the newest."""
+"""How many lines of a long log are read, the newest."""
 
 _FIRST_LOOK = 20
 _RUNNING = (StateType.RUNNING,)
@@ -37,17 +37,17 @@ _IS_ACTIVE = {"type": {"any_": [StateType.RUNNING.value, StateType.CANCELLING.va
 class Changes:
     """Every method may raise `PrefectUnavailable`."""
 
-    def __init__(self, client: PrefectClient, patience_seconds: float) -> None:
+    def __init__(self, client: PrefectClient, timeout_seconds: float) -> None:
         self._client = client
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
 
     async def all_rule_jobs(self, job_id: UUID) -> list[TaskRun]:
-        """Those that wait excepted."""
+        """All but the pending ones."""
         kinds = (*_RUNNING, *TERMINAL_STATES)
         return [run async for run in self._task_runs(job_id, kinds, TaskRunSort.ID_DESC, MAX_LIMIT)]
 
     async def new_rule_jobs(self, job_id: UUID, is_known: Callable[[TaskRun], bool]) -> list[TaskRun]:
-        """Those that run, and those that have ended since they were not known to have."""
+        """Those that run or have ended, without the known ones."""
         running = self._task_runs(job_id, _RUNNING, TaskRunSort.ID_DESC, MAX_LIMIT)
         found = [task_run async for task_run in running if not is_known(task_run)]
         ended = self._task_runs(job_id, tuple(TERMINAL_STATES), TaskRunSort.END_TIME_DESC, _FIRST_LOOK)
@@ -63,7 +63,7 @@ class Changes:
         return await self.lines_since(job_id, oldest[0].timestamp if oldest else None)
 
     async def lines_since(self, job_id: UUID, since: datetime | None) -> list[Log]:
-        """Those written since, oldest first."""
+        """Lines written since then, oldest first."""
 
         async def read(start: datetime | None, offset: int, limit: int) -> Sequence[Log]:
             return await self._lines(job_id, start, LogSort.TIMESTAMP_ASC, offset, limit)
@@ -77,14 +77,14 @@ class Changes:
                 return lines
 
     async def active_jobs(self) -> set[UUID]:
-        """Those that run or are being cancelled."""
+        """Jobs that run or are being cancelled."""
         return await self._job_ids({"state": _IS_ACTIVE})
 
     async def jobs_since(self, since: datetime) -> set[UUID]:
-        """Those that were submitted or have ended since, and those that are active.
+        """Jobs that were submitted or have ended since then, and those that are active.
 
-        Not by Prefect's events: the server writes these down in batches, so that the newest are
-        neither in its table yet nor come to who listens only now.
+        Prefect's events would not do: the server stores them in batches, so the newest are not in its
+        table yet, and a new subscriber does not get them.
         """
         after = {"after_": since.isoformat()}
         return await self._job_ids(
@@ -95,7 +95,7 @@ class Changes:
         found: set[UUID] = set()
         while True:
             body = {"flow_runs": flow_runs, "sort": "ID_DESC", "limit": MAX_LIMIT, "offset": len(found)}
-            async with patience(self._patience_seconds):
+            async with translating_errors(self._timeout_seconds):
                 response = await self._client.request("POST", "/flow_runs/filter", json=body)
             page = [UUID(flow_run["id"]) for flow_run in response.json()]
             found.update(page)
@@ -105,7 +105,7 @@ class Changes:
     async def _lines(
         self, job_id: UUID, start: datetime | None, sort: LogSort, offset: int, limit: int
     ) -> Sequence[Log]:
-        async with patience(self._patience_seconds):
+        async with translating_errors(self._timeout_seconds):
             return await self._client.read_logs(
                 log_filter(job_id, None, start), sort=sort, offset=offset, limit=limit
             )
@@ -113,14 +113,14 @@ class Changes:
     async def _task_runs(
         self, job_id: UUID, kinds: Sequence[StateType], sort: TaskRunSort, first: int
     ) -> AsyncIterator[TaskRun]:
-        """Page by page, as far as the caller goes on asking; the first page has `first` rows."""
+        """Page by page, as far as the caller iterates; the first page has `first` rows."""
         task_runs = TaskRunFilter(
             flow_run_id=TaskRunFilterFlowRunId(any_=[job_id]),
             state=TaskRunFilterState(type=TaskRunFilterStateType(any_=list(kinds))),
         )
         offset, limit = 0, first
         while True:
-            async with patience(self._patience_seconds):
+            async with translating_errors(self._timeout_seconds):
                 page = await self._client.read_task_runs(
                     task_run_filter=task_runs, sort=sort, offset=offset, limit=limit
                 )

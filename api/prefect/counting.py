@@ -1,6 +1,6 @@
-"""How many flow runs or task runs there are in each state, counted by Prefect in one read.
+"""Counts flow runs or task runs by state, in one request to Prefect.
 
-Read one state after the other, a job that moves meanwhile would be counted twice, or never.
+With one request per state, a job that changes its state meanwhile would be counted twice, or not at all.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from prefect.client.schemas.objects import StateType
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 _ALL_TIME = timedelta(days=3650)
-"""Before and after now: jobs may be scheduled for a time to come."""
+"""Before and after now: jobs may be scheduled for the future."""
 
 
 class StateCount(BaseModel):
-    """How many are in one state."""
+    """How many runs are in a state."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +40,7 @@ async def count_by_state(
     path: Literal["/flow_runs/history", "/task_runs/history"],
     flow_runs: FlowRunFilter,
 ) -> Sequence[StateCount]:
-    """Of these flow runs, or of their task runs: a history of one interval, which holds everything."""
+    """Counts these flow runs, or their task runs: a history with one interval, which contains everything."""
     now = datetime.now(UTC)
     body = {
         "history_start": (now - _ALL_TIME).isoformat(),

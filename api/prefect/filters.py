@@ -1,4 +1,4 @@
-"""What a client asks of a listing, as Prefect's filters. Pure."""
+"""Translates the filters of a listing into Prefect's. Pure."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -32,7 +32,7 @@ from api.web.statuses import state_types_of_jobs, state_types_of_rule_jobs
 def flow_run_filter(
     query: JobQuery, deployment_ids: Collection[UUID], after: JobPosition | None
 ) -> FlowRunFilter:
-    """By deployment rather than by flow: Prefect has an index for it and needs no join."""
+    """Filters by deployment rather than by flow: Prefect has an index for it and needs no join."""
     flow_runs = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=list(deployment_ids)))
     if query.status:
         state_types = state_types_of_jobs(query.status)
@@ -48,7 +48,7 @@ def flow_run_filter(
 
 
 def task_run_filter(job_id: UUID, query: RuleJobQuery) -> TaskRunFilter:
-    """Lets through all that match and some that don't: skipped can't be told from completed here."""
+    """Also lets through some that don't match: Prefect can't distinguish skipped from completed here."""
     task_runs = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[job_id]))
     if query.status:
         state_types = state_types_of_rule_jobs(query.status)

@@ -1,13 +1,12 @@
-"""What many clients ask about the same jobs costs Prefect one read.
+"""Caches jobs, so that many clients that poll the same jobs cost Prefect one read.
 
-Clients poll. A job that is asked for is read together with every other job that was asked
-for lately, one bulk read at a time; for a while after, at most `FRESH_SECONDS`, that answers
-everybody.
+A requested job is read together with all others that were requested recently, in one bulk read at a
+time. The result is valid for at most `FRESH_SECONDS`.
 
-- What a client gets was true at most `FRESH_SECONDS` ago, and reads follow each other, so no
-  job ever seems to go backwards.
-- Reading takes about a tenth of the time: a Prefect that is quick is asked more often.
-- A final job does not change, unless somebody runs it again in Prefect's UI: it answers for
+- A client gets a state that is at most `FRESH_SECONDS` old. Reads are sequential, so a job never goes
+  back to an earlier state.
+- Reading takes about a tenth of the time: the faster Prefect is, the more often it is read.
+- A final job does not change, unless somebody runs it again in the Prefect UI. It is valid for
   `FINAL_SECONDS`.
 - Memory is bounded by `MOST_JOBS`.
 """
@@ -25,11 +24,11 @@ from api.web.statuses import FINAL_STATUSES
 FRESH_SECONDS = 0.2
 _LEAST_FRESH_SECONDS = 0.05
 _REST = 10
-"""How many times as long as a read takes its answer lasts."""
+"""A result is valid this many times as long as the read took."""
 FINAL_SECONDS = 10.0
 MOST_JOBS = 5_000
 _HOT_SECONDS = 1.0
-"""A live job that was asked for within this time is read along with others."""
+"""Open jobs that were requested within this time are included in each bulk read."""
 
 Read = Callable[[frozenset[UUID]], Awaitable[Mapping[UUID, Job]]]
 
@@ -48,21 +47,21 @@ class _Entry:
 
 @dataclass
 class _Batch:
-    """Jobs that are read together, and the answer to all who wait."""
+    """Jobs that are read together, and the result for all that wait for it."""
 
     ids: set[UUID] = field(default_factory=set)
     begun: float = 0.0
-    """When Prefect was asked."""
+    """When the read began."""
     answer: "asyncio.Future[Mapping[UUID, Job]]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
-class LiveJobs:
-    """Jobs by id, read in bulk and kept for a moment."""
+class JobCache:
+    """Jobs by id, read in bulk and kept briefly."""
 
     def __init__(self, read: Read, most_at_once: int) -> None:
-        """`read` gives those of the jobs that there are; `most_at_once` limits how many it is asked for."""
+        """`read` returns those of the jobs that exist; it is called with at most `most_at_once` ids."""
         self._read = read
         self._most_at_once = most_at_once
         self._entries: OrderedDict[UUID, _Entry] = OrderedDict()
@@ -71,7 +70,7 @@ class LiveJobs:
         self._reader: asyncio.Task[None] | None = None
 
     async def get(self, job_id: UUID) -> Job | None:
-        """The job, none if there is no such job. Raises what the read raises."""
+        """The job; none if it does not exist. Raises what the read raises."""
         now = time.monotonic()
         entry = self._entries.get(job_id)
         if entry is not None:
@@ -88,13 +87,13 @@ class LiveJobs:
         return (await asyncio.shield(batch.answer)).get(job_id)
 
     def learn(self, jobs: Iterable[Job], read_at: float) -> None:
-        """Jobs that were read from `read_at` on for a list: who has seen it must not be told older news."""
+        """Takes over jobs that a list read at `read_at`: its reader must not get older states later."""
         for job in jobs:
             if job.id in self._entries:
                 self._keep(job.id, job, read_at, _LEAST_FRESH_SECONDS, was_asked=False)
 
     def forget(self, job_id: UUID) -> None:
-        """Read the job anew at the next question, because it was just changed."""
+        """Read the job again when it is requested next, because it was just changed."""
         self._entries.pop(job_id, None)
         if self._being_read is not None:
             self._being_read.ids.discard(job_id)
@@ -105,10 +104,10 @@ class LiveJobs:
             self._being_read = batch
             try:
                 batch.answer.set_result(await self._read_with_hot(batch))
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told, and others go on
+            except Exception as error:  # noqa: BLE001 - every error goes to those that wait; the loop serves others
                 batch.answer.set_exception(error)
             finally:
-                batch.answer.cancel()  # where this task is being ended
+                batch.answer.cancel()  # if this task is being cancelled
                 self._being_read = None
 
     async def _read_with_hot(self, batch: _Batch) -> Mapping[UUID, Job]:

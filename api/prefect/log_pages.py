@@ -1,10 +1,9 @@
 """Pages of log lines in the order in which they were written, also within one microsecond.
 
-Prefect orders lines by time alone, and PostgreSQL lines of the same time as it likes, from
-one query to the next. The chunks of one attempt's output do have the same time. So lines are
-read from the time of the last one given, those of one time all together, and put in order
-here. That holds for as many lines of the same microsecond as Prefect gives at once; of more,
-some may be missed, but the walk still ends.
+Prefect sorts lines by time alone, and the order of lines with the same time may differ between queries.
+The chunks of one attempt's output do have the same time. So each page reads from the time of the last
+returned line, all lines of one time together, and sorts them here. This works for as many lines of one
+microsecond as Prefect returns at once; of more, some may be missed, but the pages still come to an end.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,16 +17,16 @@ from prefect.client.schemas.objects import Log
 from api.web.queries import MAX_LIMIT
 
 ReadLogs = Callable[[datetime | None, int, int], Awaitable[Sequence[Log]]]
-"""Lines by time, at a time or after it: from an offset on, at most so many."""
+"""Arguments: start time, offset, limit. Returns lines from that time on, sorted by time."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class LogKey:
-    """The place of a line among all of a job's."""
+    """The position of a line in the log of a job."""
 
     timestamp: datetime
     created: datetime
-    """When Prefect took it: the lines of one batch one after the other."""
+    """When Prefect stored it: lines of one batch in their order."""
     id: UUID
 
     @classmethod
@@ -36,14 +35,14 @@ class LogKey:
 
     @classmethod
     def first_of(cls, timestamp: datetime) -> Self:
-        """Before every line of that time."""
+        """A key before every line of that time."""
         return cls(timestamp, datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
 
 async def next_logs(read: ReadLogs, after: LogKey | None, limit: int) -> tuple[list[Log], LogKey | None]:
-    """At most the next `limit` lines, and the key to go on from; none if these were the last."""
+    """At most the next `limit` lines, and the key to continue from; none if these were the last."""
     start = after.timestamp if after else None
-    chunk = min(limit + 2, MAX_LIMIT)  # the one given last, and one more time than is given now
+    chunk = min(limit + 2, MAX_LIMIT)  # the last returned line, and one that shows whether more follow
     known: dict[LogKey, Log] = {}
     offset = 0
     while True:
@@ -53,13 +52,13 @@ async def next_logs(read: ReadLogs, after: LogKey | None, limit: int) -> tuple[l
         fresh = [
             key
             for key in sorted(known)
-            # The last time may have more lines than were read; they come with the next page.
+            # There may be more lines of the last time; the next page returns them.
             if (after is None or key > after) and (is_end or key.timestamp < rows[-1].timestamp)
         ]
         if fresh or is_end:
             break
         if rows[-1].timestamp != start:
-            start, offset = rows[-1].timestamp, 0  # all before it is known, and was given
+            start, offset = rows[-1].timestamp, 0  # all lines before it have been read
         elif chunk < MAX_LIMIT:
             chunk = MAX_LIMIT
         else:

@@ -1,17 +1,14 @@
-"""All jobs at once, as Prefect knows them: what an operator and the webhooks ask, never a client."""
+"""Reads about all jobs and groups at once: for metrics, health, webhooks and retention, not for clients."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
     FlowRunFilter,
     FlowRunFilterEndTime,
     FlowRunFilterStartTime,
@@ -19,11 +16,12 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import WorkPoolStatus
-from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort
+from prefect.client.schemas.sorting import FlowRunSort
 
 from api.prefect.counting import StateCount, count_by_state
 from api.prefect.filters import flow_run_filter
-from api.prefect.retries import patience
+from api.prefect.groups import Group, read_groups
+from api.prefect.retries import translating_errors
 from api.prefect.rows import FLOW_RUN_ROWS, FlowRunRow
 from api.web.queries import MAX_LIMIT, JobQuery
 from api.web.statuses import (
@@ -34,45 +32,26 @@ from api.web.statuses import (
     job_status,
     rule_job_status,
 )
-from flows.contract.spec import FLOW_NAME, Label
+from flows.contract.spec import Label
 
 OVERLAP = timedelta(seconds=60)
-"""How much later than a worker says a state may reach Prefect: that far back is read again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A deployment of the flow, and the work pool whose workers take its jobs."""
-
-    deployment_id: UUID
-    name: str
-    work_pool: str | None
+"""How late a state may reach Prefect: each read overlaps the previous one by this time."""
 
 
 class Overview:
     """Every method may raise `PrefectUnavailable`."""
 
-    def __init__(self, client: PrefectClient, patience_seconds: float) -> None:
+    def __init__(self, client: PrefectClient, timeout_seconds: float) -> None:
         self._client = client
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
 
     async def groups(self) -> Sequence[Group]:
         """Every group, by name."""
-        groups: list[Group] = []
         async with self._reading():
-            while True:
-                page = await self._client.read_deployments(
-                    flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
-                    sort=DeploymentSort.NAME_ASC,
-                    limit=MAX_LIMIT,
-                    offset=len(groups),
-                )
-                groups += [Group(row.id, row.name, row.work_pool_name) for row in page]
-                if len(page) < MAX_LIMIT:
-                    return groups
+            return await read_groups(self._client)
 
     async def pools_with_workers(self, groups: Collection[Group]) -> frozenset[str]:
-        """The work pools of these groups in which a worker is online, or that need none."""
+        """The work pools of these groups that have a worker online, or need none."""
         names = sorted({group.work_pool for group in groups if group.work_pool})
         async with self._reading():
             pools = await self._client.read_work_pools(
@@ -81,9 +60,9 @@ class Overview:
         return frozenset(pool.name for pool in pools if pool.status is WorkPoolStatus.READY)
 
     async def open_jobs(self, group: Group) -> Mapping[JobStatus, int]:
-        """How many jobs of the group there are in each status that is not final.
+        """How many jobs of the group are in each open status.
 
-        Prefect counts them by an index, so it does not matter how many have ended.
+        Prefect counts them by an index, so the number of ended jobs does not matter.
         """
         counts: Counter[JobStatus] = Counter(dict.fromkeys(OPEN_STATUSES, 0))
         for row in await self._counts("/flow_runs/history", [group]):
@@ -106,7 +85,7 @@ class Overview:
         return Sweep(read, lambda row: row.start_time, since)
 
     def ended(self, since: datetime) -> "Sweep":
-        """Jobs that ended, from `since` on, however they did."""
+        """Jobs that ended in any way, from `since` on."""
 
         async def read(after: datetime, offset: int) -> Sequence[FlowRunRow]:
             flow_runs = FlowRunFilter(end_time=FlowRunFilterEndTime.model_validate({"after_": after}))
@@ -115,7 +94,7 @@ class Overview:
         return Sweep(read, lambda row: row.end_time, since)
 
     async def ended_before(self, moment: datetime, offset: int) -> Sequence[UUID]:
-        """Some jobs that ended before: the oldest but `offset`, as many as Prefect gives at once."""
+        """A page of jobs that ended before `moment`, oldest first, without the first `offset`."""
         flow_runs = flow_run_filter(
             JobQuery(status=tuple(FINAL_STATUSES)),
             [group.deployment_id for group in await self.groups()],
@@ -125,7 +104,7 @@ class Overview:
         return [row.id for row in await self._read(flow_runs, FlowRunSort.START_TIME_ASC, offset)]
 
     async def label(self, job_id: UUID, labels: Mapping[Label, str]) -> None:
-        """Adds labels to a job. Raises `RefusedByPrefect` if it is gone."""
+        """Adds labels to a job. Raises `RefusedByPrefect` if it does not exist."""
         async with self._reading():
             await self._client.update_flow_run_labels(
                 job_id, {str(label): value for label, value in labels.items()}
@@ -140,18 +119,18 @@ class Overview:
     async def _counts(
         self, path: Literal["/flow_runs/history", "/task_runs/history"], groups: Collection[Group]
     ) -> Sequence[StateCount]:
-        """Of the open jobs of these groups."""
+        """Counts for the open jobs of these groups."""
         deployment_ids = [group.deployment_id for group in groups]
         flow_runs = flow_run_filter(JobQuery(status=OPEN_STATUSES), deployment_ids, None)
         async with self._reading():
             return await count_by_state(self._client, path, flow_runs)
 
     def _reading(self) -> AbstractAsyncContextManager[None]:
-        return patience(self._patience_seconds)
+        return translating_errors(self._timeout_seconds)
 
 
 class Sweep:
-    """Walks through jobs as something happens to them: each is given once for each time it does."""
+    """Reads jobs to which something has happened since the last call: each once for each time it happens."""
 
     def __init__(
         self,
@@ -159,19 +138,19 @@ class Sweep:
         moment_of: Callable[[FlowRunRow], datetime | None],
         since: datetime,
     ) -> None:
-        """`read` gives a page of those to which it happened at a time or after it, newest first."""
+        """`read` returns a page of those to which it happened at a time or later, newest first."""
         self._read = read
         self._moment_of = moment_of
         self._newest = since
         self._given: dict[tuple[UUID, datetime], None] = {}
 
     async def next(self) -> Sequence[FlowRunRow]:
-        """Those to which it has happened since the last call."""
+        """The jobs to which it has happened since the last call."""
         after = self._newest - OVERLAP if self._given else self._newest
         found: dict[tuple[UUID, datetime], FlowRunRow] = {}
         offset = 0
         while True:
-            # What comes in meanwhile pushes rows down: some are read twice, none is missed.
+            # Rows that are added meanwhile push others down: some are read twice, none is missed.
             page = await self._read(after, offset)
             for row in page:
                 moment = self._moment_of(row)
@@ -182,7 +161,7 @@ class Sweep:
             offset += len(page)
         fresh = [row for key, row in found.items() if key not in self._given]
         newest = max((moment for _, moment in found), default=self._newest)
-        # A worker whose clock is ahead must not hide what the others do meanwhile.
+        # A worker whose clock is ahead must not hide what happens on others.
         self._newest = max(self._newest, min(newest, datetime.now(UTC)))
         self._given = dict.fromkeys(found)
         return fresh

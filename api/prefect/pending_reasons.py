@@ -1,4 +1,4 @@
-"""Why the pending jobs of a group wait, where it is the group that makes them."""
+"""Why the pending jobs of a group wait, where the group is the reason: it is full, or held."""
 
 import contextlib
 import time
@@ -17,8 +17,8 @@ _WAITS = (StateType.SCHEDULED, StateType.PENDING)
 _TAKES_A_SLOT = [StateType.PENDING.value, StateType.RUNNING.value, StateType.CANCELLING.value]
 
 
-class Waiting:
-    """What is read of Prefect is kept for a moment, for all jobs that ask."""
+class PendingReasons:
+    """Keeps what it has read of Prefect for a moment, for all jobs."""
 
     def __init__(self, client: PrefectClient) -> None:
         self._client = client
@@ -26,10 +26,10 @@ class Waiting:
         self._queues_expire = 0.0
         self._reasons: dict[str, tuple[float, str | None]] = {}
 
-    async def reasons(
+    async def of(
         self, flow_runs: Iterable[FlowRunRow], groups: Mapping[UUID, str]
     ) -> Mapping[UUID, str | None]:
-        """By deployment, for those that are `groups` and have jobs that wait among `flow_runs`."""
+        """By deployment: of those `groups` that have pending jobs among `flow_runs`."""
         waiting = {run.deployment_id for run in flow_runs if run.state_type in _WAITS}
         return {
             deployment_id: await self._reason(group, deployment_id)
@@ -49,14 +49,14 @@ class Waiting:
         if queue is None:
             return None
         if queue.is_paused or queue.concurrency_limit == 0:
-            return f"The group '{group}' is held by the operator."
+            return f"The group '{group}' is on hold: the operator has paused it."
         if queue.concurrency_limit is None:
             return None
         taken = await self._count_taken(queue)
         if taken < queue.concurrency_limit:
             return None
-        jobs = "job" if queue.concurrency_limit == 1 else "jobs"
-        return f"The group '{group}' is full: it runs {queue.concurrency_limit} {jobs} at once, in order."
+        most = f"{queue.concurrency_limit} {'job' if queue.concurrency_limit == 1 else 'jobs'}"
+        return f"The group '{group}' is full: it runs at most {most} at once, in order."
 
     async def _queue_of(self, deployment_id: UUID) -> WorkQueue | None:
         if time.monotonic() >= self._queues_expire:
@@ -64,7 +64,7 @@ class Waiting:
             self._queues_expire = time.monotonic() + _LIMITS_SECONDS
         if deployment_id not in self._queues:
             self._queues[deployment_id] = None
-            with contextlib.suppress(ObjectNotFound):  # a group that was deleted while jobs of it wait
+            with contextlib.suppress(ObjectNotFound):  # the group was deleted while its jobs wait
                 deployment = await self._client.read_deployment(deployment_id)
                 if deployment.work_queue_id is not None:
                     queue = await self._client.read_work_queue(deployment.work_queue_id)

@@ -1,6 +1,6 @@
-"""The columns of a flow run that a job is made of.
+"""The columns of flow runs and task runs that the facade needs.
 
-Prefect's client builds its whole `FlowRun` of every row, which costs more than asking for it.
+Prefect's client builds a whole `FlowRun` from every row, which costs more than the request.
 """
 
 from datetime import datetime
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 
 class StateRow(BaseModel):
-    """What the newest state says."""
+    """The current state."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -19,7 +19,7 @@ class StateRow(BaseModel):
 
 
 class FlowRunRow(BaseModel):
-    """A flow run, as `POST /flow_runs/filter` gives it; all other columns are passed over."""
+    """A flow run as `POST /flow_runs/filter` returns it; other columns are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +43,7 @@ FLOW_RUN_ROWS = TypeAdapter(list[FlowRunRow])
 
 
 class TaskInputRow(BaseModel):
-    """What a task run has waited for."""
+    """Something that a task run waits for."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,7 +52,7 @@ class TaskInputRow(BaseModel):
 
 
 class RuleJobRow(BaseModel):
-    """A task run, as `POST /task_runs/filter` gives it, without what only its own page shows."""
+    """A task run as `POST /task_runs/filter` returns it; other columns are ignored."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -79,7 +79,7 @@ class RuleJobRow(BaseModel):
 
     @property
     def seconds(self) -> float | None:
-        """Of its last attempt; None before it has ended, and if it never ran."""
+        """The duration of its last attempt; None before it has ended, and if it never ran."""
         if self.start_time is None or self.end_time is None or not self.run_count:
             return None
         return (self.end_time - self.start_time).total_seconds()

@@ -1,93 +1,99 @@
-"""Every rule job of a job as Prefect has it now, read whole, and what is made of it for many.
+"""The rule jobs of a job: one, a page, or all of them."""
 
-Reading costs one request for each 200 rule jobs, so what is made of a reading (a graph, a
-crate) is shared: who asks while it is made waits for the same one, and it answers for a
-moment, longer the longer it took, and longest when nothing of it can change any more.
-"""
-
-import asyncio
-import time
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.sorting import TaskRunSort
 
-from api.prefect.retries import patience
+from api.prefect.filters import task_run_filter
+from api.prefect.retries import translating_errors, translating_not_found_errors
 from api.prefect.rows import RULE_JOB_ROWS, RuleJobRow
-from api.web.queries import MAX_LIMIT
-
-FRESH_SECONDS = 1.0
-FINAL_SECONDS = 300.0
-MOST_KEPT = 100
-_REST = 4
-"""For every second of making, so many without: a picture on a wall must not keep Prefect busy."""
-
-Made = TypeVar("Made")
+from api.prefect.task_pages import Mark, next_task_runs
+from api.prefect.translation import rule_job_from
+from api.web.cursors import RuleJobPosition
+from api.web.problems import NotFound
+from api.web.queries import MAX_LIMIT, RuleJobQuery
+from api.web.schemas import RuleJob, RuleJobPage
 
 
-async def rule_job_rows(
-    client: PrefectClient, job_id: UUID, patience_seconds: float
-) -> AsyncGenerator[RuleJobRow, None]:
-    """All there are, page by page, each once. Raises `PrefectUnavailable`.
+class RuleJobReads:
+    """Every method may raise `PrefectUnavailable`. None checks that the job exists, or who asks."""
 
-    What comes in meanwhile pushes rows down, never up, so none is missed (`ID_DESC` is the one
-    total order that Prefect offers).
-    """
-    seen: set[UUID] = set()
-    offset = 0
-    while True:
-        body = {
-            "task_runs": {"flow_run_id": {"any_": [str(job_id)]}},
-            "sort": "ID_DESC",
-            "limit": MAX_LIMIT,
-            "offset": offset,
-        }
-        async with patience(patience_seconds):
-            response = await client.request("POST", "/task_runs/filter", json=body)
-        page = RULE_JOB_ROWS.validate_json(response.content)
-        for row in page:
-            if row.id not in seen:
-                seen.add(row.id)
-                yield row
-        if len(page) < MAX_LIMIT:
-            return
-        offset += len(page)
+    def __init__(self, client: PrefectClient, timeout_seconds: float) -> None:
+        self._client = client
+        self._timeout_seconds = timeout_seconds
+
+    async def page(self, job_id: UUID, query: RuleJobQuery, after: RuleJobPosition | None) -> RuleJobPage:
+        """Those that match, in an order that never changes."""
+        task_runs = task_run_filter(job_id, query)
+
+        async def read(row: int, limit: int) -> Sequence[TaskRun]:
+            return await self._client.read_task_runs(
+                task_run_filter=task_runs, sort=TaskRunSort.ID_DESC, offset=row, limit=limit
+            )
+
+        def is_wanted(task_run: TaskRun) -> bool:
+            return query.matches(rule_job_from(task_run))
+
+        mark = Mark(after.below, after.row) if after else None
+        async with translating_errors(self._timeout_seconds):
+            page, end = await next_task_runs(read, mark, query.limit, is_wanted)
+        listing = query.fingerprint(job_id)
+        return RuleJobPage(
+            items=[rule_job_from(task_run) for task_run in page],
+            next_cursor=RuleJobPosition(listing=listing, below=end.id, row=end.row).encode() if end else None,
+        )
+
+    async def one(self, job_id: UUID, task_id: UUID) -> RuleJob:
+        """Raises `NotFound` unless it belongs to this job."""
+        async with translating_errors(self._timeout_seconds):
+            with translating_not_found_errors(_no_task(job_id, task_id)):
+                task_run = await self._client.read_task_run(task_id)
+        if task_run.flow_run_id != job_id:
+            raise _no_task(job_id, task_id)
+        return rule_job_from(task_run)
+
+    async def rows(self, job_id: UUID, most: int | None = None) -> Sequence[RuleJobRow]:
+        """All of them, or one more than `most`. One request for each 200."""
+        rows: list[RuleJobRow] = []
+        async with aclosing(self._rows(job_id)) as found:
+            async for row in found:
+                rows.append(row)
+                if most is not None and len(rows) > most:
+                    break
+        return rows
+
+    async def _rows(self, job_id: UUID) -> AsyncGenerator[RuleJobRow, None]:
+        """Page by page, each once.
+
+        Rule jobs that are recorded meanwhile push rows down, never up, so none is missed (`ID_DESC`
+        is the one total order that Prefect offers).
+        """
+        seen: set[UUID] = set()
+        offset = 0
+        while True:
+            body = {
+                "task_runs": {"flow_run_id": {"any_": [str(job_id)]}},
+                "sort": "ID_DESC",
+                "limit": MAX_LIMIT,
+                "offset": offset,
+            }
+            async with translating_errors(self._timeout_seconds):
+                response = await self._client.request("POST", "/task_runs/filter", json=body)
+            page = RULE_JOB_ROWS.validate_json(response.content)
+            for row in page:
+                if row.id not in seen:
+                    seen.add(row.id)
+                    yield row
+            if len(page) < MAX_LIMIT:
+                return
+            offset += len(page)
 
 
-@dataclass(slots=True)
-class _Entry(Generic[Made]):
-    making: "asyncio.Task[Made]"
-    expires: float = float("inf")
-
-
-class Shared(Generic[Made]):
-    """Makes what many ask for once, and keeps it for a while."""
-
-    def __init__(self, is_final: Callable[[Made], bool]) -> None:
-        self._is_final = is_final
-        self._entries: OrderedDict[Hashable, _Entry[Made]] = OrderedDict()
-
-    async def get(self, key: Hashable, make: Callable[[], Awaitable[Made]]) -> Made:
-        """What `make` gave for this key lately. Raises what `make` raises, to all who wait for it."""
-        entry = self._entries.get(key)
-        if entry is None or time.monotonic() >= entry.expires:
-            entry = self._entries[key] = _Entry(asyncio.create_task(self._make(key, make)))
-            while len(self._entries) > MOST_KEPT:
-                self._entries.popitem(last=False)
-        return await asyncio.shield(entry.making)
-
-    async def _make(self, key: Hashable, make: Callable[[], Awaitable[Made]]) -> Made:
-        begun = time.monotonic()
-        lifetime = 0.0
-        try:
-            made = await make()
-            took = time.monotonic() - begun
-            lifetime = FINAL_SECONDS if self._is_final(made) else max(FRESH_SECONDS, _REST * took)
-            return made
-        finally:
-            entry = self._entries.get(key)
-            if entry is not None and entry.making is asyncio.current_task():
-                entry.expires = time.monotonic() + lifetime
+def _no_task(job_id: UUID, task_id: UUID) -> NotFound:
+    return NotFound(
+        f"The job {job_id} has no rule job {task_id}.", f"GET /jobs/{job_id}/tasks lists its rule jobs."
+    )

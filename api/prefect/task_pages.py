@@ -1,16 +1,15 @@
-"""Pages of a job's rule jobs that neither repeat nor miss one, though Prefect only counts rows.
+"""Pages of a job's rule jobs that neither repeat nor skip one, although Prefect only has offsets.
 
-Task runs of one job all start at about the time of the plan, Prefect can't filter them by
-id, and PostgreSQL orders ties as it likes. The one total order that Prefect offers is
-`ID_DESC`, with an offset. So the id of the last rule job given decides where a page begins,
-and its row is only a hint where to look:
+The task runs of a job all have about the same start time, Prefect can't filter them by id, and the order
+of ties may differ between queries. The one total order that Prefect offers is `ID_DESC` with an offset.
+So a page begins after the id of the last returned rule job; its row is only a hint where to look:
 
-- Rows that came in above it push the page down: they are passed over by their ids.
-- Rows that left the filter above it (a rule job is running no more) pull the page up: the
-  row at the hint is then below the id already, and the search steps back.
+- Rows added above it push the page down: they are skipped by their ids.
+- Rows above it that no longer match the filter (a rule job that has stopped running) pull the page up:
+  the row at the hint is then past the id, and the search steps back.
 
-A page ends early where Prefect's filter lets too many through that nobody wants (skipped
-ones among the completed): a thousand rows take it about a second.
+A page ends early where Prefect's filter lets through too many rows that don't match (skipped rule jobs
+among the completed ones): reading a thousand rows takes about a second.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,12 +23,12 @@ from api.web.queries import MAX_LIMIT
 READ_AT_MOST = 1_000
 
 ReadRows = Callable[[int, int], Awaitable[Sequence[TaskRun]]]
-"""Task runs by `ID_DESC` from a row on, at most so many."""
+"""Arguments: first row, limit. Returns task runs sorted by `ID_DESC`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A task run that was given, and the row in which it was."""
+    """A returned task run, and the row in which it was."""
 
     id: UUID
     row: int
@@ -38,8 +37,8 @@ class Mark:
 async def next_task_runs(
     read: ReadRows, after: Mark | None, limit: int, is_wanted: Callable[[TaskRun], bool]
 ) -> tuple[list[TaskRun], Mark | None]:
-    """At most the next `limit` wanted task runs, and the mark to go on from; none after the last."""
-    chunk = min(limit + 2, MAX_LIMIT)  # the marked one before, and one that tells whether more follow
+    """At most the next `limit` wanted task runs, and the mark to continue from; none after the last."""
+    chunk = min(limit + 2, MAX_LIMIT)  # the marked one, and one that shows whether more follow
     stride = chunk
     found: list[tuple[int, TaskRun]] = []
     seen = after

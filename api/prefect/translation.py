@@ -1,4 +1,4 @@
-"""Prefect's flow runs, task runs and logs, in the words of `api.web.schemas`. Pure."""
+"""Translates Prefect's flow runs, task runs and logs into `api.web.schemas`. Pure."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -11,15 +11,16 @@ from pydantic import ValidationError
 from api.prefect.rows import FlowRunRow, RuleJobRow
 from api.web.schemas import Job, JobError, JobLinks, LogLine, Progress, RuleJob
 from api.web.statuses import JobStatus, job_status, rule_job_status
+from flows.contract.documentation import with_reference
 from flows.contract.spec import TAG_SEPARATOR, EngineName, ErrorKind, Label, RuleJobRecord
 
-_NO_MESSAGE = "Prefect holds no message about it."
-_MEND_IT = "Read the job's logs, mend the workflow or its configuration, and submit the job again."
-_SUBMIT_AGAIN = "Resume the job; if this happens once more, look at the worker's log."
+_NO_MESSAGE = "Prefect has no message about it."
+_CORRECT_IT = "Read the log of the job, correct the workflow or its configuration, and submit it again."
+_RESUME_IT = "Resume the job. If it fails again, read the log of the worker."
 
 
 def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str | None = None) -> Job:
-    """`waiting` is why the group's jobs wait, if they do."""
+    """`waiting` is why the pending jobs of the group wait, if the group is the reason."""
     status = job_status(flow_run.state_type)
     return Job(
         id=flow_run.id,
@@ -46,25 +47,25 @@ def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str
 
 
 def job_error(flow_run: FlowRunRow) -> JobError | None:
-    """Why the job failed, none if it did not.
+    """Why the job failed; none if it did not.
 
-    A flow that ends by itself leaves the reason in labels; one that was killed could not.
+    A flow that ends by itself writes the reason into labels; one that was killed could not.
     """
     match flow_run.state_type:
         case StateType.FAILED:
-            kind, resolution = ErrorKind.WORKFLOW, _MEND_IT
+            kind, resolution = ErrorKind.WORKFLOW, _CORRECT_IT
         case StateType.CRASHED:
-            kind, resolution = ErrorKind.SYSTEM, _SUBMIT_AGAIN
+            kind, resolution = ErrorKind.SYSTEM, _RESUME_IT
         case _:
             return None
     message = (flow_run.state.message if flow_run.state else None) or _NO_MESSAGE
-    # Labels of another kind are those of an earlier run of the same job.
+    # Labels of another kind are from an earlier run of the same job.
     labels = flow_run.labels if flow_run.labels.get(Label.ERROR_KIND) == kind else {}
     return JobError(
         kind=kind,
         rule=_text(labels, Label.ERROR_RULE),
         message=_text(labels, Label.ERROR_MESSAGE) or message,
-        resolution=_text(labels, Label.ERROR_RESOLUTION) or resolution,
+        resolution=_text(labels, Label.ERROR_RESOLUTION) or with_reference(resolution, kind),
     )
 
 
@@ -77,7 +78,7 @@ def rule_job_from(task_run: TaskRun | RuleJobRow) -> RuleJob:
         wildcards=record.wildcards,
         status=rule_job_status(task_run.state_type, task_run.state_name),
         attempts=task_run.run_count,
-        # A rule job that never ran has a start in Prefect all the same: its graph draws none without.
+        # Prefect needs a start time to draw a rule job, so one that never ran has one too.
         started_at=task_run.start_time if task_run.run_count else None,
         finished_at=task_run.end_time,
         threads=record.threads,
@@ -102,20 +103,20 @@ def log_line_from(log: Log) -> LogLine:
 
 
 def tags_from(prefect_tags: Iterable[str]) -> dict[str, str]:
-    """A job's tags. A tag set in Prefect itself may have no separator: it becomes a key without a value."""
+    """A job's tags. A tag that was set in Prefect may have no separator: its value is empty."""
     pairs = (tag.partition(TAG_SEPARATOR) for tag in sorted(prefect_tags))
     return {key: value for key, _, value in pairs}
 
 
 def _updated(flow_run: FlowRunRow) -> datetime | None:
-    """Never before the creation, which a new flow run's `updated` is by milliseconds."""
+    """Not before the creation: the `updated` of a new flow run is milliseconds earlier."""
     if flow_run.updated is None or flow_run.created is None:
         return flow_run.updated
     return max(flow_run.updated, flow_run.created)
 
 
 def _record(task_run: TaskRun | RuleJobRow) -> RuleJobRecord:
-    """What the worker wrote down; no more than the rule if it is of another version than this."""
+    """The record that the worker wrote; only the rule, if the record has another version."""
     try:
         return RuleJobRecord.model_validate_json(str(task_run.labels[Label.RULE_JOB]))
     except (KeyError, ValidationError):

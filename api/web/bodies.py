@@ -1,4 +1,4 @@
-"""JSON bodies that can do no harm: bounded, decoded strictly, free of what PostgreSQL can't hold."""
+"""Reads JSON bodies safely: bounded, decoded strictly, without values that PostgreSQL can't store."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ from flows.contract.spec import LARGEST_NUMBER
 
 
 class DecodedRequest(Request):
-    """A request whose body has been read and decoded already."""
+    """A request whose body has already been read and decoded."""
 
     def __init__(self, request: Request, body: bytes, decoded: JsonValue) -> None:
         super().__init__(request.scope, request.receive)
@@ -28,7 +28,7 @@ class DecodedRequest(Request):
 
 
 class JsonBodyRoute(APIRoute):
-    """A route that refuses a harmful body before FastAPI looks at it."""
+    """A route that rejects an unsafe body before FastAPI parses it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -37,7 +37,7 @@ class JsonBodyRoute(APIRoute):
 
         async def decode_and_handle(request: Request) -> Response:
             _check_media_type(request)
-            body = await _read(request, request.app.state.settings.max_body_bytes)
+            body = await _read(request, request.app.state.services.settings.max_body_bytes)
             return await handle(DecodedRequest(request, body, decode_json(body)))
 
         return decode_and_handle
@@ -48,7 +48,7 @@ def decode_json(body: bytes) -> JsonValue:
     try:
         decoded: JsonValue = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise _invalid("#", f"This is no JSON that can be read: {error}.") from error
+        raise _invalid("#", f"The body is not valid JSON: {error}.") from error
     for pointer, message in _unstorable(decoded):
         raise _invalid(pointer, message)
     return decoded
@@ -58,19 +58,20 @@ def _check_media_type(request: Request) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise NotJson(
-            f"The body is declared as '{media_type or 'nothing'}'.", "Set Content-Type: application/json."
+            f"The body has the media type '{media_type or '(none)'}'.",
+            "Send JSON with Content-Type: application/json.",
         )
 
 
 async def _read(request: Request, largest: int) -> bytes:
-    """Reads no further than the limit, whatever the client says of the length. Raises `BodyTooLarge`."""
+    """Reads no further than the limit, whatever Content-Length says. Raises `BodyTooLarge`."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > largest:
             raise BodyTooLarge(
                 f"The body is larger than {largest:,} bytes.",
-                "Put what is large into files of the workflow and name those in `config`.",
+                "Move large values into files of the workflow, and name the files in `config`.",
             )
     return bytes(body)
 
@@ -78,9 +79,9 @@ async def _read(request: Request, largest: int) -> bytes:
 def _unstorable(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str, str]]:
     match value:
         case str() if "\0" in value:
-            yield json_pointer(path), "Text must not hold a NUL character."
+            yield json_pointer(path), "Text must not contain a NUL character."
         case int() | float() if not -LARGEST_NUMBER < value < LARGEST_NUMBER:
-            yield json_pointer(path), "This number is too large: write it as text."
+            yield json_pointer(path), "This number is too large. Write it as text."
         case dict():
             for key, inner in value.items():
                 yield from _unstorable(key, (*path, key))
@@ -94,4 +95,4 @@ def _unstorable(value: JsonValue, path: tuple[str | int, ...] = ()) -> Iterator[
 
 def _invalid(pointer: str, message: str) -> InvalidRequest:
     errors = [FieldProblem(pointer=pointer, message=message)]
-    return InvalidRequest(message, "Correct the body; /docs shows what it may hold.", errors)
+    return InvalidRequest(message, "Correct the body. /docs describes its fields.", errors)

@@ -1,7 +1,7 @@
-"""Cursors: where a page ended, in a word that any replica understands, also after a restart.
+"""Cursors: where a page ended, encoded so that every replica understands it, also after a restart.
 
-A cursor is a position in a total order, not a snapshot: walking on from it gives nothing
-twice, and everything that was there when the walk began. It is opaque to clients.
+A cursor is a position in a total order, not a snapshot. The pages that follow from it repeat nothing,
+and contain everything that existed when the first page was read. Clients treat it as opaque.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from api.web.problems import BadCursor, FieldProblem
 
-# Anybody can write a cursor; what it holds must fit PostgreSQL's types.
+# Clients can forge a cursor, so its values must fit PostgreSQL's types.
 _Moment = Annotated[
     AwareDatetime, Field(ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(3000, 1, 1, tzinfo=UTC))
 ]
@@ -28,7 +28,7 @@ class Position(BaseModel):
 
     version: Literal[1] = 1
     listing: str
-    """Fingerprint of the listing and its filters: a cursor continues no other."""
+    """Fingerprint of the listing and its filters: the cursor is valid for no other."""
 
     def encode(self) -> str:
         return urlsafe_b64encode(self.model_dump_json().encode()).decode().rstrip("=")
@@ -41,20 +41,21 @@ class Position(BaseModel):
         try:
             position = cls.model_validate_json(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         except ValueError as error:
-            raise _bad_cursor("This cursor can't be read.") from error
+            raise _bad_cursor("The cursor is invalid.") from error
         if position.listing != listing:
-            raise _bad_cursor("This cursor belongs to another listing, or to other filters.")
+            raise _bad_cursor("The cursor belongs to another listing, or to other filters.")
         return position
 
 
 class JobPosition(Position):
-    """Jobs are ordered by the time at which they were to start, newest first."""
+    """Jobs are ordered by their scheduled start time, newest first."""
 
     at: _Moment
     given: tuple[UUID, ...]
-    """The jobs at exactly that microsecond that were given already: Prefect can't order them any further.
+    """The jobs of exactly that microsecond that earlier pages contained: Prefect can't order them further.
 
-    A thousand of them fit into a cursor (`api.web.queries.MAX_CURSOR`); more are refused, not lost.
+    A cursor holds about a thousand (`api.web.queries.MAX_CURSOR`). With more, it is rejected as too long:
+    no job is skipped silently.
     """
 
     @classmethod
@@ -66,15 +67,15 @@ class JobPosition(Position):
 
 
 class RuleJobPosition(Position):
-    """Rule jobs are ordered by id, downwards."""
+    """Rule jobs are ordered by id, descending."""
 
     below: UUID
     row: _Count
-    """In which row this id was: a hint, for rows come and go."""
+    """The row of this id: only a hint, because rows are added and removed."""
 
 
 class LogPosition(Position):
-    """Log lines are ordered by time, by when Prefect took them, and by id, oldest first."""
+    """Log lines are ordered by time, then by when Prefect stored them, then by id; oldest first."""
 
     timestamp: _Moment
     created: _Moment
@@ -90,6 +91,6 @@ class OutputPosition(Position):
 def _bad_cursor(detail: str) -> BadCursor:
     return BadCursor(
         detail,
-        "Give `next_cursor` of the page before, unchanged and with the same filters; or none to start again.",
+        "Pass `next_cursor` of the previous page unchanged, with the same filters, or start without it.",
         [FieldProblem(pointer="?cursor", message=detail)],
     )

@@ -1,34 +1,34 @@
-"""What can go wrong for a client, and how it is told: RFC 9457 problem details.
+"""Every error that a client may get, as RFC 9457 problem details.
 
     ProblemError
-    ├── NotLetIn            401  no token, or none that is known
-    ├── NotAllowed          403  the token's scope is too small, or the service may be used here only
-    ├── TooManyRequests     429  sent faster than the service allows
-    ├── TooManyOpenJobs     429  the group has all the jobs that it may have at once
-    ├── TooManyStreams      429  the token has all the streams of events that it may have at once
-    ├── TokensDamaged       503  nobody can be let in: the operator has to act
-    ├── BadCursor           400  the cursor is not one of ours, or belongs to another listing
+    ├── Unauthorized        401  no token, or an unknown one
+    ├── Forbidden           403  the token's scope is too small, or the request comes from elsewhere
+    ├── TooManyRequests     429  requests come faster than the rate limit allows
+    ├── TooManyOpenJobs     429  the group has reached its limit of open jobs
+    ├── TooManyStreams      429  the token has reached its limit of event streams
+    ├── TokensDamaged       503  the tokens can't be read: the operator has to act
+    ├── BadCursor           400  the cursor is invalid, or belongs to another listing
     ├── NotJson             415  the body is not declared as JSON
-    ├── NotAnArchive        415  the body is no archive that can be read
-    ├── BodyTooLarge        413  the body, or what Prefect would have to keep of it
-    ├── InvalidRequest      422  the fields listed under `errors` are wrong
-    │   ├── UnknownGroup         no deployment of that name
-    │   ├── WorkflowRefused      the workflow is not where the spec says, or may not be used
-    │   ├── IdempotencyKeyReused the key was used for another job
-    │   ├── BundleRefused        something in the archive may not come in
-    │   ├── GraphTooLarge        nobody could read the drawing
-    │   ├── WebhookRefused       nobody may be told there, or nobody at all
-    │   ├── MachineRefused       there is no machine of that size or kind
-    │   └── RefusedByPrefect     Prefect does not accept what we made of the request
+    ├── UnsupportedArchive  415  the body is not a tar or zip archive
+    ├── BodyTooLarge        413  the body, or the part that Prefect stores, is too large
+    ├── InvalidRequest      422  the fields listed under `errors` are invalid
+    │   ├── UnknownGroup         there is no deployment with that name
+    │   ├── WorkflowRefused      the workflow does not exist, or may not be used
+    │   ├── IdempotencyKeyReused the key was used with another body
+    │   ├── BundleRefused        the archive holds something unsafe, or is too large
+    │   ├── GraphTooLarge        the graph has too many boxes or lines to draw
+    │   ├── WebhookRefused       the address is not allowed, or webhooks are off
+    │   ├── MachineRefused       no machine has that size or kind
+    │   └── RefusedByPrefect     Prefect rejected the request
     ├── NotFound            404  no such job, rule job or output
-    ├── JobAlreadyFinished  409  there is nothing left to cancel
-    ├── JobNotFinished      409  what is asked for can only be done when the job has ended
-    ├── NotResumable        409  the job has not ended, or there is nothing left to do
+    ├── JobAlreadyFinished  409  the job can't be cancelled: it has ended
+    ├── JobNotFinished      409  the job must have ended first
+    ├── NotResumable        409  the job has not ended, or is complete
     ├── ManifestDamaged     500  a job's list of outputs can't be read
-    ├── PrefectUnavailable  503  Prefect can't be reached, is too slow or fails
-    └── StorageUnavailable  503  what keeps bundles and outputs can't do its work
+    ├── PrefectUnavailable  503  Prefect can't be reached, is too slow, or fails
+    └── StorageUnavailable  503  the storage of bundles and outputs fails
 
-Every one says what is wrong (`detail`) and what to do now (`resolution`).
+Each says what is wrong (`detail`) and what to do now (`resolution`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,21 +37,23 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
+from flows.contract.documentation import with_reference
+
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one field."""
+    """An error in one field."""
 
     pointer: str = Field(
         description="A JSON pointer into the body (`#/options/retries`), or `?name` for a query parameter."
     )
-    message: str = Field(description="What is wrong there.")
+    message: str = Field(description="What is wrong with it.")
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details, with what to do about it."""
+    """RFC 9457 problem details, with a resolution."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -62,24 +64,27 @@ class Problem(BaseModel):
                     "status": 422,
                     "detail": "There is no group 'defualt'.",
                     "instance": "/jobs",
-                    "resolution": "Did you mean 'default'? Groups: default, large.",
+                    "resolution": "Did you mean 'default'? Groups: default, large. "
+                    "See docs/troubleshooting.md#unknown-group.",
                     "errors": [{"pointer": "#/group", "message": "There is no group 'defualt'."}],
                 }
             ]
         }
     )
 
-    type: str = Field(default="about:blank", description="Names the kind of problem; stable.")
-    title: str = Field(description="The kind of problem in words.")
+    type: str = Field(
+        default="about:blank", description="Identifies the kind of problem. Stable: programs may rely on it."
+    )
+    title: str = Field(description="The kind of problem, for people.")
     status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What happened this time.")
-    instance: str = Field(description="The path that was asked for.")
-    resolution: str = Field(description="What to do now.")
-    errors: list[FieldProblem] | None = Field(default=None, description="The fields that are wrong.")
+    detail: str = Field(description="What went wrong in this request.")
+    instance: str = Field(description="The path of the request.")
+    resolution: str = Field(description="What to do now, and where the documentation says more.")
+    errors: list[FieldProblem] | None = Field(default=None, description="The fields that are invalid.")
 
 
 class ProblemError(Exception):
-    """A refusal or failure that the client is told of."""
+    """An error that the client gets as a `Problem`."""
 
     status: ClassVar[int]
     slug: ClassVar[str]
@@ -99,29 +104,29 @@ class ProblemError(Exception):
             status=self.status,
             detail=self.detail,
             instance=instance,
-            resolution=self.resolution,
+            resolution=with_reference(self.resolution, self.slug),
             errors=list(self.errors) or None,
         )
 
 
-class NotLetIn(ProblemError):
-    """No token, or none that is known."""
+class Unauthorized(ProblemError):
+    """The request has no token, or an unknown one."""
 
     status = 401
-    slug = "not-let-in"
-    title = "Not let in"
+    slug = "unauthorized"
+    title = "Unauthorized"
 
 
-class NotAllowed(ProblemError):
-    """The token's scope is too small, or the service may be used here only."""
+class Forbidden(ProblemError):
+    """The token's scope is too small; or tokens are off, and the request does not come from this machine."""
 
     status = 403
-    slug = "not-allowed"
-    title = "Not allowed"
+    slug = "forbidden"
+    title = "Forbidden"
 
 
 class TooManyRequests(ProblemError):
-    """Sent faster than the service allows."""
+    """Requests come faster than the rate limit allows."""
 
     status = 429
     slug = "too-many-requests"
@@ -129,7 +134,7 @@ class TooManyRequests(ProblemError):
 
 
 class TooManyOpenJobs(ProblemError):
-    """The group has all the jobs that it may have at once."""
+    """The group has reached its limit of open jobs."""
 
     status = 429
     slug = "too-many-open-jobs"
@@ -138,7 +143,7 @@ class TooManyOpenJobs(ProblemError):
 
 
 class TooManyStreams(ProblemError):
-    """The token has all the streams of events that it may have at once."""
+    """The token has reached its limit of event streams."""
 
     status = 429
     slug = "too-many-streams"
@@ -147,7 +152,7 @@ class TooManyStreams(ProblemError):
 
 
 class TokensDamaged(ProblemError):
-    """Nobody can be let in: the operator has to act."""
+    """The tokens can't be read, so no request is accepted: the operator has to act."""
 
     status = 503
     slug = "tokens-damaged"
@@ -155,7 +160,7 @@ class TokensDamaged(ProblemError):
 
 
 class BadCursor(ProblemError):
-    """The cursor is not one of ours, or belongs to another listing."""
+    """The cursor is invalid, or belongs to another listing."""
 
     status = 400
     slug = "bad-cursor"
@@ -170,8 +175,8 @@ class NotJson(ProblemError):
     title = "Unsupported media type"
 
 
-class NotAnArchive(ProblemError):
-    """The body is no archive that can be read."""
+class UnsupportedArchive(ProblemError):
+    """The body is not a tar or zip archive."""
 
     status = 415
     slug = "not-an-archive"
@@ -179,7 +184,7 @@ class NotAnArchive(ProblemError):
 
 
 class BodyTooLarge(ProblemError):
-    """The body, or what Prefect would have to keep of it, is larger than allowed."""
+    """The body, or the part that Prefect stores, is larger than allowed."""
 
     status = 413
     slug = "body-too-large"
@@ -187,7 +192,7 @@ class BodyTooLarge(ProblemError):
 
 
 class InvalidRequest(ProblemError):
-    """The fields listed under `errors` are wrong."""
+    """The fields listed under `errors` are invalid."""
 
     status = 422
     slug = "invalid-request"
@@ -195,63 +200,63 @@ class InvalidRequest(ProblemError):
 
 
 class UnknownGroup(InvalidRequest):
-    """No deployment of that name."""
+    """There is no deployment with that name."""
 
     slug = "unknown-group"
     title = "Unknown group"
 
 
 class WorkflowRefused(InvalidRequest):
-    """The workflow is not where the spec says, or may not be used."""
+    """The workflow does not exist, or may not be used."""
 
     slug = "workflow-refused"
     title = "Workflow refused"
 
 
 class IdempotencyKeyReused(InvalidRequest):
-    """The key belongs to a job that was submitted with another body."""
+    """The key was used to submit another body."""
 
     slug = "idempotency-key-reused"
     title = "Idempotency key reused"
 
 
 class BundleRefused(InvalidRequest):
-    """Something in the archive may not come in."""
+    """The archive holds something unsafe, or is too large."""
 
     slug = "bundle-refused"
     title = "Bundle refused"
 
 
 class GraphTooLarge(InvalidRequest):
-    """Nobody could read the drawing."""
+    """The graph has too many boxes or lines to draw."""
 
     slug = "graph-too-large"
     title = "Graph too large"
 
 
 class WebhookRefused(InvalidRequest):
-    """Nobody may be told there, or nobody at all."""
+    """The address of the webhook is not allowed, or the service sends no webhooks."""
 
     slug = "webhook-refused"
     title = "Webhook refused"
 
 
 class MachineRefused(InvalidRequest):
-    """There is no machine of that size or kind."""
+    """No machine has that size or kind."""
 
     slug = "machine-refused"
     title = "Machine refused"
 
 
 class RefusedByPrefect(InvalidRequest):
-    """Prefect does not accept what we made of the request."""
+    """Prefect rejected the request that the facade made for the client."""
 
     slug = "refused-by-prefect"
     title = "Refused by Prefect"
 
 
 class NotFound(ProblemError):
-    """No such job, rule job or output."""
+    """There is no such job, rule job or output."""
 
     status = 404
     slug = "not-found"
@@ -259,7 +264,7 @@ class NotFound(ProblemError):
 
 
 class JobAlreadyFinished(ProblemError):
-    """There is nothing left to cancel."""
+    """The job can't be cancelled: it has ended."""
 
     status = 409
     slug = "job-already-finished"
@@ -267,7 +272,7 @@ class JobAlreadyFinished(ProblemError):
 
 
 class JobNotFinished(ProblemError):
-    """Only what has ended can be removed."""
+    """The job must have ended first."""
 
     status = 409
     slug = "job-not-finished"
@@ -275,7 +280,7 @@ class JobNotFinished(ProblemError):
 
 
 class NotResumable(ProblemError):
-    """The job has not ended, or there is nothing left of it to do."""
+    """The job has not ended, or is complete."""
 
     status = 409
     slug = "not-resumable"
@@ -291,7 +296,7 @@ class ManifestDamaged(ProblemError):
 
 
 class PrefectUnavailable(ProblemError):
-    """Prefect can't be reached, is too slow or fails."""
+    """Prefect can't be reached, is too slow, or fails."""
 
     status = 503
     slug = "prefect-unavailable"
@@ -300,7 +305,7 @@ class PrefectUnavailable(ProblemError):
 
 
 class StorageUnavailable(ProblemError):
-    """What keeps bundles and outputs can't do its work."""
+    """The storage of bundles and outputs fails."""
 
     status = 503
     slug = "storage-unavailable"
@@ -313,9 +318,15 @@ def json_pointer(path: Iterable[str | int]) -> str:
     return "#" + "".join(f"/{str(step).replace('~', '~0').replace('/', '~1')}" for step in path)
 
 
+def sentence(error: Exception) -> str:
+    """The message of an error, which begins in lower case, as a `detail`."""
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The problems that an operation may answer, for its OpenAPI document; some every one may."""
-    always = (NotLetIn, NotAllowed, TooManyRequests, PrefectUnavailable)
+    """The problems that an operation may answer, for its OpenAPI document; some may come from all."""
+    always = (Unauthorized, Forbidden, TooManyRequests, PrefectUnavailable)
     return {status: {"model": Problem} for status in (*statuses, *(problem.status for problem in always))}
 
 
@@ -324,7 +335,7 @@ _WES_STATUSES = (400, 401, 403, 404, 405, 429, 500)
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str]) -> JSONResponse:
-    """A problem as it is answered; below WES's paths, as its document has errors."""
+    """The response for a problem; under WES's paths, in the form that its document defines for errors."""
     if problem.instance.startswith(WES_PREFIX):
         status = problem.status
         if status not in _WES_STATUSES:

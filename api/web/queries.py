@@ -1,5 +1,6 @@
-"""What clients may ask of a listing. An unknown parameter is refused: a filter that is
-silently ignored would answer with jobs that nobody asked for.
+"""The query parameters of listings.
+
+Unknown parameters are rejected: a filter that is silently ignored would return the wrong jobs.
 """
 
 from collections.abc import Sequence
@@ -8,15 +9,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from api.insight.graphs import GraphOf
 from api.web.schemas import RuleJob
 from api.web.statuses import JobStatus, RuleJobStatus
 
 MAX_LIMIT = 200
-"""Prefect returns no more rows at once (`PREFECT_SERVER_API_DEFAULT_LIMIT`)."""
+"""The most rows that Prefect returns at once (`PREFECT_SERVER_API_DEFAULT_LIMIT`)."""
 
 MAX_CURSOR = 60_000
-"""What fits into the request line of common servers and proxies (64 KiB)."""
+"""Fits into the request line of common servers and proxies (64 KiB)."""
 
 
 def _split_at_commas(values: object) -> object:
@@ -25,64 +25,55 @@ def _split_at_commas(values: object) -> object:
     return values
 
 
-# PostgreSQL holds no NUL, and Prefect answers one with a 503 that looks like an outage.
+# PostgreSQL can't store a NUL, and Prefect answers one with a 503 that looks like an outage.
 Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 
 
 class PageQuery(BaseModel):
-    """Which page of a listing."""
+    """Selects a page of a listing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="How many items at most.")
+    limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="The most items to return.")
     cursor: str | None = Field(
         default=None,
-        json_schema_extra={"pattern": "^[A-Za-z0-9_-]*$"},  # told, and answered by `BadCursor`
-        description="`next_cursor` of the page before; the first page when absent.",
+        json_schema_extra={"pattern": "^[A-Za-z0-9_-]*$"},  # documented only: `BadCursor` reports a violation
+        description="`next_cursor` of the previous page; leave it out for the first page.",
     )
 
     def fingerprint(self, *scope: object) -> str:
-        """Tells this listing, its filters and the job in `scope`, from others that a cursor may be of."""
+        """Identifies this listing with its filters and `scope`, such as the job."""
         filters = self.model_dump_json(exclude={"limit", "cursor"})
         return sha256(repr((type(self).__name__, filters, *map(str, scope))).encode()).hexdigest()[:16]
 
 
 class JobQuery(PageQuery):
-    """Which jobs. Filters are exact, and all of them must match."""
+    """Filters for jobs. Each matches exactly, and all must match."""
 
     status: Annotated[tuple[JobStatus, ...], BeforeValidator(_split_at_commas)] = Field(
         default=(),
-        description="Any of these; repeated or separated by commas.",
+        description="Jobs with any of these statuses; repeat the parameter or separate them by commas.",
         examples=[["pending,running"]],
     )
-    group: Text | None = Field(default=None, description="The group.", examples=["default"])
+    group: Text | None = Field(default=None, description="Jobs of this group.", examples=["default"])
     tag: tuple[Text, ...] = Field(
         default=(),
         max_length=50,
-        description="All of these, each as `key:value`; repeated.",
+        description="Jobs with all of these tags, each as `key:value`; repeat the parameter.",
         examples=[["project:x"]],
     )
-    name: Text | None = Field(default=None, description="The whole name.", examples=["trio-1"])
+    name: Text | None = Field(default=None, description="Jobs with this name.", examples=["trio-1"])
 
 
 class RuleJobQuery(PageQuery):
-    """Which rule jobs. Filters are exact, and all of them must match."""
+    """Filters for rule jobs. Each matches exactly, and all must match."""
 
     status: Annotated[tuple[RuleJobStatus, ...], BeforeValidator(_split_at_commas)] = Field(
-        default=(), description="Any of these; repeated or separated by commas.", examples=[["failed"]]
+        default=(),
+        description="Rule jobs with any of these statuses; repeat the parameter or separate them by commas.",
+        examples=[["failed"]],
     )
-    rule: Text | None = Field(default=None, description="The rule.", examples=["call"])
+    rule: Text | None = Field(default=None, description="Rule jobs of this rule.", examples=["call"])
 
     def matches(self, rule_job: RuleJob) -> bool:
         return (not self.status or rule_job.status in self.status) and self.rule in (None, rule_job.rule)
-
-
-class GraphQuery(BaseModel):
-    """Which graph of a job."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    of: GraphOf = Field(
-        default=GraphOf.RULES,
-        description="`rules`: a box for each rule, its rule jobs counted; `jobs`: a box for each rule job.",
-    )

@@ -1,8 +1,7 @@
-"""What clients read: jobs, rule jobs, logs and outputs, a page at a time."""
+"""What clients read: jobs, rule jobs, logs and outputs, page by page."""
 
 from datetime import UTC, datetime
 from functools import cached_property
-from hashlib import sha256
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 from urllib.parse import quote
 from uuid import UUID
@@ -10,6 +9,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import StateType
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
+from api.web.etags import etag_of
 from api.web.statuses import JobStatus, RuleJobStatus
 from flows.contract.spec import ErrorKind
 
@@ -21,31 +21,35 @@ _TASK_ID = "5f0c3a0e-8a55-5c3e-9f43-1d7cb0f6a2d4"
 
 
 class Progress(BaseModel):
-    """How far a job has come."""
+    """The progress of a job."""
 
-    done: int = Field(ge=0, description="Rule jobs that are done, those already done before included.")
-    total: int = Field(ge=0, description="Rule jobs in the plan as far as it is known; 0 before it is.")
+    done: int = Field(
+        ge=0, description="Rule jobs that are done, including those whose outputs were up to date."
+    )
+    total: int = Field(ge=0, description="Rule jobs in the plan as far as it is known; 0 before planning.")
 
 
 class JobError(BaseModel):
     """Why a job failed."""
 
-    kind: ErrorKind = Field(description="`workflow`: mend it and submit again; `system`: submit again.")
-    rule: str | None = Field(description="The rule that failed, if one did.")
-    message: str = Field(description="What happened.")
+    kind: ErrorKind = Field(
+        description="`workflow`: correct the workflow and submit it again. `system`: resume the job."
+    )
+    rule: str | None = Field(description="The rule that failed, if the job failed because of one.")
+    message: str = Field(description="What went wrong.")
     resolution: str = Field(description="What to do now.")
 
 
 class JobLinks(BaseModel):
-    """Where to go on from a job."""
+    """Addresses about a job."""
 
     self: str
     tasks: str
     logs: str
     outputs: str
-    graph: str = Field(description="An SVG of its rules, with how far each is.")
-    ro_crate: str = Field(description="A research object of the job, once it has ended.")
-    events: str = Field(description="Server-sent events until the job has ended.")
+    graph: str = Field(description="A drawing (SVG) of its rules with their progress.")
+    ro_crate: str = Field(description="A research object (RO-Crate) of the job, once it has ended.")
+    events: str = Field(description="Server-sent events, until the job has ended.")
     prefect: str = Field(description="The flow run in Prefect's UI.")
 
     @classmethod
@@ -64,7 +68,7 @@ class JobLinks(BaseModel):
 
 
 class Job(BaseModel):
-    """A submitted workflow: a flow run of Prefect, with the same id."""
+    """A submitted workflow: a flow run in Prefect, with the same id."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -85,7 +89,7 @@ class Job(BaseModel):
                         "kind": "workflow",
                         "rule": "call",
                         "message": "call[sample=B] failed: exit code 1",
-                        "resolution": "Read its log, mend the rule, and submit again.",
+                        "resolution": "Read the log of the rule job, correct the rule, and submit again.",
                     },
                     "tags": {"project": "x"},
                     "links": JobLinks.of(UUID(_JOB_ID), "https://prefect.example.org").model_dump(),
@@ -96,14 +100,15 @@ class Job(BaseModel):
 
     id: UUID
     name: str
-    group: str = Field(description="The Prefect deployment that took the job.")
+    group: str = Field(description="The group that runs the job: a deployment in Prefect.")
     status: JobStatus
     waiting: str | None = Field(
-        default=None, description="Why a pending job waits, where its group makes it: it is full, or held."
+        default=None,
+        description="Why a pending job waits, if the reason is its group: it is full, or on hold.",
     )
     engine: str = Field(description="What executes the job: `snakemake` or `mock`.")
     commit: str | None = Field(
-        description="The commit that a workflow from a git repository was taken from, once it was."
+        description="The commit of a workflow from a git repository, once the worker has checked it out."
     )
     created_at: UtcDatetime | None
     updated_at: UtcDatetime | None
@@ -112,35 +117,35 @@ class Job(BaseModel):
     progress: Progress
     error: JobError | None = Field(description="Only when `status` is `failed`.")
     tags: dict[str, str]
-    resumes: UUID | None = Field(default=None, description="The job that this one goes on with.")
-    resumed_by: UUID | None = Field(default=None, description="The job that goes on with this one.")
+    resumes: UUID | None = Field(default=None, description="The job that this one continues.")
+    resumed_by: UUID | None = Field(default=None, description="The job that continues this one.")
     links: JobLinks
 
     _state_type: StateType = PrivateAttr(default=StateType.SCHEDULED)
 
     @property
     def state_type(self) -> StateType:
-        """What Prefect says, where it tells more than `status`."""
+        """The type of its state in Prefect, which is more detailed than `status`."""
         return self._state_type
 
     def in_state(self, state_type: StateType | None) -> Self:
-        """The same job, which Prefect says is in this type of state."""
+        """The same job, with the type of its state in Prefect."""
         self._state_type = state_type or StateType.SCHEDULED
         return self
 
     @cached_property
     def json_text(self) -> str:
-        """As it is sent; one answer of Prefect's is sent to many."""
+        """The JSON that is sent; cached, because one job is sent to many clients."""
         return self.model_dump_json()
 
     @cached_property
     def etag(self) -> str:
-        """Another one for whatever is sent differently (RFC 9110, 8.8.3)."""
-        return f'"{sha256(self.json_text.encode()).hexdigest()[:20]}"'
+        """Identifies what is sent (RFC 9110, 8.8.3)."""
+        return etag_of(self.json_text.encode())
 
 
 class Bundle(BaseModel):
-    """The directory of a workflow, packed and kept under the checksum of its bytes."""
+    """An archive of a workflow's directory, stored under the checksum of its bytes."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -154,13 +159,13 @@ class Bundle(BaseModel):
         }
     )
 
-    bundle: str = Field(description="What a job names it by, as `workflow.bundle`.")
-    size_bytes: int = Field(ge=0, description="Of the archive.")
-    files: int = Field(ge=1, description="In the archive, links included.")
+    bundle: str = Field(description="The name of the bundle, for `workflow.bundle` of a job.")
+    size_bytes: int = Field(ge=0, description="The size of the archive.")
+    files: int = Field(ge=1, description="Files in the archive, including links.")
 
 
 class RuleJob(BaseModel):
-    """One rule of the workflow with its wildcards filled in: a task run of Prefect."""
+    """One rule of the workflow with its wildcards filled in: a task run in Prefect."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -193,28 +198,28 @@ class RuleJob(BaseModel):
     rule: str
     wildcards: dict[str, str]
     status: RuleJobStatus
-    attempts: int = Field(ge=0, description="How often it was started in this job.")
-    started_at: UtcDatetime | None = Field(description="Start of its last attempt.")
+    attempts: int = Field(ge=0, description="How many times it was started in this job.")
+    started_at: UtcDatetime | None = Field(description="When its last attempt started.")
     finished_at: UtcDatetime | None
     threads: int
     resources: dict[str, int | float | str]
-    reason: str | None = Field(description="Why Snakemake ran it.")
+    reason: str | None = Field(description="Why Snakemake runs it.")
     shell: str | None = Field(description="Its shell command.")
     inputs: list[str]
     outputs: list[str]
     error: str | None
     cpu_seconds: float | None = Field(
-        description="CPU time of its last attempt: of its commands and the processes that they waited for. "
-        "Null while it runs, and where no command ran."
+        description="CPU time of its last attempt: its commands, and the processes that they waited for. "
+        "Null while it runs, and if it ran no command."
     )
     peak_memory_bytes: int | None = Field(
-        description="The most memory that the largest single process of its last attempt has held. "
-        "Null as `cpu_seconds`, and for commands that were too small and too short to be seen."
+        description="Peak memory of the largest single process of its last attempt. "
+        "Null like `cpu_seconds`, and for commands that were too small and too short to be measured."
     )
 
 
 class LogLine(BaseModel):
-    """One entry of a job's or a rule job's log."""
+    """One entry of the log of a job or a rule job."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -230,13 +235,13 @@ class LogLine(BaseModel):
     )
 
     timestamp: UtcDatetime
-    level: str = Field(description="As in Python: `DEBUG`, `INFO`, `WARNING`, `ERROR`, `CRITICAL`.")
+    level: str = Field(description="`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`.")
     message: str
-    task_id: UUID | None = Field(description="The rule job that it belongs to, if to one.")
+    task_id: UUID | None = Field(description="The rule job that wrote it, if one did.")
 
 
 class Output(BaseModel):
-    """One file that a job has made."""
+    """One file that a job has produced."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -254,9 +259,9 @@ class Output(BaseModel):
 
     path: str = Field(description="Relative to the workflow's directory.")
     size_bytes: int = Field(ge=0)
-    sha256: str = Field(description="Checksum of the content, in hexadecimal.")
+    sha256: str = Field(description="SHA-256 of the content, in hexadecimal.")
     modified_at: UtcDatetime
-    url: str = Field(description="Where to download it.")
+    url: str = Field(description="Where to download the file.")
 
     @staticmethod
     def url_of(job_id: UUID, path: str) -> str:
@@ -264,7 +269,7 @@ class Output(BaseModel):
 
 
 def _with_example(schema: dict[str, Any], page: type[BaseModel]) -> None:
-    """A page's example holds the example of its items."""
+    """Makes the example of a page from the example of its items."""
     (item,) = get_args(page.model_fields["items"].annotation)
     extra = getattr(item, "model_config", {}).get("json_schema_extra")
     if isinstance(extra, dict):
@@ -272,12 +277,14 @@ def _with_example(schema: dict[str, Any], page: type[BaseModel]) -> None:
 
 
 class Page(BaseModel, Generic[Item]):
-    """Some items, and how to get the next ones."""
+    """Some items, and the cursor of the next page."""
 
     model_config = ConfigDict(json_schema_extra=_with_example)
 
     items: list[Item]
-    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null at the end.")
+    next_cursor: str | None = Field(
+        description="Pass it as `cursor` to get the next page; null on the last page."
+    )
 
 
 class JobPage(Page[Job]):
@@ -285,7 +292,7 @@ class JobPage(Page[Job]):
 
 
 class RuleJobPage(Page[RuleJob]):
-    """Rule jobs, in an order that never changes."""
+    """Rule jobs, in a stable order."""
 
 
 class LogPage(Page[LogLine]):
@@ -293,11 +300,11 @@ class LogPage(Page[LogLine]):
 
 
 class OutputPage(Page[Output]):
-    """Outputs, by path."""
+    """Outputs, sorted by path."""
 
 
 class Alive(BaseModel):
-    """The service runs."""
+    """The service is running."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "alive"}]})
 

@@ -1,4 +1,4 @@
-"""The statuses that clients see, and the total tables from Prefect's states to them."""
+"""The statuses that clients see, and total tables that map Prefect's states to them."""
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
@@ -9,37 +9,37 @@ from flows.contract.spec import RuleJobState
 
 
 class JobStatus(StrEnum):
-    """Where a job is on its way."""
+    """The status of a job."""
 
     PENDING = "pending"
-    """Accepted; waits for its time, a free slot or a worker."""
+    """Accepted, and waiting for its start time, a free slot or a worker."""
     RUNNING = "running"
-    """A worker executes it."""
+    """A worker is running it."""
     PAUSED = "paused"
-    """Held by an operator in Prefect."""
+    """Paused by an operator in Prefect."""
     COMPLETED = "completed"
-    """Final: every rule job that was asked for is done."""
+    """Final: all requested rule jobs are done."""
     FAILED = "failed"
-    """Final: `error` says whose fault it was and what to do."""
+    """Final: `error` says why, and what to do."""
     CANCELLING = "cancelling"
-    """Asked to stop; something of it may still run."""
+    """Being cancelled; parts of it may still run."""
     CANCELLED = "cancelled"
-    """Final: stopped before its end, nothing of it runs."""
+    """Final: stopped before it was complete. Nothing of it runs."""
 
 
 class RuleJobStatus(StrEnum):
-    """Where a rule job is on its way."""
+    """The status of a rule job."""
 
     PENDING = "pending"
-    """Planned, or between two attempts."""
+    """Planned, or waiting for its next attempt."""
     RUNNING = "running"
-    """An attempt is going on."""
+    """An attempt is running."""
     COMPLETED = "completed"
-    """Final: its outputs are there."""
+    """Final: its outputs exist."""
     FAILED = "failed"
     """Final: its last attempt failed."""
     CANCELLED = "cancelled"
-    """Final: stopped, or never run because the job ended before."""
+    """Final: stopped, or not run because the job ended first."""
     SKIPPED = "skipped"
     """Final: its outputs were up to date before the job started."""
 
@@ -71,16 +71,16 @@ RULE_JOB_STATUS: Mapping[StateType, RuleJobStatus] = {
     StateType.CANCELLING: RuleJobStatus.CANCELLED,
     StateType.CANCELLED: RuleJobStatus.CANCELLED,
 }
-"""Without `RuleJobStatus.SKIPPED`, which only the state's name tells from completed."""
+"""Without `RuleJobStatus.SKIPPED`: only the name of the state distinguishes it from completed."""
 
 
 def job_status(state_type: StateType | None) -> JobStatus:
-    """The status of a flow run in a state of this type; one without a state has yet to start."""
+    """The status of a flow run whose state has this type; without a state, it has not started."""
     return JobStatus.PENDING if state_type is None else JOB_STATUS[state_type]
 
 
 def rule_job_status(state_type: StateType | None, state_name: str | None) -> RuleJobStatus:
-    """The status of a task run in such a state; one without a state has yet to start."""
+    """The status of a task run in this state; without a state, it has not started."""
     if state_type is None:
         return RuleJobStatus.PENDING
     if state_type is StateType.COMPLETED and state_name == RuleJobState.SKIPPED:
@@ -89,7 +89,7 @@ def rule_job_status(state_type: StateType | None, state_name: str | None) -> Rul
 
 
 def state_types_of_jobs(statuses: Collection[JobStatus]) -> list[StateType]:
-    """Exactly the state types whose flow runs have one of these statuses."""
+    """The state types of flow runs with one of these statuses."""
     return [state_type for state_type, status in JOB_STATUS.items() if status in statuses]
 
 

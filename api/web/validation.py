@@ -1,4 +1,4 @@
-"""Turns what pydantic says of a request into words that help: where, what, and the name that was meant."""
+"""Turns pydantic's errors about a request into a problem that names each field, and the likely typo."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -14,23 +14,21 @@ _PATH = "path"
 
 
 def problem_of(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None) -> ProblemError:
-    """What these errors of pydantic mean; `model` is what the body or the query should have been."""
+    """The problem for these errors of pydantic; `model` describes the body or the query."""
     if errors[0]["loc"][0] == _PATH:
-        return NotFound(
-            "There is nothing of that id.", "Ids are UUIDs; GET /jobs lists the jobs that there are."
-        )
+        return NotFound("Nothing has that id.", "Use a UUID. GET /jobs lists the jobs with their ids.")
     fields = [_field_problem(error) for error in errors]
     hints = [hint for error in errors if (hint := _hint(error, model))]
     return InvalidRequest(
         "; ".join(f"{field.pointer}: {field.message}" for field in fields[:3]),
-        " ".join(hints) or "Correct the fields under `errors`; /docs shows what they may hold.",
+        " ".join(hints) or "Correct the fields listed under `errors`. /docs describes them.",
         fields,
     )
 
 
 def _field_problem(error: Mapping[str, Any]) -> FieldProblem:
     where, *steps = error["loc"]
-    # pydantic marks an error in a key, rather than in its value, by a last step of its own.
+    # pydantic marks an error in a key, rather than in its value, by an extra last step.
     steps = [step for step in steps if step != "[key]"]
     pointer = json_pointer(steps) if where == _BODY else f"?{'.'.join(map(str, steps))}"
     message = str(error["msg"]).removeprefix("Value error, ")
@@ -45,7 +43,7 @@ def _hint(error: Mapping[str, Any], model: type[BaseModel] | None) -> str | None
     nearest = get_close_matches(str(name), names, n=1)
     if nearest:
         return f"Instead of '{name}', did you mean '{nearest[0]}'?"
-    return f"Instead of '{name}', there are: {', '.join(names)}."
+    return f"'{name}' is not a field. The fields are: {', '.join(names)}."
 
 
 def _is_unknown(error: Mapping[str, Any]) -> bool:
@@ -53,7 +51,7 @@ def _is_unknown(error: Mapping[str, Any]) -> bool:
 
 
 def _field_names(model: type[BaseModel], steps: Sequence[str | int]) -> list[str]:
-    """The fields of the model that is found inside `model` at the end of `steps`."""
+    """The fields of the model inside `model` that `steps` lead to."""
     for step in steps:
         field = model.model_fields.get(str(step))
         inner = (field.annotation, *get_args(field.annotation)) if field else ()

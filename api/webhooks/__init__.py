@@ -1,1 +1,1 @@
-"""The end of a job, told to who asked for it."""
+"""Webhooks: notifications that a job has ended."""

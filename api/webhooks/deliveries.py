@@ -1,8 +1,8 @@
 """Delivers webhooks: at least once for each final state of a job, whoever set it.
 
-Nothing is kept here. Jobs that have ended are found in Prefect, those that were told of bear
-a label, and when to try again follows from when the job ended. So a replica that is started
-anew goes on where another has stopped, and of two that run, both deliver the same message.
+This module stores nothing. Jobs that have ended are found in Prefect, a label marks those whose webhook
+was delivered, and the times of retries follow from the end of the job. So a restarted replica continues
+where another has stopped; two replicas that run at once both deliver the same message.
 """
 
 import asyncio
@@ -16,24 +16,25 @@ from uuid import UUID
 
 import anyio
 from anyio.abc import TaskGroup
+from standardwebhooks import Webhook as Signer
 
 from api.prefect.overview import OVERLAP, Overview
 from api.prefect.rows import FlowRunRow
 from api.prefect.translation import job_from
 from api.web.problems import ProblemError
 from api.webhooks.messages import Message
-from api.webhooks.sender import Courier, Outcome
+from api.webhooks.sender import Outcome, Sender
 from flows.contract.spec import Label
 
 LOOK_BACK = timedelta(days=1)
-"""How long no replica may run: a job that ended in that time is still told of."""
+"""How long all replicas may be down: webhooks of jobs that ended in that time are still sent."""
 
 _AGAIN = timedelta(minutes=5)
-"""How often all that may still be delivered is looked through, for what a lagging clock has hidden."""
+"""How often all recent jobs are read again, to find those that a worker with a slow clock has ended."""
 
 _AT_ONCE = 16
 _MOST_WAITING = 10_000
-"""Messages that wait in memory; more are found again later."""
+"""The most messages that wait in memory; others are found again later."""
 
 _JITTER = 0.1
 
@@ -41,12 +42,12 @@ _log = logging.getLogger(__name__)
 
 
 class Deliveries:
-    """Runs beside the requests, from start to end of the facade."""
+    """Runs in the background as long as the facade."""
 
     def __init__(
         self,
         overview: Overview,
-        key: bytes,
+        signer: Signer,
         *,
         retry_seconds: Sequence[float],
         poll_seconds: float,
@@ -55,9 +56,9 @@ class Deliveries:
         count: Callable[[str], None],
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        """`retry_seconds` count from the end of the job; `count` hears of the outcome of each try."""
+        """`retry_seconds` count from the end of the job; `count` gets the outcome of each attempt."""
         self._overview = overview
-        self._key = key
+        self._signer = signer
         self._retries = [timedelta(seconds=seconds) for seconds in sorted(retry_seconds)]
         self._poll_seconds = poll_seconds
         self._private_hosts = frozenset(private_hosts)
@@ -68,37 +69,37 @@ class Deliveries:
         self._sending = anyio.CapacityLimiter(_AT_ONCE)
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         while True:
             try:
                 await self._run()
-            except Exception:  # noqa: BLE001 - else one defect would end all webhooks, unseen until the stop
-                _log.exception("Webhooks are started anew.")
+            except Exception:  # noqa: BLE001 - one defect must not silently end all webhooks
+                _log.exception("Webhooks failed unexpectedly; restarting them.")
                 await asyncio.sleep(self._poll_seconds)
 
     async def _run(self) -> None:
         look_back = LOOK_BACK
         async with (
-            Courier(self._key, self._private_hosts, self._ssl_context) as courier,
+            Sender(self._signer, self._private_hosts, self._ssl_context) as sender,
             anyio.create_task_group() as tries,
         ):
             while True:
                 try:
-                    await self._look_for(look_back, courier, tries)
+                    await self._look_for(look_back, sender, tries)
                     look_back = OVERLAP + (self._retries[-1] if self._retries else timedelta(0))
                 except ProblemError as error:
-                    _log.warning("Webhooks wait: %s", error.detail)
+                    _log.warning("Webhooks are delayed: %s", error.detail)
                     await asyncio.sleep(self._poll_seconds)
 
-    async def _look_for(self, look_back: timedelta, courier: Courier, tries: TaskGroup) -> None:
-        """Finds what has ended since then and what ends now, for a while."""
+    async def _look_for(self, look_back: timedelta, sender: Sender, tries: TaskGroup) -> None:
+        """Finds jobs that have ended since then, and those that end now, for a while."""
         begun = datetime.now(UTC)
         sweep = self._overview.ended(begun - look_back)
         while datetime.now(UTC) - begun < _AGAIN:
-            await self._start(await sweep.next(), courier, tries)
+            await self._start(await sweep.next(), sender, tries)
             await asyncio.sleep(self._poll_seconds)
 
-    async def _start(self, rows: Sequence[FlowRunRow], courier: Courier, tries: TaskGroup) -> None:
+    async def _start(self, rows: Sequence[FlowRunRow], sender: Sender, tries: TaskGroup) -> None:
         wanted = [row for row in rows if Label.WEBHOOK_URL in row.labels]
         if not wanted:
             return
@@ -113,21 +114,21 @@ class Deliveries:
                 self._under_way.add(message_id)
                 url = str(row.labels[Label.WEBHOOK_URL])
                 message = Message.of(job, row.end_time)
-                tries.start_soon(self._deliver, courier, row.id, url, message, row.end_time)
+                tries.start_soon(self._deliver, sender, row.id, url, message, row.end_time)
 
     async def _deliver(
-        self, courier: Courier, job_id: UUID, url: str, message: Message, ended_at: datetime
+        self, sender: Sender, job_id: UUID, url: str, message: Message, ended_at: datetime
     ) -> None:
-        """Tries at once, and then at the times that are still to come."""
+        """Tries at once, then at the remaining retry times."""
         try:
             while True:
                 async with self._sending:
-                    outcome, reason = await courier.hand_over(url, message)
+                    outcome, reason = await sender.send(url, message)
                 self._count(outcome)
                 _log.info(
                     "Webhook of job %s to %s: %s",
                     job_id,
-                    urlsplit(url).hostname,  # the rest of it may be a secret
+                    urlsplit(url).hostname,  # the rest of the URL may be a secret
                     reason,
                     extra={"job_id": str(job_id), "webhook_id": message.id, "outcome": outcome},
                 )
@@ -136,7 +137,11 @@ class Deliveries:
                     return
                 pause = self._pause(datetime.now(UTC) - ended_at)
                 if pause is None:
-                    _log.warning("Webhook of job %s was given up.", job_id, extra={"job_id": str(job_id)})
+                    _log.warning(
+                        "Webhook of job %s failed at every attempt; giving up.",
+                        job_id,
+                        extra={"job_id": str(job_id)},
+                    )
                     return
                 await asyncio.sleep(pause.total_seconds())
         finally:
@@ -147,11 +152,13 @@ class Deliveries:
         try:
             await self._overview.label(job_id, {label: message.id})
         except ProblemError as error:
-            # Then it is delivered once more when a replica is started anew, with the same id.
-            _log.warning("Webhook of job %s: %s was not noted down (%s).", job_id, outcome, error)
+            # It is delivered again when a replica restarts, with the same id.
+            _log.warning(
+                "Webhook of job %s: the outcome '%s' could not be recorded (%s).", job_id, outcome, error
+            )
 
     def _pause(self, age: timedelta) -> timedelta | None:
-        """How long until the next try, none after the last one; never for all at the same time."""
+        """The time until the next attempt, with jitter; none after the last one."""
         later = next((retry for retry in self._retries if retry > age), None)
         return None if later is None else later * random.uniform(1, 1 + _JITTER) - age
 

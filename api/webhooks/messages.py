@@ -1,22 +1,20 @@
-"""What a webhook says, and how a receiver knows that it is from us: the Standard Webhooks specification.
+"""The messages of webhooks, signed as the Standard Webhooks specification says.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
-import base64
-import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Literal, Self
 from uuid import uuid5
 
 from pydantic import AwareDatetime, BaseModel
+from standardwebhooks import Webhook as Signer
 
 from api.web.problems import FieldProblem, WebhookRefused
 from api.web.schemas import Job
-from api.webhooks.addresses import AddressRefused, check_url
+from api.webhooks.addresses import WebhookAddressRefused, check_url
 from flows.contract.spec import Webhook
 
 _POINTER = "#/webhook/url"
@@ -32,7 +30,7 @@ class WebhookBody(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One final state of one job. Every try to deliver it, from every replica, has the same id and body."""
+    """One final state of one job. Every attempt, from every replica, has the same id and body."""
 
     id: str
     body: bytes
@@ -44,36 +42,33 @@ class Message:
 
     @staticmethod
     def id_of(job: Job, ended_at: datetime) -> str:
-        """A job that is run again ends again, and that is another message."""
+        """A job that is run again ends again, with another message."""
         return f"msg_{uuid5(job.id, ended_at.isoformat()).hex}"
 
-    def headers(self, key: bytes, sent_at: datetime) -> Mapping[str, str]:
-        seconds = int(sent_at.timestamp())
-        signed = f"{self.id}.{seconds}.".encode() + self.body
-        signature = base64.b64encode(hmac.digest(key, signed, sha256)).decode()
+    def headers(self, signer: Signer, sent_at: datetime) -> Mapping[str, str]:
         return {
             "Content-Type": "application/json",
             "webhook-id": self.id,
-            "webhook-timestamp": str(seconds),
-            "webhook-signature": f"v1,{signature}",
+            "webhook-timestamp": str(int(sent_at.timestamp())),
+            "webhook-signature": signer.sign(self.id, sent_at, self.body.decode()),
         }
 
 
 def check_webhook(webhook: Webhook | None, *, can_sign: bool, private_hosts: Sequence[str]) -> None:
-    """Raises `WebhookRefused` for one that would never be delivered."""
+    """Raises `WebhookRefused` for a webhook that would never be delivered."""
     if webhook is None:
         return
     if not can_sign:
         raise _refused(
-            "This server sends no webhooks.",
-            "Leave it out and ask GET /jobs/{id}; or tell the operator to set JOBS_WEBHOOK_SECRET.",
+            "Webhooks are off on this server.",
+            "Leave out `webhook` and poll GET /jobs/{id}, or ask the operator to set JOBS_WEBHOOK_SECRET.",
         )
     try:
         check_url(str(webhook.url), private_hosts)
-    except AddressRefused as error:
+    except WebhookAddressRefused as error:
         raise _refused(
             str(error),
-            "Give an https address in the internet; an operator may allow others by "
+            "Use a public https address. The operator allows private hosts with "
             "JOBS_WEBHOOK_ALLOWED_PRIVATE_HOSTS.",
         ) from error
 

@@ -1,4 +1,4 @@
-"""Hands one message to one receiver, and connects to no address that it has not looked at."""
+"""Sends a message to a receiver; connects to checked addresses only."""
 
 import ssl
 from datetime import UTC, datetime
@@ -7,39 +7,40 @@ from typing import Self
 
 import anyio
 import httpx
+from standardwebhooks import Webhook as Signer
 
-from api.webhooks.addresses import AddressRefused, check_url, public_addresses
+from api.webhooks.addresses import WebhookAddressRefused, check_url, public_addresses
 from api.webhooks.messages import Message
 
 ANSWER_SECONDS = 10.0
 
 
 class Outcome(StrEnum):
-    """What became of one try."""
+    """The outcome of one attempt."""
 
     DELIVERED = "delivered"
     """Answered with 2xx."""
     FAILED = "failed"
-    """To be tried again."""
+    """To be retried."""
     REFUSED = "refused"
-    """Not to be tried again: the receiver is gone (410), or may not be told."""
+    """Not to be retried: the receiver is gone (410), or its address is not allowed."""
 
 
-class Courier:
-    """As a context, from when it can connect to when it has disconnected."""
+class Sender:
+    """A client for webhooks. Use it as an asynchronous context manager."""
 
     def __init__(
-        self, key: bytes, private_hosts: frozenset[str], ssl_context: ssl.SSLContext | None = None
+        self, signer: Signer, private_hosts: frozenset[str], ssl_context: ssl.SSLContext | None = None
     ) -> None:
-        self._key = key
+        self._signer = signer
         self._private_hosts = private_hosts
         self._client = httpx.AsyncClient(
             verify=ssl_context or ssl.create_default_context(),
-            # No proxy of the environment: it would connect where we would not.
+            # No proxy from the environment: it would connect to unchecked addresses.
             trust_env=False,
             follow_redirects=False,
             timeout=ANSWER_SECONDS,
-            # A connection is for the name that its certificate was checked for, not for its address.
+            # No reuse: connections are pooled by address, but a certificate was checked for one name.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
@@ -50,20 +51,20 @@ class Courier:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._client.aclose()
 
-    async def hand_over(self, url: str, message: Message) -> tuple[Outcome, str]:
-        """What became of it, and why, without the address."""
+    async def send(self, url: str, message: Message) -> tuple[Outcome, str]:
+        """The outcome and its reason, which does not contain the URL."""
         try:
-            # Again: Prefect's users can write the label that this URL was in.
+            # Checked again: users of Prefect can change the label that contains the URL.
             check_url(url, self._private_hosts)
             with anyio.fail_after(ANSWER_SECONDS):
                 status = await self._post(httpx.URL(url), message)
-        except AddressRefused as error:
+        except WebhookAddressRefused as error:
             return Outcome.REFUSED, str(error)
         except TimeoutError:
             return Outcome.FAILED, f"no answer within {ANSWER_SECONDS:g} seconds"
         except (httpx.HTTPError, OSError) as error:
             return Outcome.FAILED, type(error).__name__
-        except (httpx.InvalidURL, ValueError) as error:  # a name that can be none is a UnicodeError
+        except (httpx.InvalidURL, ValueError) as error:  # an impossible host name is a UnicodeError
             return Outcome.REFUSED, type(error).__name__
         if 200 <= status < 300:
             return Outcome.DELIVERED, f"answered {status}"
@@ -73,7 +74,7 @@ class Courier:
         """The status of the answer, whose body is not read."""
         host = url.raw_host.decode()
         port = url.port or (443 if url.scheme == "https" else 80)
-        headers = {**message.headers(self._key, datetime.now(UTC)), "Host": url.netloc.decode()}
+        headers = {**message.headers(self._signer, datetime.now(UTC)), "Host": url.netloc.decode()}
         addresses = await public_addresses(host, port, self._private_hosts)
         for address in addresses:
             request = self._client.build_request(
@@ -81,7 +82,7 @@ class Courier:
                 url.copy_with(host=address),
                 headers=headers,
                 content=message.body,
-                # The certificate must be that of the name.
+                # The certificate must be valid for the name.
                 extensions={"sni_hostname": host},
             )
             try:

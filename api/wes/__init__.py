@@ -1,1 +1,1 @@
-"""GA4GH WES 1.1.0: a second translation over the same jobs."""
+"""GA4GH WES 1.1.0: a second API for the same jobs."""

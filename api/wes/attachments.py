@@ -1,4 +1,4 @@
-"""A submission as it comes in: a form of bounded size, and its attachments as a bundle."""
+"""Reads a submission: a form of bounded size, and its attachments as a bundle."""
 
 import json
 import tarfile
@@ -20,7 +20,7 @@ from api.wes.translation import Form
 
 _JSON_FIELDS = ("workflow_params", "tags", "workflow_engine_parameters")
 _ATTACHMENT = "workflow_attachment"
-# What is not spooled is in memory: 64 MiB of attachments, and as many fields as there are of one MiB.
+# The limits bound the memory: 64 MiB of attachments that are not spooled, and 16 fields of 1 MiB.
 _MOST_ATTACHMENTS = 1000
 _SPOOLED_FROM_BYTES = 64 << 10
 _MOST_FIELDS = 16
@@ -31,8 +31,8 @@ class _FormParser(MultiPartParser):
     spool_max_size = _SPOOLED_FROM_BYTES
 
 
-async def read_form(request: Request, largest: int) -> FormData:
-    """The form, files spooled to disk. Raises `BodyTooLarge` and `InvalidRequest`."""
+async def read_form(request: Request, largest: int, largest_field: int) -> FormData:
+    """The form, with files spooled to disk. Raises `BodyTooLarge` and `InvalidRequest`."""
     received = 0
     receive = request.receive
 
@@ -43,7 +43,7 @@ async def read_form(request: Request, largest: int) -> FormData:
         if received > largest:
             raise BodyTooLarge(
                 f"The submission is larger than {largest:,} bytes.",
-                "Attach the workflow without its data; the limit is JOBS_BUNDLE_MAX_BYTES.",
+                "Attach the workflow without its data. JOBS_BUNDLE_MAX_BYTES sets the limit.",
             )
         return message
 
@@ -52,16 +52,16 @@ async def read_form(request: Request, largest: int) -> FormData:
         Request(request.scope, receive_bounded).stream(),
         max_files=_MOST_ATTACHMENTS,
         max_fields=_MOST_FIELDS,
-        max_part_size=request.app.state.settings.max_body_bytes,
+        max_part_size=largest_field,
     )
     try:
         return await parser.parse()
     except MultiPartException as error:
-        raise _invalid("the form", f"can't be read: {error.message}") from error
+        raise _invalid("the form", f"can't be parsed: {error.message}") from error
 
 
 def decode(form: FormData) -> Form:
-    """Its fields. Raises `InvalidRequest`."""
+    """The fields of the form. Raises `InvalidRequest`."""
     fields: dict[str, Any] = {
         name: value for name, value in form.items() if isinstance(value, str) and name in Form.model_fields
     }
@@ -70,16 +70,16 @@ def decode(form: FormData) -> Form:
             fields[name] = decode_json(fields[name].encode()) if fields[name].strip() else {}
     for name in ("workflow_engine", "workflow_engine_version"):
         fields[name] = fields.get(name) or None
-    decode_json(json.dumps(fields).encode())  # refuses what can't be stored, in all of them
+    decode_json(json.dumps(fields).encode())  # rejects values that can't be stored
     try:
         return Form.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        raise _invalid(".".join(map(str, first["loc"])), f"is wrong: {first['msg']}") from error
+        raise _invalid(".".join(map(str, first["loc"])), f"is invalid: {first['msg']}") from error
 
 
 async def bundle_of(form: FormData, bundles: Bundles) -> str | None:
-    """The name of the bundle that the attachments make; the same files make the same.
+    """The name of the bundle of the attachments. The same files have the same name.
 
     Raises `BundleRefused`, `BodyTooLarge` and `InvalidRequest`.
     """
@@ -113,6 +113,6 @@ async def _chunks(archive: IO[bytes]) -> AsyncIterator[bytes]:
 def _invalid(name: str, message: str) -> InvalidRequest:
     return InvalidRequest(
         f"{name} {message}.",
-        "The WES document, RunWorkflow, tells what a submission holds.",
+        "See RunWorkflow in the WES specification for the fields of a submission.",
         [FieldProblem(pointer=name, message=message)],
     )

@@ -1,4 +1,4 @@
-"""GA4GH WES 1.1.0 over HTTP: every route asks the rooms that `/jobs` asks."""
+"""The routes of GA4GH WES 1.1.0, on top of the same jobs as `/jobs`."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -12,9 +12,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
-from api.jobs.jobs import Jobs
-from api.jobs.routes import IdempotencyKey, WithBundles, WithJobs, WithOutputs
-from api.settings import Settings
+from api.jobs.cancellation import cancel
+from api.jobs.dependencies import IdempotencyKey, WithJobs
+from api.jobs.visible_jobs import VisibleJobs
+from api.services import WithServices
 from api.web.problems import WES_PREFIX as PREFIX
 from api.web.problems import BadCursor, InvalidRequest, JobAlreadyFinished, NotFound
 from api.web.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
@@ -22,19 +23,19 @@ from api.wes import translation
 from api.wes.attachments import bundle_of, decode, read_form
 from api.wes.schemas import RunId, RunListResponse, RunLog, RunStatus, State, TaskListResponse, TaskLog
 from flows.contract.spec import Label
-from flows.contract.storage import BlobNotFound, Storage, job_key
+from flows.contract.storage import BlobNotFound, job_key
 
-# Its own document describes it; ours does not repeat that.
+# Described by the specification of WES, and therefore not in our OpenAPI document.
 wes_router = APIRouter(prefix=PREFIX, include_in_schema=False)
 
 Kind = TypeVar("Kind", bound=PageQuery)
 
-SHOWN_LOG_BYTES = 16 << 20
-"""Of the log of a run; all of it stays in the job's directory, or in S3."""
+MOST_LOG_BYTES = 16 << 20
+"""The most that is returned of the log of a run. The whole log stays in the job's directory, or in S3."""
 
 _DEFAULT_PAGE_SIZE = 50
 _LONGEST_KEPT = 1 << 16
-"""Of what a submission holds beside what a job spec does: every reading of the job reads it."""
+"""The most that is stored of a submission beside the job spec: every read of the job reads it too."""
 
 _LOG = "text/plain; charset=utf-8"
 
@@ -58,14 +59,14 @@ TaskId = Annotated[UUID, Depends(_task_id)]
 
 
 @wes_router.get("/service-info")
-async def get_service_info(request: Request, jobs: WithJobs) -> dict[str, Any]:
-    settings: Settings = request.app.state.settings
+async def get_service_info(request: Request, services: WithServices, jobs: WithJobs) -> dict[str, Any]:
+    settings = services.settings
     counts = await jobs.count()
     return {
         "id": settings.service_id,
         "name": settings.service_name,
         "type": {"group": "org.ga4gh", "artifact": "wes", "version": "1.1.0"},
-        "description": "Runs Snakemake workflows as Prefect flow runs; every rule is a task.",
+        "description": "Runs Snakemake workflows as Prefect flow runs. Every rule job is a task.",
         "organization": {"name": settings.organization_name, "url": str(settings.organization_url)},
         "version": version("prefect-snakemake"),
         "workflow_type_versions": {
@@ -98,42 +99,42 @@ async def list_runs(request: Request, jobs: WithJobs) -> RunListResponse:
 async def run_workflow(
     request: Request,
     response: Response,
+    services: WithServices,
     jobs: WithJobs,
-    bundles: WithBundles,
     idempotency_key: IdempotencyKey = None,
 ) -> RunId:
-    settings: Settings = request.app.state.settings
+    settings = services.settings
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise InvalidRequest(
-            "The submission is no form.", "Send it as multipart/form-data; the WES document tells its fields."
+            "The submission is not a form.",
+            "Send it as multipart/form-data. See RunWorkflow in the WES specification for its fields.",
         )
-    form = await read_form(request, settings.bundle_max_bytes)
+    form = await read_form(request, settings.bundle_max_bytes, settings.max_body_bytes)
     try:
         fields = decode(form)
         translation.spec_from(fields, "sha256:" + "0" * 64 if _has_files(form) else None, _engine_versions())
-        bundle = await bundle_of(form, bundles)
+        bundle = await bundle_of(form, services.bundles)
     finally:
         await form.close()
     spec = translation.spec_from(fields, bundle, _engine_versions())
     kept = fields.model_dump_json(exclude={"workflow_params", "tags"})
     if len(kept) > _LONGEST_KEPT:
         raise InvalidRequest(
-            f"Of a submission, {_LONGEST_KEPT:,} characters beside workflow_params and tags are kept.",
-            "Put what is large into workflow_params, or into the attachments.",
+            f"The fields other than workflow_params and tags exceed {_LONGEST_KEPT:,} characters.",
+            "Move large values into workflow_params or the attachments.",
         )
-    job = await jobs.submit(spec, idempotency_key, {Label.WES_REQUEST: kept})
+    job = await services.submissions.submit(jobs, spec, idempotency_key, {Label.WES_REQUEST: kept})
     response.headers["Location"] = f"{PREFIX}/runs/{job.id}"
     return RunId(run_id=str(job.id))
 
 
 @wes_router.get("/runs/{run_id}", response_model_exclude_none=True)
-async def get_run_log(request: Request, job_id: JobId, jobs: WithJobs, outputs: WithOutputs) -> RunLog:
+async def get_run_log(request: Request, job_id: JobId, jobs: WithJobs, services: WithServices) -> RunLog:
     job = await jobs.get(job_id)
     parameters, kept = await jobs.submission(job_id)
     base_url = _base_url(request)
-    storage: Storage = request.app.state.storage
-    paths = await anyio.to_thread.run_sync(outputs.paths, job_id)
-    log_size = await anyio.to_thread.run_sync(storage.size, _log_key(job_id))
+    paths = await anyio.to_thread.run_sync(services.outputs.paths, job_id)
+    log_size = await anyio.to_thread.run_sync(services.storage.size, _log_key(job_id))
     return RunLog(
         run_id=str(job_id),
         request=translation.request_from(parameters, job.tags, kept),
@@ -151,9 +152,9 @@ async def get_run_status(job_id: JobId, jobs: WithJobs) -> RunStatus:
 
 @wes_router.post("/runs/{run_id}/cancel")
 async def cancel_run(job_id: JobId, jobs: WithJobs) -> RunId:
-    """A run that has ended is as cancelled as it can be: the WES document knows no refusal."""
+    """Also succeeds for a run that has ended: WES defines no error for it."""
     with contextlib.suppress(JobAlreadyFinished):
-        await jobs.cancel(job_id)
+        await cancel(jobs, job_id)
     return RunId(run_id=str(job_id))
 
 
@@ -164,7 +165,7 @@ async def list_tasks(request: Request, job_id: JobId, jobs: WithJobs) -> TaskLis
         limit, cursor = _paging(request)
         page = await jobs.tasks(job_id, _query(RuleJobQuery, limit, cursor))
     except (InvalidRequest, BadCursor) as error:
-        # For ListTasks, the document declares no 400.
+        # WES declares no 400 for ListTasks.
         raise _no("page like that") from error
     base_url = _base_url(request)
     return TaskListResponse(
@@ -179,11 +180,10 @@ async def get_task(request: Request, job_id: JobId, task_id: TaskId, jobs: WithJ
 
 
 @wes_router.get("/runs/{run_id}/log")
-async def get_log(request: Request, job_id: JobId, jobs: WithJobs) -> Response:
-    """What Snakemake has written, while it runs as well: the last `SHOWN_LOG_BYTES` of it."""
+async def get_log(job_id: JobId, jobs: WithJobs, services: WithServices) -> Response:
+    """The last `MOST_LOG_BYTES` of Snakemake's log, also while it runs."""
     await jobs.get(job_id)
-    storage: Storage = request.app.state.storage
-    pieces = storage.read(_log_key(job_id), last=SHOWN_LOG_BYTES)
+    pieces = services.storage.read(_log_key(job_id), last=MOST_LOG_BYTES)
     try:
         first = await anyio.to_thread.run_sync(next, pieces, b"")
     except BlobNotFound as error:
@@ -193,7 +193,7 @@ async def get_log(request: Request, job_id: JobId, jobs: WithJobs) -> Response:
 
 @wes_router.get("/runs/{run_id}/tasks/{task_id}/log")
 async def get_task_log(job_id: JobId, task_id: TaskId, jobs: WithJobs) -> Response:
-    """The log of every attempt."""
+    """The logs of all attempts."""
     await jobs.task(job_id, task_id)
     return StreamingResponse(_task_lines(jobs, job_id, task_id), media_type=_LOG)
 
@@ -202,7 +202,7 @@ def _log_key(job_id: UUID) -> str:
     return job_key(job_id, "snakemake.log")
 
 
-async def _task_lines(jobs: Jobs, job_id: UUID, task_id: UUID) -> AsyncIterator[str]:
+async def _task_lines(jobs: VisibleJobs, job_id: UUID, task_id: UUID) -> AsyncIterator[str]:
     cursor: str | None = None
     while True:
         page = await jobs.logs(job_id, PageQuery(limit=MAX_LIMIT, cursor=cursor), task_id)
@@ -214,13 +214,18 @@ async def _task_lines(jobs: Jobs, job_id: UUID, task_id: UUID) -> AsyncIterator[
 
 
 def _paging(request: Request) -> tuple[int, str | None]:
-    """Raises `InvalidRequest`. Other parameters are passed over, as everywhere in WES."""
+    """The page size and token; other parameters are ignored, as everywhere in WES.
+
+    Raises `InvalidRequest`.
+    """
     size = request.query_params.get("page_size")
     if size is None:
         return _DEFAULT_PAGE_SIZE, request.query_params.get("page_token") or None
     digits = size.removeprefix("+")
     if not (digits.isascii() and digits.isdigit() and len(digits) < 20 and 0 < int(digits) < 2**63):
-        raise InvalidRequest("page_size must be a positive number.", "Leave it out for pages of 50.")
+        raise InvalidRequest(
+            "page_size must be a positive number.", "Correct it, or leave it out for pages of 50."
+        )
     return min(int(digits), MAX_LIMIT), request.query_params.get("page_token") or None
 
 
@@ -228,7 +233,9 @@ def _query(kind: type[Kind], limit: int, cursor: str | None) -> Kind:
     try:
         return kind(limit=limit, cursor=cursor)
     except ValidationError as error:
-        raise InvalidRequest("This page_token can't be read.", "Give that of the page before.") from error
+        raise InvalidRequest(
+            "The page_token is invalid.", "Send the next_page_token of the previous page."
+        ) from error
 
 
 def _has_files(form: Any) -> bool:
@@ -244,4 +251,4 @@ def _base_url(request: Request) -> str:
 
 
 def _no(what: str) -> NotFound:
-    return NotFound(f"There is no {what}.", f"GET {PREFIX}/runs lists the runs that there are.")
+    return NotFound(f"There is no {what}.", f"GET {PREFIX}/runs lists the runs.")

@@ -1,4 +1,4 @@
-"""The answers of GA4GH WES 1.1.0, by the names of its document."""
+"""The responses of GA4GH WES 1.1.0, with the names of its specification."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -8,7 +8,7 @@ from pydantic import BaseModel, PlainSerializer
 
 
 class State(StrEnum):
-    """Of a run."""
+    """The state of a run."""
 
     UNKNOWN = "UNKNOWN"
     QUEUED = "QUEUED"
@@ -47,7 +47,7 @@ class RunSummary(RunStatus):
 class RunListResponse(BaseModel):
     runs: list[RunSummary]
     next_page_token: str
-    """Empty when there are no more."""
+    """Empty on the last page."""
 
 
 class RunRequest(BaseModel):
@@ -86,4 +86,4 @@ class RunLog(RunStatus):
     run_log: Log
     task_logs_url: str
     outputs: dict[str, str]
-    """Addresses by path."""
+    """The address of each output, by path."""

@@ -1,4 +1,4 @@
-"""Jobs, rule jobs and job specs in the words of WES. Pure."""
+"""Translates between WES and jobs, rule jobs and job specs. Pure."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from flows.contract.spec import EngineName, ErrorKind, JobSpec, MockOptions, Opt
 
 WORKFLOW_TYPES = ("SMK", "Snakemake")
 WORKFLOW_TYPE_VERSIONS = ("1.0", "8", "9")
-"""Snakemake's language has no version of its own: WES servers say 1.0; 8 and 9 are Snakemake's."""
+"""Snakemake's language has no version of its own. WES servers use 1.0; 8 and 9 are Snakemake's versions."""
 
 ENGINE = "snakemake"
 
@@ -38,7 +38,7 @@ _BLOB = re.compile(r"^(?P<git>https://[^/]+/.+?)(?:/-)?/blob/(?P<ref>[^/]+)/(?P<
 
 
 class Form(BaseModel):
-    """The fields of a submission, decoded; what is a JSON string in WES is JSON here."""
+    """The decoded fields of a submission: JSON, where WES has strings with JSON."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,11 +53,11 @@ class Form(BaseModel):
 
 
 def spec_from(form: Form, bundle: str | None, engine_versions: tuple[str, ...]) -> JobSpec:
-    """The job that is asked for; `bundle` holds the attachments. Raises `InvalidRequest`."""
+    """The spec of the submitted job; `bundle` holds its attachments. Raises `InvalidRequest`."""
     _check_known("workflow_type", form.workflow_type, WORKFLOW_TYPES)
     _check_known("workflow_type_version", form.workflow_type_version, WORKFLOW_TYPE_VERSIONS)
     if form.workflow_engine_version is not None and form.workflow_engine is None:
-        raise _refused("workflow_engine", "must be given with workflow_engine_version")
+        raise _refused("workflow_engine", "is required with workflow_engine_version")
     _check_known("workflow_engine", form.workflow_engine, (ENGINE,))
     _check_known("workflow_engine_version", form.workflow_engine_version, engine_versions)
     spec = {
@@ -80,7 +80,7 @@ def spec_from(form: Form, bundle: str | None, engine_versions: tuple[str, ...]) 
 
 
 def request_from(parameters: Mapping[str, Any], tags: Mapping[str, str], kept: str | None) -> RunRequest:
-    """As it was submitted to WES, or as it would have been."""
+    """The request as it was submitted to WES, or its equivalent for a job submitted otherwise."""
     form = Form.model_validate_json(kept) if kept else None
     options = {name: value for name, value in parameters.items() if name not in ("config", "workflow")}
     return RunRequest(
@@ -117,7 +117,7 @@ def summary_from(job: Job) -> RunSummary:
 
 
 def run_log_from(job: Job, base_url: str, has_log: bool) -> Log:
-    """Snakemake writes one log, so both addresses lead to it; a mock, say, has none."""
+    """Snakemake writes one log, so both addresses lead to it. Some jobs, such as mocks, have none."""
     log = f"{base_url}{PREFIX}/runs/{job.id}/log" if has_log else None
     return Log(
         name=job.name,
@@ -127,7 +127,7 @@ def run_log_from(job: Job, base_url: str, has_log: bool) -> Log:
         stdout=log,
         stderr=log,
         exit_code=_EXIT_CODES.get(state_of(job)),
-        system_logs=_told(job.error),
+        system_logs=_system_logs(job.error),
     )
 
 
@@ -147,7 +147,7 @@ def task_log_from(task: RuleJob, job_id: str, base_url: str) -> TaskLog:
 
 
 def default_parameters() -> list[dict[str, str]]:
-    """What `workflow_engine_parameters` may hold, with types and defaults."""
+    """The supported `workflow_engine_parameters`, with types and defaults."""
     found = []
     for name, field in _PARAMETERS.items():
         kind = getattr(field.annotation, "__name__", str(field.annotation))
@@ -157,7 +157,7 @@ def default_parameters() -> list[dict[str, str]]:
     return found
 
 
-def _told(error: JobError | None) -> list[str]:
+def _system_logs(error: JobError | None) -> list[str]:
     if error is None:
         return []
     kind = "The workflow failed" if error.kind is ErrorKind.WORKFLOW else "The service failed"
@@ -177,7 +177,7 @@ _OF_THE_SOURCE = ("ref", "subdir")
 
 
 def _settings(parameters: Mapping[str, JsonValue]) -> dict[str, Any]:
-    """Parts of a job spec; names may be written as options of a command line are."""
+    """Parts of a job spec. Names may be written like options of a command line (`--keep-going`)."""
     settings: dict[str, Any] = {"options": {}, "mock": {}}
     for written, value in parameters.items():
         name = written.lstrip("-").replace("-", "_")
@@ -187,13 +187,13 @@ def _settings(parameters: Mapping[str, JsonValue]) -> dict[str, Any]:
         elif name == "targets":
             settings[name] = decoded.split() if isinstance(decoded, str) else decoded
         elif name in _OF_THE_JOB or name in _OF_THE_SOURCE:
-            # A name may look like a number and is a text all the same, as the tag 1.0 is.
+            # Text even if it looks like a number, as the tag 1.0 does.
             settings[name] = value if name in _TEXTS else decoded
         elif name.startswith("mock.") and name in _PARAMETERS:
             settings["mock"][name.removeprefix("mock.")] = decoded
         else:
             known = ", ".join([*_PARAMETERS, *_OF_THE_SOURCE])
-            raise _refused(f"workflow_engine_parameters.{written}", f"is not known; there are: {known}")
+            raise _refused(f"workflow_engine_parameters.{written}", f"is unknown; use one of: {known}")
     return {name: value for name, value in settings.items() if value != {}}
 
 
@@ -212,7 +212,7 @@ def _decoded(value: JsonValue) -> Any:
 def _workflow(url: str, bundle: str | None) -> dict[str, Any]:
     if bundle is not None:
         if "://" in url:
-            raise _refused("workflow_url", "must name one of the attachments, if there are any")
+            raise _refused("workflow_url", "must be the path of one of the attachments")
         return {"workflow": {"bundle": bundle}, "snakefile": url.removeprefix("./")}
     if blob := _BLOB.match(url):
         source = {"git": blob["git"], "ref": blob["ref"]}
@@ -221,7 +221,7 @@ def _workflow(url: str, bundle: str | None) -> dict[str, Any]:
         return {"workflow": {"path": url.removeprefix("file://")}}
     if "://" in url:
         return {"workflow": {"git": url.removeprefix("git+")}}
-    raise _refused("workflow_url", "names a file, and no workflow_attachment was sent")
+    raise _refused("workflow_url", "is a relative path, but there is no workflow_attachment")
 
 
 def _url(workflow: Mapping[str, Any]) -> str:
@@ -233,12 +233,12 @@ def _url(workflow: Mapping[str, Any]) -> str:
 
 def _check_known(name: str, value: str | None, known: tuple[str, ...]) -> None:
     if value is not None and value.lower() not in [each.lower() for each in known]:
-        raise _refused(name, f"'{value[:100]}' is not supported; there are: {', '.join(known)}")
+        raise _refused(name, f"'{value[:100]}' is not supported; use one of: {', '.join(known)}")
 
 
 def _refused(name: str, message: str) -> InvalidRequest:
     return InvalidRequest(
         f"{name} {message}.",
-        f"GET {PREFIX}/service-info tells what is supported.",
+        f"GET {PREFIX}/service-info lists what is supported.",
         [FieldProblem(pointer=name, message=message)],
     )

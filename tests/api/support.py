@@ -18,6 +18,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from api.app import create_app
 from api.settings import Settings
+from flows.contract.documentation import with_reference
 from flows.contract.spec import Label, RuleJobRecord
 from flows.record.task_runs import (
     StateChange,
@@ -80,6 +81,12 @@ async def walk(api: httpx.AsyncClient, path: str, **parameters: Any) -> list[Jso
     return [item async for items in pages(api, path, **parameters) for item in items]
 
 
+def resolution_of(problem: Json) -> str:
+    """Without where the documentation says more."""
+    resolution: str = problem["resolution"]
+    return resolution.partition(" See docs/")[0]
+
+
 def the_problem(response: httpx.Response, status: int) -> Json:
     """The problem that was answered, of that status and fit for a client to act on."""
     assert response.status_code == status, response.text
@@ -87,6 +94,9 @@ def the_problem(response: httpx.Response, status: int) -> Json:
     problem: Json = response.json()
     assert problem["status"] == status
     assert all(problem[member] for member in ("type", "title", "detail", "instance", "resolution"))
+    if problem["type"] != "about:blank":
+        slug = problem["type"].rpartition(":")[2]
+        assert problem["resolution"] == with_reference(resolution_of(problem), slug)
     return problem
 
 

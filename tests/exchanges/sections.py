@@ -1,16 +1,16 @@
-"""What is asked, in order: each exchange may use what an earlier one kept."""
+"""The requests, in order. Each may use values that an earlier one has kept."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A command, and what a reader should know of it."""
+    """A command, with a sentence about it."""
 
     command: str
     text: str = ""
     keeps: tuple[str, str] | None = None
-    """A variable for later commands, and the expression of `answer` that it gets."""
+    """A variable for later commands, and the expression of `answer` that it is set to."""
 
 
 _JSON = "-H 'Content-Type: application/json'"
@@ -32,16 +32,16 @@ SECTIONS = {
         Exchange(
             f"curl localhost:8000/jobs {_JSON} "
             """-d '{"workflow": {"bundle": "'$BUNDLE'"}, "cores": 0}'""",
-            "What can't be is refused, with the field and what to do:",
+            "An invalid spec is rejected. The response names the field, and says what to do:",
         ),
     ],
     "Follow it": [
         Exchange("curl -N --max-time 6 localhost:8000/jobs/events || true",
-                 "All jobs, as server-sent events; with `Last-Event-ID` what was missed comes first:"),
+                 "All jobs, as server-sent events. With `Last-Event-ID`, missed events come first:"),
         Exchange("curl -N localhost:8000/jobs/$JOB/events | tail -9",
-                 "One job, from its beginning until it has ended; the end of that:"),
+                 "One job, from start to end. The last events:"),
         Exchange("curl -i localhost:8000/jobs/$JOB?wait=30",
-                 "One answer; `wait` holds it back until the job changes, or has ended:"),
+                 "Long polling: `wait` delays the response until the job changes, unless it has ended:"),
     ],
     "List jobs": [
         Exchange("curl 'localhost:8000/jobs?status=completed&tag=project:x&limit=1'"),
@@ -58,7 +58,7 @@ SECTIONS = {
     "Take its outputs": [
         Exchange('curl "localhost:8000/jobs/$JOB/outputs?limit=2"'),
         Exchange("curl -i -r 0-63 localhost:8000/jobs/$JOB/outputs/results/summary.md",
-                 "Downloads know ranges:"),
+                 "Downloads support ranges:"),
     ],
     "See what ran": [
         Exchange("curl -i localhost:8000/jobs/$JOB/graph.svg"),
@@ -73,7 +73,7 @@ SECTIONS = {
         Exchange("curl -i -X POST localhost:8000/jobs/$JOB/cancel"),
         Exchange("curl -N localhost:8000/jobs/$JOB/events | tail -4"),
         Exchange("curl -i -X POST localhost:8000/jobs/$JOB/resume",
-                 "Another job goes on in the same directory:", keeps=("RESUMED", "answer['id']")),
+                 "A new job continues in the same directory:", keeps=("RESUMED", "answer['id']")),
         Exchange("curl -X POST localhost:8000/jobs/$RESUMED/cancel"),
         Exchange("curl -N localhost:8000/jobs/$RESUMED/events | tail -4"),
         Exchange("curl -i -X DELETE localhost:8000/jobs/$RESUMED"),

@@ -107,9 +107,9 @@ def test_the_log_can_be_followed_to_the_end(run: Run, workflow: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("submit",), "No workflow is named"),
-        (("submit", "/not/there"), "is no directory here"),
-        (("submit", "--mock", "--tag", "novalue"), "is not KEY=VALUE"),
+        (("submit",), "The argument WORKFLOW is missing"),
+        (("submit", "/not/there"), "is not a directory on this machine"),
+        (("submit", "--mock", "--tag", "novalue"), "must have the form KEY=VALUE"),
         (("submit", "--mock", "--group", "larg"), "Did you mean 'large'?"),
         (("status", "00000000-0000-0000-0000-000000000007"), "There is no job"),
     ],
@@ -127,4 +127,4 @@ def test_a_service_that_is_not_there_is_told(run: Run) -> None:
     answer = run("list", url="http://127.0.0.1:9")
 
     assert answer.returncode == 1
-    assert "Nobody answers at http://127.0.0.1:9" in " ".join(answer.stderr.split())
+    assert "No service answers at http://127.0.0.1:9" in " ".join(answer.stderr.split())

@@ -17,7 +17,7 @@ def test_a_full_group_runs_its_jobs_one_after_the_other_in_order(jobs: JobsClien
     job_ids = [jobs.submit(group="large", **MOCK) for _ in range(4)]
     elsewhere = jobs.submit(**MOCK)
 
-    full = "The group 'large' is full: it runs 1 job at once, in order."
+    full = "The group 'large' is full: it runs at most 1 job at once, in order."
     wait_until(lambda: jobs.get(job_ids[-1])["waiting"] == full, "the last one says why it waits")
     jobs.wait(elsewhere)
     ended = [jobs.wait(job_id) for job_id in job_ids]

@@ -11,19 +11,19 @@ import pytest
 from prefect.client.schemas.objects import StateType
 
 from api.app import create_app
-from api.auth.callers import OPEN_PATHS, Scope
+from api.auth.callers import OPEN_PATHS, TokenScope
 from api.auth.tokens import TokenFile
 from api.settings import Settings
-from tests.api.support import Worker, facade, get, submit, the_problem, walk
+from tests.api.support import Worker, facade, get, resolution_of, submit, the_problem, walk
 
 pytestmark = pytest.mark.anyio
 
 TOKENS = {
-    "default-read": (("default",), Scope.READ),
-    "default-submit": (("default",), Scope.SUBMIT),
-    "large-admin": (("large",), Scope.ADMIN),
-    "all-submit": (("*",), Scope.SUBMIT),
-    "nowhere": (("not-deployed",), Scope.SUBMIT),
+    "default-read": (("default",), TokenScope.READ),
+    "default-submit": (("default",), TokenScope.SUBMIT),
+    "large-admin": (("large",), TokenScope.ADMIN),
+    "all-submit": (("*",), TokenScope.SUBMIT),
+    "nowhere": (("not-deployed",), TokenScope.SUBMIT),
 }
 
 READS = {
@@ -67,7 +67,7 @@ def secrets(tokens_file: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def expired(tokens_file: Path) -> str:
     yesterday = datetime.now(UTC) - timedelta(days=1)
-    return TokenFile(tokens_file).create("expired", ("*",), Scope.ADMIN, yesterday)
+    return TokenFile(tokens_file).create("expired", ("*",), TokenScope.ADMIN, yesterday)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ class TestEveryOperation:
     ) -> None:
         response = await guarded.request(method, filled(path, job_of_default))
 
-        assert the_problem(response, 401)["type"].endswith(":not-let-in")
+        assert the_problem(response, 401)["type"].endswith(":unauthorized")
         assert response.headers["www-authenticate"] == 'Bearer realm="jobs"'
 
     @pytest.mark.parametrize("authorization", ["Bearer jobs_guessed", "bearer jobs_guessed", "Bearer é"])
@@ -132,7 +132,7 @@ class TestEveryOperation:
 
         response = await guarded.request(method, filled(path, job_of_default), headers=headers)
 
-        assert the_problem(response, 401)["detail"] == "Nobody knows this token."
+        assert the_problem(response, 401)["detail"] == "The token is unknown."
         assert 'error="invalid_token"' in response.headers["www-authenticate"]
 
     async def test_refuses_a_token_that_has_expired(
@@ -171,7 +171,7 @@ async def test_a_reader_changes_nothing(
 
     response = await caller.request(method, filled(path, job_of_default))
 
-    assert "needs submit" in the_problem(response, 403)["detail"]
+    assert "needs 'submit'" in the_problem(response, 403)["detail"]
     assert 'error="insufficient_scope", scope="submit"' in response.headers["www-authenticate"]
 
 
@@ -229,7 +229,7 @@ class TestTheCallersOfAGroup:
 
         for problem in (the_problem(submitted, 422), the_problem(listed, 422)):
             assert problem["detail"] == f"There is no group '{group}'."
-            assert problem["resolution"] == "Groups: default."
+            assert resolution_of(problem) == "Groups: default."
 
     async def test_find_their_jobs_only_on_every_page(
         self, guarded: httpx.AsyncClient, api: httpx.AsyncClient, secrets: dict[str, str]
@@ -268,13 +268,13 @@ class TestTheCallersOfAGroup:
 
         assert (await caller.request("GET", "/jobs")).json() == {"items": [], "next_cursor": None}
         problem = the_problem(await caller.request("POST", "/jobs", json={"engine": "mock"}), 422)
-        assert problem["resolution"] == "No group is deployed yet; tell the operator."
+        assert resolution_of(problem) == "No group is deployed yet: ask the operator."
 
 
 class TestARevokedToken:
     async def test_lets_in_no_more(self, prefect_api_url: str, home: Path, tmp_path: Path) -> None:
         file = TokenFile(tmp_path / "tokens.json")
-        stays, goes = (file.create(name, ["*"], Scope.READ) for name in ("stays", "goes"))
+        stays, goes = (file.create(name, ["*"], TokenScope.READ) for name in ("stays", "goes"))
         settings = Settings(home=home, tokens_file=tmp_path / "tokens.json")
         async with facade(prefect_api_url, settings) as client:
             assert (await As(client, goes).request("GET", "/jobs")).status_code == 200
@@ -288,7 +288,7 @@ class TestARevokedToken:
         self, prefect_api_url: str, home: Path, tmp_path: Path
     ) -> None:
         path = tmp_path / "tokens.json"
-        secret = TokenFile(path).create("ci", ["*"], Scope.READ)
+        secret = TokenFile(path).create("ci", ["*"], TokenScope.READ)
         async with facade(prefect_api_url, Settings(home=home, tokens_file=path)) as client:
             path.write_text("{")
 
@@ -310,7 +310,7 @@ class TestWithoutTokens:
     async def test_a_page_whose_name_leads_here_is_not(self, api: httpx.AsyncClient, host: str) -> None:
         problem = the_problem(await api.get("/jobs", headers={"Host": host}), 403)
 
-        assert "loopback only" in problem["detail"]
+        assert "to a loopback address" in problem["detail"]
 
     @pytest.mark.parametrize("origin", ["https://example.org", "http://127.0.0.1.example.org", "null"])
     async def test_a_page_of_elsewhere_is_not(self, api: httpx.AsyncClient, origin: str) -> None:
@@ -332,4 +332,4 @@ class TestWithoutTokens:
         async with httpx.AsyncClient(transport=transport, base_url="http://192.0.2.7:8000") as client:
             response = await client.get("/jobs", headers={"Host": "localhost"})
 
-        assert the_problem(response, 403)["type"].endswith(":not-allowed")
+        assert the_problem(response, 403)["type"].endswith(":forbidden")

@@ -9,7 +9,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
-from api.auth.callers import Scope
+from api.auth.callers import TokenScope
 from api.auth.rates import MOST_BUCKETS, Rates
 from api.auth.tokens import TokenFile
 from api.settings import Settings
@@ -66,7 +66,8 @@ class TestTheRate:
     ) -> None:
         file = TokenFile(tmp_path / "tokens.json")
         busy, calm = (
-            {"Authorization": f"Bearer {file.create(name, ['*'], Scope.READ)}"} for name in ("busy", "calm")
+            {"Authorization": f"Bearer {file.create(name, ['*'], TokenScope.READ)}"}
+            for name in ("busy", "calm")
         )
         settings = Settings(
             home=home, tokens_file=tmp_path / "tokens.json", rate_per_second=HARDLY_EVER, rate_burst=2
@@ -84,7 +85,7 @@ class TestTheRate:
         self, prefect_api_url: str, home: Path, tmp_path: Path
     ) -> None:
         file = TokenFile(tmp_path / "tokens.json")
-        known = {"Authorization": f"Bearer {file.create('ci', ['*'], Scope.READ)}"}
+        known = {"Authorization": f"Bearer {file.create('ci', ['*'], TokenScope.READ)}"}
         settings = Settings(
             home=home, tokens_file=tmp_path / "tokens.json", rate_per_second=HARDLY_EVER, rate_burst=2
         )
@@ -116,7 +117,7 @@ class TestOpenJobs:
                 refused = await client.post("/jobs", json=MOCK_JOB | {"group": "narrow"})
                 problem = the_problem(refused, 429)
                 assert problem["type"].endswith(":too-many-open-jobs")
-                assert problem["detail"] == "The group 'narrow' has 2 open jobs, and may have 2."
+                assert problem["detail"] == "The group 'narrow' has 2 open jobs; its limit is 2."
                 assert int(refused.headers["retry-after"]) > 0
 
                 await worker.bring_to(running, StateType.COMPLETED)

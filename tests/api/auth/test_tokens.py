@@ -13,8 +13,8 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from api.__main__ import main
-from api.auth.callers import Caller, Scope, is_loopback
-from api.auth.startup import StaysClosed, check_opening, token_source
+from api.auth.callers import Caller, TokenScope, is_loopback
+from api.auth.startup import StartupRefused, check_startup, token_source
 from api.auth.tokens import Expired, TokenFile, TokensUnreadable, find
 from api.settings import Settings
 from tests.api.support import facade
@@ -55,12 +55,12 @@ class TestTheCommand:
         assert secret not in path.read_text()
         assert kept["sha256"] == sha256(secret.encode()).hexdigest()
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert found(secret, path) == Caller("ci", Scope.SUBMIT, frozenset({"default"}))
+        assert found(secret, path) == Caller("ci", TokenScope.SUBMIT, frozenset({"default"}))
 
     def test_makes_readers_unless_told_otherwise(self, command: Command, path: Path) -> None:
         _, out, _ = command("tokens", "create", "ci", "--group", "a", "--group", "b")
 
-        assert found(out.strip(), path) == Caller("ci", Scope.READ, frozenset({"a", "b"}))
+        assert found(out.strip(), path) == Caller("ci", TokenScope.READ, frozenset({"a", "b"}))
 
     def test_lists_everything_but_the_tokens(self, command: Command) -> None:
         _, secret, _ = command("tokens", "create", "ci", "--group", "*", "--days", "30")
@@ -79,12 +79,12 @@ class TestTheCommand:
 
         assert code == 0
         assert found(gone, path) is None
-        assert found(stays, path) == Caller("b", Scope.READ, None)
+        assert found(stays, path) == Caller("b", TokenScope.READ, None)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("create", "ci", "--group", "*"), "There is a token 'ci' already."),
+            (("create", "ci", "--group", "*"), "A token 'ci' already exists."),
             (("create", "not a name", "--group", "*"), "name: "),
             (("revoke", "ic"), "There is no token 'ic'. Tokens: ci."),
         ],
@@ -115,7 +115,7 @@ class TestTheCommand:
 class TestTheFile:
     def test_is_read_again_when_it_has_changed(self, path: Path) -> None:
         running = TokenFile(path)
-        first = TokenFile(path).create("first", ["*"], Scope.READ)
+        first = TokenFile(path).create("first", ["*"], TokenScope.READ)
         assert find(first, running.read(), datetime.now(UTC))
 
         TokenFile(path).revoke("first")
@@ -123,7 +123,7 @@ class TestTheFile:
         assert find(first, running.read(), datetime.now(UTC)) is None
 
     def test_that_others_may_write_is_not_trusted(self, path: Path) -> None:
-        TokenFile(path).create("ci", ["*"], Scope.READ)
+        TokenFile(path).create("ci", ["*"], TokenScope.READ)
         path.chmod(0o620)
 
         with pytest.raises(TokensUnreadable, match="chmod 600"):
@@ -153,9 +153,9 @@ class TestTheFile:
         assert "oh-no" not in str(refused.value)
 
     def test_may_be_the_content_of_a_variable_instead(self, path: Path) -> None:
-        secret = TokenFile(path).create("ci", ["*"], Scope.READ)
+        secret = TokenFile(path).create("ci", ["*"], TokenScope.READ)
 
-        source = token_source(Settings(tokens=SecretStr(path.read_text())))
+        source = token_source(SecretStr(path.read_text()), None)
 
         assert source is not None
         assert find(secret, source.read(), datetime.now(UTC))
@@ -180,29 +180,29 @@ class TestTheDoor:
 
     @pytest.mark.anyio
     async def test_stays_closed_however_the_application_is_started(self, prefect_api_url: str) -> None:
-        with pytest.raises(StaysClosed, match="tokens are off"):
+        with pytest.raises(StartupRefused, match="tokens are off"):
             async with facade(prefect_api_url, Settings(api_host="0.0.0.0")):
                 pass
 
     def test_opens_to_other_machines_with_a_token(self, path: Path) -> None:
-        TokenFile(path).create("ci", ["*"], Scope.READ)
+        TokenFile(path).create("ci", ["*"], TokenScope.READ)
         settings = Settings(api_host="0.0.0.0", tokens_file=path)
 
-        check_opening(settings, token_source(settings))
+        check_startup(settings.api_host, token_source(settings.tokens, settings.tokens_file))
 
     def test_stays_closed_when_nobody_could_come_in(self, path: Path) -> None:
-        TokenFile(path).create("ci", ["*"], Scope.READ)
+        TokenFile(path).create("ci", ["*"], TokenScope.READ)
         TokenFile(path).revoke("ci")
         settings = Settings(tokens_file=path)
 
-        with pytest.raises(StaysClosed, match="no token"):
-            check_opening(settings, token_source(settings))
+        with pytest.raises(StartupRefused, match="no token"):
+            check_startup(settings.api_host, token_source(settings.tokens, settings.tokens_file))
 
     def test_stays_closed_when_the_file_is_not_there(self, tmp_path: Path) -> None:
         settings = Settings(tokens_file=tmp_path / "missing.json")
 
-        with pytest.raises(StaysClosed, match="tokens create"):
-            check_opening(settings, token_source(settings))
+        with pytest.raises(StartupRefused, match="tokens create"):
+            check_startup(settings.api_host, token_source(settings.tokens, settings.tokens_file))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])

@@ -50,13 +50,13 @@ def test_a_follower_waits_for_a_service_that_is_busy_and_goes_on(monkeypatch: py
 
 def test_a_follower_of_a_service_that_is_gone_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_service, "_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(cli_service, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(cli_service, "_RECONNECT_SECONDS", 0.2)
     begun = b"event: job\ndata: {}\n\nid: 1\n\n"
     with answering(lambda request: tell(request, 200, "text/event-stream", begun)) as (address, _):
         events = Service(origin(address), None).events(JOB)
         next(events)
 
-    with pytest.raises(ServiceError, match="Nobody answers"):
+    with pytest.raises(ServiceError, match="No service answers"):
         list(events)
 
 
@@ -68,7 +68,7 @@ def test_an_output_is_not_downloaded_out_of_its_directory(
     page = f'{{"items": [{{"path": "{path}", "size_bytes": 1}}], "next_cursor": null}}'.encode()
     with answering(lambda request: tell(request, 200, "application/json", page)) as (address, _):
         monkeypatch.setenv("JOBS_URL", origin(address))
-        with pytest.raises(ServiceError, match="leads out"):
+        with pytest.raises(ServiceError, match="is outside"):
             outputs(JOB, download=tmp_path / "down")
 
     assert list(tmp_path.iterdir()) == []

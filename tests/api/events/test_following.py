@@ -14,17 +14,16 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
-from api.auth.callers import Scope
+from api.auth.callers import ANYONE, TokenScope
 from api.auth.tokens import TokenFile
 from api.events.feed import Change, Feed, Moment
 from api.events.following import Following
-from api.jobs.jobs import Jobs
+from api.jobs.visible_jobs import VisibleJobs
 from api.prefect.changes import Changes
-from api.settings import Settings
+from api.prefect.reads import JobReads
 from api.web.problems import PrefectUnavailable
 from api.web.schemas import Job
 from flows.contract.spec import Label
-from flows.contract.storage import open_storage
 from tests.api.servers import facade_process
 from tests.api.support import Json, RuleJobInState, Worker, get, submit, the_problem, wait_until
 
@@ -192,19 +191,20 @@ async def test_what_happened_a_moment_ago_is_known_to_have(
 
 
 @asynccontextmanager
-async def own_following(prefect_api_url: str, home: Path) -> AsyncIterator[tuple[Following, Jobs]]:
-    """Followed in this process, by nobody else."""
-    settings = Settings(home=home)
+async def own_reads(prefect_api_url: str) -> AsyncIterator[tuple[Changes, VisibleJobs]]:
+    """What is followed in this process, by nobody else."""
     async with PrefectClient(prefect_api_url) as client:
-        jobs = Jobs(client, settings, open_storage(settings), "http://prefect")
-        yield Following(Changes(client, 8), jobs.get, jobs.many), jobs
+        yield Changes(client, 8), VisibleJobs(ANYONE, JobReads.of(client, 8, "http://prefect"))
+
+
+def following_of(changes: Changes, jobs: VisibleJobs) -> Following:
+    return Following(changes, jobs.get, jobs.reads.flow_runs.many)
 
 
 async def test_a_long_log_hides_no_rule_job(
     prefect_api_url: str,
     api: httpx.AsyncClient,
     worker: Worker,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("api.events.feed.MOST_CHANGES", 250)
@@ -216,8 +216,9 @@ async def test_a_long_log_hides_no_rule_job(
     await worker.log(job_id, [(1_760_000_001.0, f"late {number}") for number in range(150)])
     await worker.bring_to(job_id, StateType.COMPLETED)
 
-    async with own_following(prefect_api_url, tmp_path) as (following_here, _):
-        told = [change async for change in following_here.job(job_id, None) if isinstance(change, Change)]
+    async with own_reads(prefect_api_url) as (changes, jobs):
+        following = following_of(changes, jobs)
+        told = [change async for change in following.job(job_id, None) if isinstance(change, Change)]
 
     assert sum(change.event == "task" for change in told) == 30
     lines = [json.loads(change.data)["message"] for change in told if change.event == "log"]
@@ -247,14 +248,13 @@ async def test_a_look_that_fails_is_made_again(
     prefect_api_url: str,
     api: httpx.AsyncClient,
     worker: Worker,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of whatever it fails: who follows would wait for ever."""
     monkeypatch.setattr("api.events.following._PAUSE_SECONDS", 0.1)
     job_id = await submit(api)
     await worker.bring_to(job_id, StateType.COMPLETED)
-    async with own_following(prefect_api_url, tmp_path) as (_, jobs):
+    async with own_reads(prefect_api_url) as (changes, jobs):
         failures = [ZeroDivisionError("a defect"), PrefectUnavailable("away", "wait")]
 
         async def get_at_last(asked: UUID) -> Job:
@@ -262,16 +262,18 @@ async def test_a_look_that_fails_is_made_again(
                 raise failures.pop()
             return await jobs.get(asked)
 
-        changes = Changes(jobs._client, 8)
         with anyio.fail_after(10):
-            told = [each async for each in Following(changes, get_at_last, jobs.many).job(job_id, None)]
+            told = [
+                each
+                async for each in Following(changes, get_at_last, jobs.reads.flow_runs.many).job(job_id, None)
+            ]
 
     assert isinstance(told[-1], Moment)
     assert told[-1].is_end
 
 
 async def test_a_hundred_followers_cost_prefect_as_much_as_one(
-    prefect_api_url: str, api: httpx.AsyncClient, worker: Worker, tmp_path: Path
+    prefect_api_url: str, api: httpx.AsyncClient, worker: Worker
 ) -> None:
     job_id = await submit(api)
     await worker.bring_to(job_id, StateType.RUNNING)
@@ -284,12 +286,11 @@ async def test_a_hundred_followers_cost_prefect_as_much_as_one(
             nonlocal asked
             asked += 1
 
-        settings = Settings(home=tmp_path)
         async with PrefectClient(
             prefect_api_url, httpx_settings={"event_hooks": {"request": [count]}}
         ) as client:
-            jobs = Jobs(client, settings, open_storage(settings), "http://prefect")
-            following = Following(Changes(client, 8), jobs.get, jobs.many)
+            jobs = VisibleJobs(ANYONE, JobReads.of(client, 8, "http://prefect"))
+            following = following_of(Changes(client, 8), jobs)
 
             async def follow() -> None:
                 rounds = 0
@@ -331,7 +332,7 @@ async def test_who_follows_all_jobs_sees_those_of_its_groups_only(
     prefect_api_url: str, api: httpx.AsyncClient, worker: Worker, tmp_path: Path
 ) -> None:
     tokens = TokenFile(tmp_path / "tokens.json")
-    headers = {"Authorization": f"Bearer {tokens.create('one', ['large'], Scope.READ)}"}
+    headers = {"Authorization": f"Bearer {tokens.create('one', ['large'], TokenScope.READ)}"}
     before = str(Moment(datetime.now(UTC) - timedelta(seconds=1)))
     missed = [await submit(api), await submit(api, group="large")]
     with facade_process(prefect_api_url, tmp_path, JOBS_TOKENS_FILE=str(tmp_path / "tokens.json")) as url:

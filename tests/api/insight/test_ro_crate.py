@@ -225,7 +225,7 @@ async def test_a_job_of_many_rule_jobs_is_told_as_a_whole(
 
     told = entities(crate)
     assert "#engine-run" not in told
-    assert "too many to be told one by one" in told["./"]["description"]
+    assert "too many to describe individually" in told["./"]["description"]
     assert all("provenance" not in profile["@id"] for profile in told["./"]["conformsTo"])
     assert issues(tmp_path, http_cache, "workflow-run-crate-0.5") == []
 

@@ -88,7 +88,7 @@ async def test_a_flow_that_failed_without_a_word_is_the_workflows_fault(
     error = (await job_in(api, worker, StateType.FAILED, "exit code 1"))["error"]
 
     assert (error["kind"], error["rule"], error["message"]) == ("workflow", None, "exit code 1")
-    assert "logs" in error["resolution"]
+    assert "Read the log" in error["resolution"]
 
 
 async def test_a_crash_is_the_systems_fault_and_worth_another_try(

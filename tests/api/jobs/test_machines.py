@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.orchestration import PrefectClient
 
-from api.jobs.machines import Machines, job_variables
-from api.settings import Settings
+from api.jobs.machines import job_variables
+from api.settings import Machines, Settings
 from api.web.problems import MachineRefused
 from flows.contract.spec import EngineName, JobSpec
-from tests.api.support import facade, submit, the_problem
+from tests.api.support import facade, resolution_of, submit, the_problem
 
 GIB = 1024
 
@@ -135,4 +135,4 @@ async def test_wes_asks_for_machines_too(on_fargate: httpx.AsyncClient, prefect:
 async def test_spot_is_refused_where_there_is_none(api: httpx.AsyncClient) -> None:
     problem = the_problem(await api.post("/jobs", json={"engine": "mock", "spot": True}), 422)
 
-    assert problem["resolution"] == "Leave out `spot`."
+    assert resolution_of(problem) == "Leave out `spot`."

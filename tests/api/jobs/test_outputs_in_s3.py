@@ -10,7 +10,7 @@ import pytest
 from prefect.client.schemas.objects import StateType
 
 from api.settings import Settings
-from api.wes.routes import SHOWN_LOG_BYTES
+from api.wes.routes import MOST_LOG_BYTES
 from flows.contract.spec import ExecutionSpec
 from flows.contract.storage import job_key, open_storage
 from flows.workspace.settings import WorkspaceSettings
@@ -127,8 +127,8 @@ async def test_the_end_of_a_log_is_had_from_the_bucket(
     the_log = f"/ga4gh/wes/v1/runs/{job_id}/log"
     assert (await in_s3.get(the_log)).status_code == 404
     storage = open_storage(Settings(storage_url=f"s3://{bucket.name}/service"))
-    storage.put(log, io.BytesIO(b"begins" + b"x" * SHOWN_LOG_BYTES))
-    assert (await in_s3.get(the_log)).content == b"x" * SHOWN_LOG_BYTES
+    storage.put(log, io.BytesIO(b"begins" + b"x" * MOST_LOG_BYTES))
+    assert (await in_s3.get(the_log)).content == b"x" * MOST_LOG_BYTES
 
 
 async def test_a_bundle_goes_from_the_facade_to_the_worker_by_way_of_the_bucket(

@@ -223,7 +223,7 @@ class TestAWorkflow:
         async with facade(prefect_api_url, Settings(home=home, workflow_roots=(tmp_path,))) as api:
             problem = await refused(api, spec)
 
-        assert "lies where the service keeps its jobs" in problem["detail"]
+        assert "is inside the directory where the service keeps its jobs" in problem["detail"]
         assert problem["errors"][0]["pointer"] == "#/workflow/path"
 
     async def test_of_a_relative_path_is_refused(self, api: httpx.AsyncClient) -> None:

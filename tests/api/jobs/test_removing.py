@@ -3,8 +3,10 @@
 import io
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 from uuid import UUID, uuid4
 
 import anyio
@@ -13,11 +15,14 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, StateType
 
-from api.auth.callers import Caller, Scope
+from api.auth.callers import ANYONE, Caller, TokenScope
 from api.jobs.disposal import Disposal
-from api.jobs.jobs import Jobs
+from api.jobs.removal import Removal
+from api.jobs.submissions import Submissions
+from api.jobs.visible_jobs import VisibleJobs
 from api.operation.retention import Retention
 from api.prefect.overview import Overview
+from api.prefect.reads import JobReads
 from api.settings import Settings
 from api.web.problems import NotFound
 from flows.contract.spec import EngineName, JobSpec, WorkflowSource
@@ -224,44 +229,64 @@ def test_a_directory_goes_with_the_last_job_that_worked_in_it(tmp_path: Path, or
 async def alone(prefect: PrefectClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flow of its own: the jobs of other tests are old as well."""
     flow = f"retention-{uuid4()}"
-    monkeypatch.setattr("api.prefect.overview.FLOW_NAME", flow)
-    monkeypatch.setattr("api.jobs.jobs.FLOW_NAME", flow)
+    monkeypatch.setattr("api.prefect.groups.FLOW_NAME", flow)
     await prefect.create_deployment(
         await prefect.create_flow_from_name(flow), "default", enforce_parameter_schema=False
     )
 
 
-def retention_of(prefect: PrefectClient, jobs: Jobs, age: timedelta = timedelta()) -> Retention:
-    return Retention(Overview(prefect, 8), jobs, age, timedelta(hours=1))
+@dataclass(frozen=True, slots=True)
+class InThisProcess:
+    """What the facade is made of, where a test works with the parts."""
 
+    overview: Overview
+    visible: VisibleJobs
+    submissions: Submissions
+    removal: Removal
 
-def jobs_in(prefect: PrefectClient, home: Path) -> Jobs:
-    settings = Settings(home=home)
-    return Jobs(prefect, settings, open_storage(settings), "http://prefect")
+    @classmethod
+    def of(cls, prefect: PrefectClient, home: Path) -> Self:
+        settings = Settings(home=home)
+        storage = open_storage(settings)
+        disposal = Disposal(storage, home)
+        reads = JobReads.of(prefect, 8, "http://prefect")
+        return cls(
+            Overview(prefect, 8),
+            VisibleJobs(ANYONE, reads),
+            Submissions(reads.flow_runs, disposal, settings, storage),
+            Removal(reads.flow_runs, disposal),
+        )
+
+    async def submit(self, spec: JobSpec) -> UUID:
+        return (await self.submissions.submit(self.visible, spec)).id
+
+    def retention(self, age: timedelta = timedelta(), caller: Caller = ANYONE) -> Retention:
+        jobs = VisibleJobs(caller, self.visible.reads)
+        return Retention(self.overview, self.removal, jobs, age, timedelta(hours=1))
 
 
 @pytest.mark.usefixtures("alone")
 async def test_old_jobs_are_removed_and_others_are_not(
     prefect: PrefectClient, worker: Worker, tmp_path: Path
 ) -> None:
-    jobs = jobs_in(prefect, tmp_path)
+    jobs = InThisProcess.of(prefect, tmp_path)
     spec = JobSpec(engine=EngineName.MOCK)
-    old, running = (await jobs.submit(spec)).id, (await jobs.submit(spec)).id
+    old, running = await jobs.submit(spec), await jobs.submit(spec)
     await worker.bring_to(old, StateType.FAILED)
     await prefect.set_flow_run_state(running, State(type=StateType.RUNNING), force=True)
     await anyio.sleep(1)
-    new = (await jobs.submit(spec)).id
+    new = await jobs.submit(spec)
     await worker.bring_to(new, StateType.COMPLETED)
     ended_at = [(await prefect.read_flow_run(job_id)).end_time for job_id in (old, new)]
     assert ended_at[0] is not None
     assert ended_at[1] is not None
     between = ended_at[0] + (ended_at[1] - ended_at[0]) / 2
 
-    assert await retention_of(prefect, jobs, datetime.now(UTC) - between).remove_old_jobs() == 1
+    assert await jobs.retention(datetime.now(UTC) - between).remove_old_jobs() == 1
 
     with pytest.raises(NotFound):
-        await jobs.get(old)
-    assert {(await jobs.get(job_id)).status for job_id in (new, running)} == {"completed", "running"}
+        await jobs.visible.get(old)
+    assert {(await jobs.visible.get(job_id)).status for job_id in (new, running)} == {"completed", "running"}
 
 
 @pytest.mark.usefixtures("alone")
@@ -270,23 +295,23 @@ async def test_old_jobs_that_stay_keep_no_other_from_being_removed(
 ) -> None:
     """Neither one that somebody goes on with, nor one that the disk keeps; each is tried once a look."""
     monkeypatch.setattr("api.prefect.overview.MAX_LIMIT", 1)
-    jobs = jobs_in(prefect, open_home)
+    jobs = InThisProcess.of(prefect, open_home)
     bundles = [f"sha256:{number:064}" for number in range(2)]
     for bundle in bundles:
         open_storage(Settings(home=open_home)).put(bundle_key(bundle), io.BytesIO(b"x"))
     specs = [JobSpec(workflow=WorkflowSource(bundle=bundle)) for bundle in bundles]
-    old = [(await jobs.submit(spec)).id for spec in (*specs, JobSpec(engine=EngineName.MOCK))]
+    old = [await jobs.submit(spec) for spec in (*specs, JobSpec(engine=EngineName.MOCK))]
     for job_id in old:
         await worker.bring_to(job_id, StateType.FAILED)
-    await jobs.resume(old[1])
+    await jobs.submissions.resume(jobs.visible, old[1])
     (open_home / bundle_use_key(bundles[0])).chmod(0o555)
 
     with unprivileged(open_home), anyio.fail_after(30):
-        assert await retention_of(prefect, jobs).remove_old_jobs() == 1
+        assert await jobs.retention().remove_old_jobs() == 1
 
-    assert {(await jobs.get(job_id)).status for job_id in old[:2]} == {"failed"}
+    assert {(await jobs.visible.get(job_id)).status for job_id in old[:2]} == {"failed"}
     with pytest.raises(NotFound):
-        await jobs.get(old[2])
+        await jobs.visible.get(old[2])
 
 
 @pytest.mark.usefixtures("alone")
@@ -294,12 +319,12 @@ async def test_a_look_ends_where_all_that_is_old_is_gone_for_others(
     prefect: PrefectClient, worker: Worker, tmp_path: Path
 ) -> None:
     """As where the group of old jobs was deleted a moment ago, and one cache still knows it."""
-    jobs = jobs_in(prefect, tmp_path)
-    job_id = (await jobs.submit(JobSpec(engine=EngineName.MOCK))).id
+    jobs = InThisProcess.of(prefect, tmp_path)
+    job_id = await jobs.submit(JobSpec(engine=EngineName.MOCK))
     await worker.bring_to(job_id, StateType.FAILED)
-    stranger = jobs.seen_by(Caller("stranger", Scope.ADMIN, frozenset()))
+    stranger = Caller("stranger", TokenScope.ADMIN, frozenset())
 
     with anyio.fail_after(30):
-        assert await retention_of(prefect, stranger).remove_old_jobs() == 0
+        assert await jobs.retention(caller=stranger).remove_old_jobs() == 0
 
-    assert await jobs.get(job_id)
+    assert await jobs.visible.get(job_id)

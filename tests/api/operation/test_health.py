@@ -8,7 +8,7 @@ import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 
-from api.auth.callers import Scope
+from api.auth.callers import TokenScope
 from api.auth.tokens import TokenFile
 from api.settings import Settings
 from flows.contract.spec import FLOW_NAME
@@ -57,7 +57,7 @@ async def test_a_group_with_a_worker_is_counted(
 
 
 async def test_a_service_without_prefect_is_not_ready(home: Path) -> None:
-    settings = Settings(home=home, read_patience_seconds=0.3)
+    settings = Settings(home=home, read_timeout_seconds=0.3)
     async with facade(f"http://127.0.0.1:{free_port()}/api", settings) as client:
         status, parts = await readiness(client, 503)
         assert (await client.get("/livez")).status_code == 200
@@ -78,7 +78,7 @@ async def test_a_service_whose_tokens_were_damaged_is_not_ready(
     prefect_api_url: str, home: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "tokens.json"
-    TokenFile(path).create("ci", ["*"], Scope.READ)
+    TokenFile(path).create("ci", ["*"], TokenScope.READ)
     async with facade(prefect_api_url, Settings(home=home, tokens_file=path)) as client:
         path.write_text("{")
         status, parts = await readiness(client, 503)
@@ -91,7 +91,7 @@ async def test_strangers_learn_neither_groups_nor_paths(
     prefect_api_url: str, home: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "tokens.json"
-    TokenFile(path).create("ci", ["*"], Scope.READ)
+    TokenFile(path).create("ci", ["*"], TokenScope.READ)
     async with facade(prefect_api_url, Settings(home=home, tokens_file=path)) as client:
         text = (await client.get("/readyz")).text
 

@@ -13,7 +13,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from api.auth.callers import Scope as TokenScope
+from api.auth.callers import TokenScope
 from api.auth.tokens import TokenFile
 from api.operation.logs import configure_logs
 from api.operation.observation import ACCESS_LOGGER, Observation

@@ -10,7 +10,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.auth.callers import Scope
+from api.auth.callers import TokenScope
 from api.auth.tokens import TokenFile
 from api.settings import Settings
 from flows.contract.spec import FLOW_NAME, RuleJobState
@@ -142,7 +142,7 @@ async def test_rule_jobs_of_open_jobs_are_counted_by_status(
 
 
 async def test_without_prefect_requests_are_told_all_the_same(home: Path) -> None:
-    settings = Settings(home=home, read_patience_seconds=0.3)
+    settings = Settings(home=home, read_timeout_seconds=0.3)
     async with facade(f"http://127.0.0.1:{free_port()}/api", settings) as client:
         assert (await client.get("/jobs")).status_code == 503
 
@@ -159,9 +159,9 @@ async def test_refusals_at_the_gate_are_counted_too_and_metrics_are_not_for_ever
     group, everything, operator = (
         {"Authorization": f"Bearer {file.create(name, groups, scope)}"}
         for name, groups, scope in (
-            ("group", ["default"], Scope.SUBMIT),
-            ("everything", ["*"], Scope.READ),
-            ("operator", ["default"], Scope.ADMIN),
+            ("group", ["default"], TokenScope.SUBMIT),
+            ("everything", ["*"], TokenScope.READ),
+            ("operator", ["default"], TokenScope.ADMIN),
         )
     )
     settings = Settings(home=home, tokens_file=tmp_path / "tokens.json")

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.prefect.job_cache import FRESH_SECONDS, MOST_JOBS, LiveJobs
+from api.prefect.job_cache import FRESH_SECONDS, MOST_JOBS, JobCache
 from api.web.problems import PrefectUnavailable
 from api.web.schemas import Job, JobLinks, Progress
 from api.web.statuses import JobStatus
@@ -62,7 +62,7 @@ class Prefect:
 
 async def test_a_hundred_clients_of_twenty_jobs_cost_one_read_per_moment() -> None:
     prefect = Prefect()
-    live = LiveJobs(prefect.read, 200)
+    cache = JobCache(prefect.read, 200)
     job_ids = [prefect.job() for _ in range(20)]
     began = time.monotonic()
     ends = began + 1.0
@@ -70,7 +70,7 @@ async def test_a_hundred_clients_of_twenty_jobs_cost_one_read_per_moment() -> No
     async def poll(client: int) -> int:
         answers = 0
         while time.monotonic() < ends:
-            assert await live.get(job_ids[(client + answers) % 20]) is not None
+            assert await cache.get(job_ids[(client + answers) % 20]) is not None
             answers += 1
             await asyncio.sleep(0.005)
         return answers
@@ -83,7 +83,7 @@ async def test_a_hundred_clients_of_twenty_jobs_cost_one_read_per_moment() -> No
 
 async def test_an_answer_is_never_older_than_promised_and_never_goes_backwards() -> None:
     prefect = Prefect()
-    live = LiveJobs(prefect.read, 200)
+    cache = JobCache(prefect.read, 200)
     job_id = prefect.job()
     truth: list[tuple[float, int]] = [(time.monotonic(), 0)]
     ends = time.monotonic() + 1.0
@@ -98,7 +98,7 @@ async def test_an_answer_is_never_older_than_promised_and_never_goes_backwards()
         seen = 0
         while time.monotonic() < ends:
             asked = time.monotonic()
-            job = await live.get(job_id)
+            job = await cache.get(job_id)
             assert job is not None
             assert job.progress.done >= seen, "went backwards"
             seen = job.progress.done
@@ -112,11 +112,11 @@ async def test_an_answer_is_never_older_than_promised_and_never_goes_backwards()
 async def test_a_final_job_is_not_read_again() -> None:
     prefect = Prefect()
     prefect.status = JobStatus.COMPLETED
-    live = LiveJobs(prefect.read, 200)
+    cache = JobCache(prefect.read, 200)
     job_id = prefect.job()
 
     for _ in range(3):
-        assert await live.get(job_id) is not None
+        assert await cache.get(job_id) is not None
         await asyncio.sleep(FRESH_SECONDS)
 
     assert len(prefect.reads) == 1
@@ -124,65 +124,65 @@ async def test_a_final_job_is_not_read_again() -> None:
 
 async def test_a_job_that_was_changed_is_read_again_at_once() -> None:
     prefect = Prefect()
-    live = LiveJobs(prefect.read, 200)
+    cache = JobCache(prefect.read, 200)
     job_id = prefect.job()
-    await live.get(job_id)
+    await cache.get(job_id)
     prefect.status = JobStatus.CANCELLING
 
-    live.forget(job_id)
+    cache.forget(job_id)
 
-    job = await live.get(job_id)
+    job = await cache.get(job_id)
     assert job is not None
     assert job.status is JobStatus.CANCELLING
 
 
 async def test_who_has_seen_a_list_is_not_told_older_news() -> None:
     prefect = Prefect()
-    live = LiveJobs(prefect.read, 200)
+    cache = JobCache(prefect.read, 200)
     job_id = prefect.job()
-    await live.get(job_id)
+    await cache.get(job_id)
     prefect.done[job_id] = 1
     read_at = time.monotonic()
     listed = await prefect.read(frozenset([job_id]))
 
-    live.learn(listed.values(), read_at)
+    cache.learn(listed.values(), read_at)
 
-    job = await live.get(job_id)
+    job = await cache.get(job_id)
     assert job is not None
     assert job.progress.done == 1
 
 
 async def test_a_read_that_began_before_a_list_does_not_answer_who_has_seen_it() -> None:
     prefect = Prefect()
-    live = LiveJobs(prefect.read, 200)
+    cache = JobCache(prefect.read, 200)
     job_id = prefect.job()
-    await live.get(job_id)
+    await cache.get(job_id)
     await asyncio.sleep(FRESH_SECONDS)
-    old = asyncio.create_task(live.get(job_id))
+    old = asyncio.create_task(cache.get(job_id))
     await asyncio.sleep(0)
     await asyncio.sleep(0)  # the read has begun
     prefect.done[job_id] = 1
     read_at = time.monotonic()
 
-    live.learn((await prefect.read(frozenset([job_id]))).values(), read_at)
+    cache.learn((await prefect.read(frozenset([job_id]))).values(), read_at)
     await old
 
-    job = await live.get(job_id)
+    job = await cache.get(job_id)
     assert job is not None
     assert job.progress.done == 1
 
 
 async def test_everybody_who_waits_is_told_that_prefect_is_away_and_the_next_one_asks_again() -> None:
     prefect = Prefect()
-    live = LiveJobs(prefect.read, 200)
+    cache = JobCache(prefect.read, 200)
     job_id = prefect.job()
     prefect.is_away = True
 
-    answers = await asyncio.gather(*(live.get(job_id) for _ in range(5)), return_exceptions=True)
+    answers = await asyncio.gather(*(cache.get(job_id) for _ in range(5)), return_exceptions=True)
 
     assert all(isinstance(answer, PrefectUnavailable) for answer in answers)
     prefect.is_away = False
-    assert await live.get(job_id) is not None
+    assert await cache.get(job_id) is not None
 
 
 async def test_whatever_a_read_fails_of_nobody_waits_for_ever() -> None:
@@ -196,10 +196,10 @@ async def test_whatever_a_read_fails_of_nobody_waits_for_ever() -> None:
             raise ZeroDivisionError
         return found
 
-    live = LiveJobs(read_and_fail, 200)
-    one = asyncio.create_task(live.get(first))
+    cache = JobCache(read_and_fail, 200)
+    one = asyncio.create_task(cache.get(first))
     await asyncio.sleep(READ_SECONDS / 2)
-    two = asyncio.create_task(live.get(second))
+    two = asyncio.create_task(cache.get(second))
 
     async with asyncio.timeout(5):
         with pytest.raises(ZeroDivisionError):
@@ -208,16 +208,16 @@ async def test_whatever_a_read_fails_of_nobody_waits_for_ever() -> None:
 
 
 async def test_an_unknown_job_is_none() -> None:
-    assert await LiveJobs(Prefect().read, 200).get(uuid4()) is None
+    assert await JobCache(Prefect().read, 200).get(uuid4()) is None
 
 
 async def test_no_read_asks_for_more_than_prefect_gives_and_memory_is_bounded() -> None:
     prefect = Prefect()
     prefect.status = JobStatus.COMPLETED
-    live = LiveJobs(prefect.read, 200)
+    cache = JobCache(prefect.read, 200)
     job_ids = [prefect.job() for _ in range(MOST_JOBS + 100)]
 
-    await asyncio.gather(*(live.get(job_id) for job_id in job_ids))
+    await asyncio.gather(*(cache.get(job_id) for job_id in job_ids))
 
     assert max(map(len, prefect.reads)) == 200
-    assert len(live._entries) == MOST_JOBS
+    assert len(cache._entries) == MOST_JOBS

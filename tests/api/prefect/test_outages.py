@@ -18,7 +18,7 @@ from tests.api.support import facade, get, submit, the_problem, walk
 
 pytestmark = pytest.mark.anyio
 
-IMPATIENT = Settings(read_patience_seconds=0.3, submit_patience_seconds=0.5)
+IMPATIENT = Settings(read_timeout_seconds=0.3, submit_timeout_seconds=0.5)
 
 
 class UnreliablePrefect:
@@ -106,7 +106,7 @@ async def test_a_prefect_that_is_not_there_is_told_soon() -> None:
 async def test_a_prefect_that_went_away_is_told_soon(prefect_api_url: str) -> None:
     async with AsyncExitStack() as staying:
         async with serving(UnreliablePrefect(prefect_api_url)) as proxy_url:
-            settings = Settings(read_patience_seconds=2.0, submit_patience_seconds=0.5)
+            settings = Settings(read_timeout_seconds=2.0, submit_timeout_seconds=0.5)
             api = await staying.enter_async_context(facade(f"{proxy_url}/api", settings))
             await get(api, "/jobs")
         await is_told_soon(api)

@@ -21,14 +21,14 @@ from cryptography.x509.oid import NameOID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 from pydantic import SecretStr, ValidationError
-from standardwebhooks import Webhook, WebhookVerificationError
+from standardwebhooks import Webhook as Signer
+from standardwebhooks import WebhookVerificationError
 from starlette.types import Receive, Scope, Send
 
 from api.prefect.overview import Overview
 from api.settings import Settings
-from api.webhooks.addresses import AddressRefused, check_url, public_addresses
+from api.webhooks.addresses import WebhookAddressRefused, check_url, public_addresses
 from api.webhooks.deliveries import Deliveries
-from api.webhooks.signing import signing_key
 from flows.contract.addresses import is_public
 from flows.contract.spec import ErrorKind, Label
 from tests.api.servers import serving
@@ -55,7 +55,7 @@ class Receiver:
             if not message["more_body"]:
                 break
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        Webhook(SECRET).verify(bytes(body), headers)
+        Signer(SECRET).verify(bytes(body), headers)
         self.messages.append((headers["webhook-id"], json.loads(body)))
         status = self._statuses.pop(0) if len(self._statuses) > 1 else self._statuses[0]
         await send({"type": "http.response.start", "status": status, "headers": self._headers})
@@ -320,7 +320,7 @@ async def delivering(
 ) -> AsyncIterator[None]:
     deliveries = Deliveries(
         Overview(prefect, 5),
-        signing_key(SECRET),
+        Signer(SECRET),
         retry_seconds=(60,),
         poll_seconds=0.1,
         private_hosts=("localhost",),
@@ -437,11 +437,11 @@ def test_these_are(address: str) -> None:
 @pytest.mark.anyio
 async def test_an_allowed_host_may_be_private_and_no_other() -> None:
     check_url("http://hooks.internal:8080/", ["hooks.internal"])
-    with pytest.raises(AddressRefused):
+    with pytest.raises(WebhookAddressRefused):
         check_url("http://hooks.internal.example.org/", ["hooks.internal"])
 
     assert await public_addresses("localhost", 80, ["localhost"])
-    with pytest.raises(AddressRefused):
+    with pytest.raises(WebhookAddressRefused):
         await public_addresses("localhost", 80, ["hooks.internal"])
 
 
@@ -472,4 +472,4 @@ def test_a_forged_message_is_told_from_ours() -> None:
         "webhook-signature": "v1," + base64.b64encode(bytes(32)).decode(),
     }
     with pytest.raises(WebhookVerificationError):
-        Webhook(SECRET).verify(b"{}", headers)
+        Signer(SECRET).verify(b"{}", headers)

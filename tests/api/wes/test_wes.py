@@ -14,10 +14,10 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State as PrefectState
 from prefect.client.schemas.objects import StateType
 
-from api.auth.callers import Scope
+from api.auth.callers import TokenScope
 from api.auth.tokens import TokenFile
 from api.settings import Settings
-from api.wes.routes import SHOWN_LOG_BYTES
+from api.wes.routes import MOST_LOG_BYTES
 from api.wes.translation import STATES
 from tests.api.support import Json, RuleJobInState, Worker, facade, submit
 
@@ -127,12 +127,16 @@ async def test_the_address_of_a_page_names_a_commit_and_a_file(
         ((), {"workflow_url": "https://127.0.0.1/x"}, "not public"),
         ((ATTACHED,), {"workflow_type": "CWL"}, "is not supported"),
         ((ATTACHED,), {"workflow_type_version": "99"}, "is not supported"),
-        ((ATTACHED,), {"workflow_engine_version": "9"}, "workflow_engine must be given"),
+        ((ATTACHED,), {"workflow_engine_version": "9"}, "workflow_engine is required"),
         ((ATTACHED,), {"workflow_engine": "toil"}, "is not supported"),
-        ((ATTACHED,), {"workflow_params": "{"}, "no JSON"),
-        ((ATTACHED,), {"workflow_params": "[]"}, "workflow_params is wrong"),
-        ((ATTACHED,), {"tags": '{"a": 1}'}, "tags.a is wrong"),
-        ((ATTACHED,), {"workflow_engine_parameters": {"--forcerun": "x"}}, "is not known; there are: name"),
+        ((ATTACHED,), {"workflow_params": "{"}, "not valid JSON"),
+        ((ATTACHED,), {"workflow_params": "[]"}, "workflow_params is invalid"),
+        ((ATTACHED,), {"tags": '{"a": 1}'}, "tags.a is invalid"),
+        (
+            (ATTACHED,),
+            {"workflow_engine_parameters": {"--forcerun": "x"}},
+            "is unknown; use one of: name",
+        ),
         ((ATTACHED,), {"workflow_engine_parameters": {"cores": "many"}}, "cores"),
         ((ATTACHED,), {"workflow_engine_parameters": {"group": "largo"}}, "Did you mean 'large'?"),
     ],
@@ -183,11 +187,11 @@ async def test_of_a_long_log_the_end_is_told(api: httpx.AsyncClient, home: Path)
     job_id = await submit(api)
     log = home / "jobs" / str(job_id) / "snakemake.log"
     log.parent.mkdir(parents=True)
-    log.write_bytes(b"begins" + b"x" * (SHOWN_LOG_BYTES - 4) + b"ends")
+    log.write_bytes(b"begins" + b"x" * (MOST_LOG_BYTES - 4) + b"ends")
     response = await api.get(f"{WES}/runs/{job_id}/log")
     assert response.status_code == 200
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
-    assert response.content == b"x" * (SHOWN_LOG_BYTES - 4) + b"ends"
+    assert response.content == b"x" * (MOST_LOG_BYTES - 4) + b"ends"
 
     os.truncate(log, 0)
     response = await api.get(f"{WES}/runs/{job_id}/log")
@@ -264,7 +268,7 @@ class TestWithTokens:
     @pytest.fixture
     async def anyone(self, prefect_api_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         self.tokens = TokenFile(tmp_path / "tokens.json")
-        self.secret = self.tokens.create("large", ("large",), Scope.READ)
+        self.secret = self.tokens.create("large", ("large",), TokenScope.READ)
         settings = Settings(home=tmp_path, tokens_file=tmp_path / "tokens.json")
         async with facade(prefect_api_url, settings) as client:
             yield client

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 
-from api.auth.callers import Scope
+from api.auth.callers import TokenScope
 from api.auth.tokens import TokenFile
 from tests.api.servers import facade_process
 from tests.api.support import WES_DOCUMENT, RuleJobInState, Worker, submit
@@ -27,7 +27,7 @@ def tokens_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def token(tokens_file: Path) -> str:
-    return TokenFile(tokens_file).create("conformance", ("*",), Scope.ADMIN)
+    return TokenFile(tokens_file).create("conformance", ("*",), TokenScope.ADMIN)
 
 
 @pytest.fixture(scope="module")

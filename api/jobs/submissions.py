@@ -1,0 +1,226 @@
+"""Makes jobs: from a spec, or to continue an earlier one."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import anyio.to_thread
+import httpx
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import get_current_settings
+
+from api.jobs.disposal import Disposal, bundle_of
+from api.jobs.machines import job_variables
+from api.jobs.visible_jobs import VisibleJobs
+from api.jobs.workflows import check_workflow
+from api.prefect.flow_runs import FlowRuns
+from api.prefect.retries import translating_errors
+from api.prefect.rows import FlowRunRow
+from api.settings import Settings
+from api.web.problems import (
+    BodyTooLarge,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    NotResumable,
+    TooManyOpenJobs,
+)
+from api.web.schemas import Job
+from api.web.statuses import OPEN_STATUSES, JobStatus
+from api.webhooks.messages import check_webhook
+from flows.contract.spec import EngineName, JobSpec, Label
+from flows.contract.storage import Storage
+
+# Half of the connections that Prefect's client opens, so that reads never queue behind a flood of
+# submissions. More at once make Prefect no faster: it takes about 20 a second either way.
+_SUBMISSIONS_AT_ONCE = 8
+
+
+class Submissions:
+    """Shared by all callers; each method gets the jobs that its caller may see.
+
+    Every method may raise `UnknownGroup`, `TooManyOpenJobs`, `RefusedByPrefect` and
+    `PrefectUnavailable`.
+    """
+
+    def __init__(self, flow_runs: FlowRuns, disposal: Disposal, settings: Settings, storage: Storage) -> None:
+        self._flow_runs = flow_runs
+        self._disposal = disposal
+        self._settings = settings
+        self._storage = storage
+        self._at_once = anyio.CapacityLimiter(_SUBMISSIONS_AT_ONCE)
+
+    async def submit(
+        self,
+        jobs: VisibleJobs,
+        spec: JobSpec,
+        key: str | None = None,
+        labels: Mapping[Label, str] = MappingProxyType({}),
+    ) -> Job:
+        """Makes one job of `spec`, or none; with a `key` that was used before, it returns that job.
+
+        Raises `WorkflowRefused`, `MachineRefused`, `BodyTooLarge`, `WebhookRefused`,
+        `IdempotencyKeyReused`, and `flows.contract.storage.StorageError` when a bundle can't be looked up.
+        """
+        # A key also where the client sends none: Prefect's client repeats a request without knowing
+        # what became of the first one.
+        idempotency_key = str(uuid4()) if key is None else f"client:{jobs.caller.name}:{key}"
+        try:
+            machine = await self._check(spec)
+        except InvalidRequest:
+            # The workflow may have been removed since the job was made.
+            made_before = await self._flow_runs.made_with(idempotency_key) if key is not None else None
+            if made_before is None:
+                raise
+            flow_run = made_before
+        else:
+            flow_run = await self._make(
+                jobs,
+                spec.group,
+                {
+                    "parameters": spec.parameters(),
+                    "name": spec.name,
+                    "tags": spec.prefect_tags(),
+                    "labels": _labels(spec) | {str(label): text for label, text in labels.items()},
+                    "idempotency_key": idempotency_key,
+                    "job_variables": machine or None,
+                },
+                spec,
+            )
+        if flow_run.labels.get(Label.SPEC_SHA256) != _fingerprint(spec):
+            raise IdempotencyKeyReused(
+                f"The Idempotency-Key '{key}' was already used for the job {flow_run.id}, with another body.",
+                "Send a new key with a new body, or the same body with this key.",
+            )
+        return self._flow_runs.job_from(flow_run, spec.group)
+
+    async def resume(self, jobs: VisibleJobs, job_id: UUID) -> Job:
+        """A new job that continues this one in its directory. Repeating the request returns the same job.
+
+        So the jobs of a directory form a line, and no two of them run at once. Raises `NotFound`
+        and `NotResumable`.
+        """
+        job = await jobs.get(job_id)
+        _check_resumable(job)
+        before = await self._flow_runs.whole(job_id)
+        kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL)
+        labels = {label.value: before.labels[label] for label in kept if label in before.labels}
+        flow_run = await self._make(
+            jobs,
+            job.group,
+            {
+                "parameters": before.parameters,
+                "name": before.name,
+                "tags": before.tags,
+                "labels": {**labels, Label.RESUMES.value: _directory_of(before)},
+                "idempotency_key": resume_key(job_id),
+                "job_variables": before.job_variables,
+            },
+        )
+        await self._flow_runs.label(job_id, {Label.RESUMED_BY: str(flow_run.id)})
+        return self._flow_runs.job_from(flow_run, job.group)
+
+    async def _check(self, spec: JobSpec) -> Mapping[str, object]:
+        """The job variables of a job that may be made. Raises as `submit` does."""
+        machine = job_variables(spec, self._settings.machines)
+        await self._check_workflow(spec)
+        check_webhook(
+            spec.webhook,
+            can_sign=self._settings.webhook_secret is not None,
+            private_hosts=self._settings.webhook_allowed_private_hosts,
+        )
+        _check_size(spec)
+        return machine
+
+    async def _check_workflow(self, spec: JobSpec) -> None:
+        await anyio.to_thread.run_sync(check_workflow, spec, self._settings, self._storage)
+
+    async def _check_open_jobs(self, jobs: VisibleJobs, group: str, idempotency_key: str) -> None:
+        """Raises `UnknownGroup`; and `TooManyOpenJobs`, unless a job with that key exists already.
+
+        Submissions at the same time don't see each other: together they may exceed the limit by as many
+        as run at once.
+        """
+        deployment_id = await jobs.deployment_of(group)
+        most = self._settings.max_open_jobs_per_group
+        if most is None:
+            return
+        count = await self._flow_runs.count_open(deployment_id)
+        if count >= most and await self._flow_runs.made_with(idempotency_key) is None:
+            raise TooManyOpenJobs(
+                f"The group '{group}' has {count} open jobs; its limit is {most}.",
+                "Submit again when one of them has ended, or cancel one.",
+            )
+
+    async def _make(
+        self, jobs: VisibleJobs, group: str, body: Mapping[str, Any], spec: JobSpec | None = None
+    ) -> FlowRunRow:
+        """A flow run of the group's deployment. With a `spec`, the workflow must still exist."""
+        key: str = body["idempotency_key"]
+        bundle = bundle_of(body["parameters"])
+        async with translating_errors(self._settings.submit_timeout_seconds), self._at_once:
+            await self._check_open_jobs(jobs, group, key)
+            if bundle is not None:
+                await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)
+                if spec is not None:  # the last job that needed the bundle may have been removed meanwhile
+                    await self._check_workflow(spec)
+            try:
+                return await self._flow_runs.create(await jobs.deployment_of(group), body)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != HTTPStatus.NOT_FOUND:
+                    raise
+                # The deployment was deleted, or created again with another id.
+                self._flow_runs.groups.forget()
+                return await self._flow_runs.create(await jobs.deployment_of(group), body)
+
+
+def resume_key(job_id: UUID) -> str:
+    """The idempotency key of the one job that resumes it."""
+    return f"resume:{job_id}"
+
+
+def _directory_of(flow_run: FlowRun) -> str:
+    """The job whose directory a successor works in: a job that never ran has none of its own."""
+    before = flow_run.labels.get(Label.RESUMES)
+    return str(before) if before is not None and not flow_run.run_count else str(flow_run.id)
+
+
+def _check_resumable(job: Job) -> None:
+    """Raises `NotResumable`."""
+    if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+        is_open = job.status in OPEN_STATUSES
+        raise NotResumable(
+            f"The job {job.id} is {job.status}.",
+            "Wait until it has ended, or cancel it." if is_open else "It is complete: nothing is left to do.",
+        )
+    if job.engine == EngineName.MOCK:
+        raise NotResumable(
+            f"The job {job.id} uses the mock engine, which keeps no results to continue from.",
+            "Submit a new job.",
+        )
+
+
+def _check_size(spec: JobSpec) -> None:
+    """Raises `BodyTooLarge` where Prefect would reject the parameters, measured as Prefect does it
+    (`prefect._internal.schemas.validators.validate_parameter_size`).
+    """
+    largest = get_current_settings().server.api.max_parameter_size
+    size = len(json.dumps(spec.parameters(), separators=(",", ":")))
+    if 0 < largest < size:
+        raise BodyTooLarge(
+            f"The job spec is {size:,} bytes; Prefect accepts at most {largest:,}.",
+            "Move large values into files of the workflow, and name the files in `config`.",
+        )
+
+
+def _labels(spec: JobSpec) -> dict[str, str]:
+    labels = {Label.SPEC_SHA256.value: _fingerprint(spec)}
+    return labels | ({Label.WEBHOOK_URL.value: str(spec.webhook.url)} if spec.webhook else {})
+
+
+def _fingerprint(spec: JobSpec) -> str:
+    return sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

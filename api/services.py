@@ -1,0 +1,46 @@
+"""What the routes work with: made once when the application starts, and the same for every request."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.events.following import Following
+from api.events.open_streams import OpenStreams
+from api.insight.shared_drawings import Drawings
+from api.jobs.bundles import Bundles
+from api.jobs.outputs import Outputs
+from api.jobs.removal import Removal
+from api.jobs.submissions import Submissions
+from api.operation.health import Health
+from api.operation.metrics import Metrics
+from api.prefect.reads import JobReads
+from api.settings import Settings
+from flows.contract.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`app.state.services`, from the start of the lifespan on."""
+
+    settings: Settings
+    storage: Storage
+    bundles: Bundles
+    outputs: Outputs
+    reads: JobReads
+    submissions: Submissions
+    removal: Removal
+    drawings: Drawings
+    following: Following
+    open_streams: OpenStreams
+    health: Health
+    metrics: Metrics
+
+
+async def services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+# A coroutine, because other dependencies take a thread for each request.
+WithServices = Annotated[Services, Depends(services_of)]
