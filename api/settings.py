@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from flows.contract.addresses import SourceSettings
 from flows.contract.bundles import BundleLimits
+from flows.contract.environments import EnvironmentSettings, SoftwareSettings
 from flows.contract.storage import StorageSettings
 
 _SIGNING_SECRET_PREFIX = "whsec_"
@@ -37,7 +38,7 @@ class Machines(StrEnum):
     """A task on AWS Fargate for each job, of the size that the job asks for."""
 
 
-class Settings(StorageSettings, BundleLimits, SourceSettings):
+class Settings(StorageSettings, BundleLimits, SourceSettings, EnvironmentSettings, SoftwareSettings):
     """Read once at startup from environment variables with the prefix `JOBS_`."""
 
     model_config = SettingsConfigDict(

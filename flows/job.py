@@ -179,8 +179,11 @@ def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Re
     if spec.engine is EngineName.MOCK:
         return None
 
+    phase: dict[Label, str] = {}
+
     def report(line: str) -> None:
-        recorder.label({Label.PHASE: "making the environment"})
+        phase[Label.PHASE] = "making the environment"
+        recorder.label(phase)
         recorder.log(logging.INFO, line)
 
     environments = Environments(
@@ -191,8 +194,8 @@ def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Re
         environment = environments.get(environments.again(before), before.digest)
     else:
         environment = environments.get(environments.wanted(spec.environment, workspace.work))
-    recorder.label({Label.PHASE: ""})
     record = environment.record
+    recorder.label({Label.SNAKEMAKE_VERSION: record.snakemake, **dict.fromkeys(phase, "")})
     workspace.note_environment(record)
     recorder.log(
         logging.INFO, f"Snakemake {record.snakemake} on Python {record.python}, environment {record.digest}."

@@ -16,9 +16,9 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
-from api.jobs.outputs import Manifest, OutputItem, SnakefileItem
 from api.web.schemas import Job, Output, RuleJob
 from api.web.statuses import JobStatus, RuleJobStatus
+from flows.contract.manifest import Manifest, OutputItem, SnakefileItem
 from flows.contract.storage import media_type_of
 
 MOST_RULE_JOBS = 1_000
@@ -79,6 +79,7 @@ def _metadata(
     steps = _Steps.of(_that_ran(history.rule_jobs or ()), outputs)
     profiles = [profile for profile in _PROFILES if steps.runs or profile != _PROVENANCE]
     inputs = list(_inputs(history.parameters))
+    packages = list(_packages(manifest))
     workflow_id = quote(snakefile.path)
     graph: list[Entity] = [
         {
@@ -112,7 +113,8 @@ def _metadata(
             "name": "Not stated",
             "description": "The service that ran the workflow does not know its licence. Ask the submitter.",
         },
-        _workflow(history, snakefile, inputs, steps),
+        _workflow(history, snakefile, inputs, steps) | {"softwareRequirements": _refs(map(_id_of, packages))},
+        *packages,
         {
             "@id": _SNAKEMAKE,
             "@type": "ComputerLanguage",
@@ -170,6 +172,24 @@ def _workflow(
     if isinstance(source, Mapping) and isinstance(source.get("git"), str):
         workflow["codeRepository"] = source["git"]
     return workflow
+
+
+def _packages(manifest: Manifest) -> Iterator[Entity]:
+    """What the environment held that Snakemake and the scripts ran in."""
+    if (environment := manifest.environment) is None:
+        return
+    for package in (f"python=={environment.python}", *environment.packages):
+        name, _, version = package.partition("==")
+        yield {
+            "@id": f"#package/{quote(name)}",
+            "@type": "SoftwareApplication",
+            "name": name,
+            "softwareVersion": version,
+        }
+
+
+def _id_of(entity: Entity) -> str:
+    return str(entity["@id"])
 
 
 def _inputs(parameters: Mapping[str, object]) -> Iterator[tuple[Entity, Entity]]:

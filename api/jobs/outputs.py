@@ -2,59 +2,26 @@
 
 import os
 import threading
-from datetime import datetime
 from pathlib import PurePosixPath
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 from uuid import UUID
 
 from fastapi import Response, status
 from fastapi.responses import FileResponse, RedirectResponse
-from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from api.web.cursors import OutputPosition
 from api.web.problems import ManifestDamaged, NotFound
 from api.web.queries import PageQuery
 from api.web.schemas import Output, OutputPage
-from flows.contract.spec import RelativePath
+from flows.contract.manifest import Manifest
 from flows.contract.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 
 LARGEST_MANIFEST = 32 << 20
 """In bytes: about 150,000 outputs. Without a limit, a rule could write one that fills the memory."""
 
 _MANIFESTS_AT_ONCE = 2
-
-
-class OutputItem(BaseModel):
-    """A published file."""
-
-    path: RelativePath
-    size: NonNegativeInt
-    sha256: str
-    modified_at: datetime
-    file: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
-    """Its name in the job's directory, if it is not `path` in the working directory."""
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """Its key, below that of the job."""
-        return ("work", self.path) if self.file is None else (self.file,)
-
-
-class SnakefileItem(BaseModel):
-    """The Snakefile that ran, and the version of Snakemake that read it."""
-
-    path: RelativePath
-    text: str
-    snakemake: str
-
-
-class Manifest(BaseModel):
-    """What the worker publishes at the end of a job (`flows.workspace.workspace`)."""
-
-    version: Literal[1] = 1
-    outputs: tuple[OutputItem, ...] = ()
-    snakefile: SnakefileItem | None = None
 
 
 class Outputs:

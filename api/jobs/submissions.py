@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import get_current_settings
 
 from api.jobs.disposal import Disposal, bundle_of
+from api.jobs.environments import check_environment
 from api.jobs.machines import job_variables
 from api.jobs.visible_jobs import VisibleJobs
 from api.jobs.workflows import check_workflow
@@ -127,6 +128,7 @@ class Submissions:
     async def _check(self, spec: JobSpec) -> Mapping[str, object]:
         """The job variables of a job that may be made. Raises as `submit` does."""
         machine = job_variables(spec, self._settings.machines)
+        check_environment(spec, self._settings)
         await self._check_workflow(spec)
         check_webhook(
             spec.webhook,

@@ -18,6 +18,7 @@
     │   ├── BundleRefused        the archive holds something unsafe, or is too large
     │   ├── GraphTooLarge        the graph has too many boxes or lines to draw
     │   ├── WebhookRefused       the address is not allowed, or webhooks are off
+    │   ├── EnvironmentRefused   the operator does not offer that environment or software
     │   ├── MachineRefused       no machine has that size or kind
     │   └── RefusedByPrefect     Prefect rejected the request
     ├── NotFound            404  no such job, rule job or output
@@ -239,6 +240,13 @@ class WebhookRefused(InvalidRequest):
 
     slug = "webhook-refused"
     title = "Webhook refused"
+
+
+class EnvironmentRefused(InvalidRequest):
+    """The operator does not offer that environment, or that way to deploy software."""
+
+    slug = "environment-refused"
+    title = "Environment refused"
 
 
 class MachineRefused(InvalidRequest):

@@ -106,7 +106,14 @@ class Job(BaseModel):
         default=None,
         description="Why a pending job waits, if the reason is its group: it is full, or on hold.",
     )
+    phase: str | None = Field(
+        default=None,
+        description="What a running job does before its first rule job, while that takes long.",
+    )
     engine: str = Field(description="What executes the job: `snakemake` or `mock`.")
+    snakemake_version: str | None = Field(
+        default=None, description="The version of Snakemake in the job's environment, once it has one."
+    )
     commit: str | None = Field(
         description="The commit of a workflow from a git repository, once the worker has checked it out."
     )

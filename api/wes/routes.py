@@ -22,6 +22,7 @@ from api.web.queries import MAX_LIMIT, JobQuery, PageQuery, RuleJobQuery
 from api.wes import translation
 from api.wes.attachments import bundle_of, decode, read_form
 from api.wes.schemas import RunId, RunListResponse, RunLog, RunStatus, State, TaskListResponse, TaskLog
+from flows.contract.environments import TESTED_SNAKEMAKE
 from flows.contract.spec import Label
 from flows.contract.storage import BlobNotFound, job_key
 
@@ -75,9 +76,7 @@ async def get_service_info(request: Request, services: WithServices, jobs: WithJ
         },
         "supported_wes_versions": ["1.0.0", "1.1.0"],
         "supported_filesystem_protocols": ["https", "file"],
-        "workflow_engine_versions": {
-            translation.ENGINE: {"workflow_engine_version": list(_engine_versions())}
-        },
+        "workflow_engine_versions": {translation.ENGINE: {"workflow_engine_version": list(TESTED_SNAKEMAKE)}},
         "default_workflow_engine_parameters": translation.default_parameters(),
         "system_state_counts": {state: 0 for state in State}
         | {translation.STATES[state_type]: count for state_type, count in counts.items()},
@@ -112,11 +111,11 @@ async def run_workflow(
     form = await read_form(request, settings.bundle_max_bytes, settings.max_body_bytes)
     try:
         fields = decode(form)
-        translation.spec_from(fields, "sha256:" + "0" * 64 if _has_files(form) else None, _engine_versions())
+        translation.spec_from(fields, "sha256:" + "0" * 64 if _has_files(form) else None)
         bundle = await bundle_of(form, services.bundles)
     finally:
         await form.close()
-    spec = translation.spec_from(fields, bundle, _engine_versions())
+    spec = translation.spec_from(fields, bundle)
     kept = fields.model_dump_json(exclude={"workflow_params", "tags"})
     if len(kept) > _LONGEST_KEPT:
         raise InvalidRequest(
@@ -240,10 +239,6 @@ def _query(kind: type[Kind], limit: int, cursor: str | None) -> Kind:
 
 def _has_files(form: Any) -> bool:
     return any(not isinstance(part, str) for part in form.getlist("workflow_attachment"))
-
-
-def _engine_versions() -> tuple[str, ...]:
-    return (version("snakemake"),)
 
 
 def _base_url(request: Request) -> str:

@@ -13,6 +13,7 @@ from api.web.problems import FieldProblem, InvalidRequest
 from api.web.schemas import Job, JobError, RuleJob
 from api.web.statuses import RuleJobStatus
 from api.wes.schemas import Log, RunRequest, RunStatus, RunSummary, State, TaskLog
+from flows.contract.environments import TESTED_SNAKEMAKE, of_snakemake
 from flows.contract.spec import EngineName, ErrorKind, JobSpec, MockOptions, Options
 
 WORKFLOW_TYPES = ("SMK", "Snakemake")
@@ -52,20 +53,22 @@ class Form(BaseModel):
     workflow_engine_parameters: dict[str, JsonValue] = {}
 
 
-def spec_from(form: Form, bundle: str | None, engine_versions: tuple[str, ...]) -> JobSpec:
+def spec_from(form: Form, bundle: str | None) -> JobSpec:
     """The spec of the submitted job; `bundle` holds its attachments. Raises `InvalidRequest`."""
     _check_known("workflow_type", form.workflow_type, WORKFLOW_TYPES)
     _check_known("workflow_type_version", form.workflow_type_version, WORKFLOW_TYPE_VERSIONS)
     if form.workflow_engine_version is not None and form.workflow_engine is None:
         raise _refused("workflow_engine", "is required with workflow_engine_version")
     _check_known("workflow_engine", form.workflow_engine, (ENGINE,))
-    _check_known("workflow_engine_version", form.workflow_engine_version, engine_versions)
+    _check_known("workflow_engine_version", form.workflow_engine_version, TESTED_SNAKEMAKE)
     spec = {
         "config": form.workflow_params,
         "tags": form.tags,
         **_workflow(form.workflow_url, bundle),
         **_settings(form.workflow_engine_parameters),
     }
+    if form.workflow_engine_version not in (None, TESTED_SNAKEMAKE[-1]) and "environment" not in spec:
+        spec["environment"] = of_snakemake(form.workflow_engine_version or "")
     if spec.get("engine") == EngineName.MOCK:
         spec.pop("workflow")
         spec.pop("snakefile", None)

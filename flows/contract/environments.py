@@ -26,7 +26,8 @@ from flows.contract.spec import EnvironmentSpec, SoftwareMethod
 
 DEFAULT_ENVIRONMENT = "default"
 SUPPORTED_SNAKEMAKE = SpecifierSet(">= 8.30, < 10")
-"""Tried: 8.30.0, 9.0.0, 9.14.0 and 9.27.1 (`tests/flows/environments/test_versions.py`)."""
+TESTED_SNAKEMAKE = ("8.30.0", "9.0.0", "9.14.0", "9.27.1")
+"""By `tests/flows/environments/test_versions.py`; the newest is that of the default environment."""
 
 _NEWEST = "snakemake ~= 9.27"
 
@@ -172,6 +173,12 @@ def with_snakemake(packages: tuple[str, ...]) -> tuple[str, ...]:
     """`packages`, and the newest Snakemake if none of them is Snakemake."""
     names = {canonicalize_name(Requirement(package).name) for package in packages}
     return packages if "snakemake" in names else (*packages, _NEWEST)
+
+
+def of_snakemake(version: str) -> EnvironmentSpec:
+    """The default environment with another version of Snakemake."""
+    others = (package for package in BUILT_IN.packages if package != _NEWEST)
+    return EnvironmentSpec(packages=(f"snakemake == {version}", *others))
 
 
 def refusal(spec: EnvironmentSpec | None, settings: EnvironmentSettings) -> str | None:

@@ -2,7 +2,7 @@
 
 A state change travels as the event that Prefect's own engine sends
 (`prefect.utilities.engine.emit_task_run_state_change_event`, Prefect 3.8), because the server
-records those in bulk (ARCHITECTURE.md, Performance). It is no documented interface, hence the
+records those in bulk (docs/performance.md, Performance). It is no documented interface, hence the
 contract tests in `tests/flows/record/test_task_runs.py`.
 
 Everything here is a pure function of its arguments.

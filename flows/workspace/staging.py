@@ -10,11 +10,11 @@ from flows.contract.bundles import unpack_bundle
 from flows.contract.spec import WorkflowSource
 from flows.contract.storage import BlobNotFound, Storage, StorageError, bundle_key
 from flows.contract.untrusted_tree import Refused
+from flows.contract.workflow_roots import check_workflow_directory, check_workflow_path
 from flows.workspace.git import check_out
 from flows.workspace.settings import WorkspaceSettings
 
 _NOT_COPIED = frozenset({".snakemake", ".git"})
-_NAME_DIRECTORY = "Name the directory of the workflow."
 _MAKE_READABLE = "Make the workflow's directory readable for the service."
 
 
@@ -42,7 +42,6 @@ class Staging:
     def __init__(self, settings: WorkspaceSettings, storage: Storage) -> None:
         self._settings = settings
         self._storage = storage
-        self._roots = [root.resolve() for root in settings.workflow_roots]
         self._home = settings.home.resolve()
 
     def bring_in(self, workflow: WorkflowSource, work: Path) -> Staged:
@@ -98,21 +97,6 @@ class Staging:
         return {name for name in names if name in _NOT_COPIED or Path(directory, name) == self._home}
 
     def _source(self, path: str) -> Path:
-        try:
-            source = Path(path).resolve()
-        except (ValueError, RuntimeError, OSError) as error:
-            raise StageError(f"workflow.path {path!r} is no path: {error}", _NAME_DIRECTORY) from error
-        if not any(source.is_relative_to(root) for root in self._roots):
-            raise StageError(
-                f"workflow.path {path} does not lie under a workflow root of this server",
-                f"Put the workflow under one of: {', '.join(map(str, self._roots)) or '(no root is set)'}; "
-                "the operator sets them with JOBS_WORKFLOW_ROOTS.",
-            )
-        if source.is_relative_to(self._home):
-            raise StageError(
-                f"workflow.path {path} lies where the service keeps its jobs",
-                "Name a directory outside of JOBS_HOME; to go on with a job, resume it.",
-            )
-        if not source.is_dir():
-            raise StageError(f"workflow.path {path} is not a directory", _NAME_DIRECTORY)
-        return source
+        directory = check_workflow_path(path, self._settings.workflow_roots, self._home)
+        check_workflow_directory(path, directory)
+        return directory

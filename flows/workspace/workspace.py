@@ -25,8 +25,9 @@ from uuid import UUID
 from flows.contract.environments import EnvironmentRecord
 from flows.contract.job_files import work_of
 from flows.contract.manifest import MANIFEST_NAME, Manifest, SnakefileItem
-from flows.contract.spec import SNAKEFILE_NAMES, ExecutionSpec
+from flows.contract.spec import ExecutionSpec
 from flows.contract.storage import LocalStorage, Storage, StorageError, job_key, open_storage
+from flows.contract.workflow_roots import SnakefileMissing, find_snakefile
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
 from flows.workspace.publishing import Publishing, files_of, snakefile_item
 from flows.workspace.settings import WorkspaceSettings
@@ -145,14 +146,10 @@ class Workspace:
 
     def snakefile(self, spec: ExecutionSpec) -> Path:
         """The Snakefile, relative to `work`. Raises `StageError` if there is none."""
-        candidates = [spec.snakefile] if spec.snakefile else SNAKEFILE_NAMES
-        for candidate in candidates:
-            if (self.work / candidate).is_file():
-                return Path(candidate)
-        raise StageError(
-            f"no Snakefile: the workflow's directory has none of {', '.join(candidates)}",
-            "Set `snakefile` to the path of the Snakefile, relative to the workflow's directory.",
-        )
+        try:
+            return find_snakefile(self.work, spec.snakefile)
+        except SnakefileMissing as refusal:
+            raise StageError(str(refusal), refusal.resolution) from refusal
 
     def publish(self, outputs: Iterable[str]) -> int:
         """Keep those `outputs` (paths relative to `work`) that exist, and the job's logs; their number.

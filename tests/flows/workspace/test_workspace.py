@@ -123,7 +123,7 @@ def test_a_workflow_at_or_below_the_home_of_the_jobs_is_refused(workflow: Path, 
     workspace = Workspace(WorkspaceSettings(home=home, workflow_roots=(workflow,)), JOB_ID)
     workspace.directory.mkdir(parents=True)
 
-    with pytest.raises(StageError, match="lies where the service keeps its jobs") as refused:
+    with pytest.raises(StageError, match="inside the directory where the service keeps its jobs") as refused:
         workspace.stage(spec_of(home / place.format(other=other.parent.name)))
 
     assert "JOBS_HOME" in refused.value.resolution
@@ -203,7 +203,7 @@ def test_a_workflow_outside_of_the_roots_is_refused(workspace: Workspace, root: 
     (outside / "Snakefile").touch()
     (root / "link").symlink_to(outside)
     path = {"through a link": root / "link", "by dots": root / ".." / "outside"}.get(place, outside)
-    with pytest.raises(StageError, match="does not lie under a workflow root") as refused:
+    with pytest.raises(StageError, match="is not under a workflow root") as refused:
         workspace.stage(spec_of(path))
     assert str(root) in refused.value.resolution
     assert not workspace.work.exists()
