@@ -11,7 +11,7 @@ SERVICE := tests/fundamentals tests/service tests/ecs
 SETTINGS ?= $(firstword $(wildcard infra/settings.toml) infra/settings.example.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test test-here test-ecs check bench requirements browser builder image cdk synth clean
+.PHONY: help env demo up test test-here test-ecs check docs configuration pictures bench requirements browser builder image cdk synth clean
 
 help: ## List the commands.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -35,11 +35,22 @@ test-ecs:
 	@mkdir -p build
 	$(RUN) -m pytest --basetemp=build/test-ecs tests/ecs
 
-check: env ## Lint, check types and the house's own rules: under a minute.
+check: env ## Lint, check types, links and the house's own rules: under a minute.
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	@$(MAKE) --no-print-directory docs
 	$(RUN) -m pytest tests/house -q
+
+docs: env ## Make the site of docs/ in build/docs; a broken link is an error.
+	@rm -rf build/docs
+	$(RUN) -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --doctree-dir build/docs/.doctrees docs build/docs
+
+configuration: env ## Write docs/configuration.md anew from the settings classes.
+	$(RUN) -m tests.docs.configuration
+
+pictures: env browser ## Run the example and photograph it in the Prefect UI, for docs/pictures.
+	$(RUN) -m tests.docs.pictures
 
 bench: env ## Compare with bare Snakemake and with Prefect itself: a table, and build/bench.json.
 	$(RUN) -m tests.benchmarks

@@ -1,4 +1,4 @@
-"""Who may import whom, and what may be done where: the rooms of ARCHITECTURE.md, asserted."""
+"""Who may import whom, and what may be done where: the rooms of docs/architecture.md, asserted."""
 
 import ast
 import tomllib

@@ -18,7 +18,8 @@ from flows.worker.worker import SnakemakeWorker
 from flows.workspace.settings import WorkspaceSettings
 
 PROJECT = Path(__file__).parents[2]
-TOP_LEVEL = {"flows", "deployments", "api", "infra", "tests"}
+TOP_LEVEL = {"flows", "deployments", "api", "infra", "docs", "tests"}
+DOCUMENTS = {"README.md", "CHANGELOG.md", "LICENSE"}
 
 
 def tracked_files() -> list[str]:
@@ -62,6 +63,8 @@ def test_programs_agree_on_where_jobs_live_by_default() -> None:
 def test_the_top_level_is_what_the_owner_fixed() -> None:
     folders = {path.split("/")[0] for path in tracked_files() if "/" in path}
     assert {folder for folder in folders if not folder.startswith(".")} <= TOP_LEVEL
+    files = {path for path in tracked_files() if "/" not in path and not path.startswith(".")}
+    assert files == DOCUMENTS | {"Makefile", "prefect.yaml", "pyproject.toml", "requirements.txt"}
 
 
 def test_requirements_pin_every_package_and_hold_no_address() -> None:
