@@ -11,7 +11,7 @@ SERVICE := tests/fundamentals tests/service tests/ecs
 SETTINGS ?= $(firstword $(wildcard infra/settings.toml) infra/settings.example.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test test-here test-ecs check docs configuration pictures bench requirements browser builder image cdk synth clean
+.PHONY: help env demo up test test-here test-ecs check docs configuration pictures bench requirements browser builder software image cdk synth clean
 
 help: ## List the commands.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -22,7 +22,7 @@ demo: env ## Start everything, run the example pipeline, show it rule by rule, s
 up: env ## Start everything and stay until Ctrl-C.
 	@$(RUN) -m deployments up
 
-test: check browser builder cdk ## Run the whole test suite, the quick checks first; the image is built as root only.
+test: check browser builder software cdk ## Run the whole test suite, the quick checks first; the image is built as root only.
 	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
 		$(addprefix --ignore=,tests/house $(SERVICE))
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-here test-ecs
@@ -79,6 +79,9 @@ browser: ## Install the browser that one test looks at the Prefect UI with.
 
 builder: ## Install what builds the image without Docker, as root; others skip the test that builds it.
 	@test "$$(id -u)" != 0 || which buildah mmdebstrap >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah mmdebstrap >/dev/null; }
+
+software: ## Install environment modules and apptainer for the tests, as root; others skip the tests of them.
+	@test "$$(id -u)" != 0 || tests/flows/software/install.sh
 
 image: env builder ## Build the image without Docker (needs root), run the service from it, and build it again.
 	JOBS_TEST_IMAGE=twice $(RUN) -m pytest tests/deployments/test_image.py

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 from rich.console import Console
@@ -16,9 +17,12 @@ from deployments.ecs import ECS
 from deployments.local import WORK_POOL, LocalStack
 from deployments.processes import StackError
 from deployments.settings import LocalSettings
-from flows.contract.environments import EnvironmentSettings
-from flows.contract.spec import EnvironmentSpec
+from deployments.software import NotPrepared
+from deployments.software import prepare as prepare_software
+from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.spec import DEFAULT_GROUP, EnvironmentSpec, SoftwareMethod
 from flows.environments.making import Environments
+from flows.environments.software_cache import remove_unused_software
 from flows.environments.uv import EnvironmentFailure
 
 _CHECK_SECONDS = 1.0
@@ -111,10 +115,41 @@ def environments(settings: LocalSettings, console: Console, *, remove_unused: bo
     return int(failures > 0)
 
 
+def software(
+    settings: LocalSettings,
+    console: Console,
+    *,
+    prepare: Path | None,
+    group: str,
+    method: list[SoftwareMethod] | None,
+    environment: str | None,
+    remove_unused: bool,
+) -> int:
+    """Make the conda environments and images of a workflow beforehand, or remove unused ones."""
+    declared = SoftwareSettings()
+    if remove_unused:
+        directory = declared.software_directory or settings.home / "software"
+        removed = remove_unused_software(directory, declared.software_keep_days)
+        console.print(f"Removed {len(removed)} conda environments. {' '.join(removed)}", highlight=False)
+    if prepare is None:
+        return 0
+    named = EnvironmentSpec(name=environment) if environment else None
+    methods = method or [SoftwareMethod.CONDA]
+    try:
+        prepare_software(
+            prepare, group, methods, named, settings.home, lambda line: console.print(line, highlight=False)
+        )
+    except (NotPrepared, EnvironmentFailure) as error:
+        console.print(f"[red]Error:[/red] {error}", soft_wrap=True, highlight=False)
+        return 1
+    console.print(f"The software of {prepare} is ready for the group '{group}'.", soft_wrap=True)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (up, demo, register, environments, reconcile):
+    for command in (up, demo, register, environments, software, reconcile):
         subparser = commands.add_parser(command.__name__, help=command.__doc__)
         subparser.set_defaults(command=command)
         if command is register:
@@ -129,6 +164,22 @@ def _parser() -> argparse.ArgumentParser:
                 "--remove-unused",
                 action="store_true",
                 help="instead, remove those that no job has used for JOBS_ENVIRONMENTS_KEEP_DAYS",
+            )
+        if command is software:
+            subparser.add_argument("--prepare", type=Path, metavar="WORKFLOW", help="directory of a workflow")
+            subparser.add_argument("--group", default=DEFAULT_GROUP, help="group that runs it (default)")
+            subparser.add_argument(
+                "--method",
+                action="append",
+                type=SoftwareMethod,
+                choices=list(SoftwareMethod),
+                help="how rules declare it; may be repeated (conda)",
+            )
+            subparser.add_argument("--environment", help="named environment that Snakemake runs in")
+            subparser.add_argument(
+                "--remove-unused",
+                action="store_true",
+                help="remove those that no job has used for JOBS_SOFTWARE_KEEP_DAYS",
             )
         if command is reconcile:
             subparser.add_argument("--once", action="store_true", help="look once, and end")

@@ -17,6 +17,10 @@ _REFUSED = "MissingOutputException"
 _CORRECT_TARGETS = "Correct `targets`: each names a rule or a file that a rule makes."
 _CORRECT_SNAKEFILE = "Correct the Snakefile at the line that the message names, and submit again."
 _CORRECT_SYNTAX = f"{_CORRECT_SNAKEFILE} If a newer Python accepts it, name that one in `environment.python`."
+_ADD_PACKAGE = (
+    "Add what the message names to the packages of the job's `environment`, in the version that the workflow "
+    "is written for."
+)
 _RESOLUTIONS = {
     _REFUSED: "Its command ended well, but not every file of `output` is there; correct one of them.",
     "MissingInputException": "Add the missing files to the workflow's directory, or a rule that makes them.",
@@ -25,6 +29,8 @@ _RESOLUTIONS = {
     "NoRulesException": "The Snakefile has no rule; check that `snakefile` names the right file.",
     "SyntaxError": _CORRECT_SYNTAX,
     "IndentationError": _CORRECT_SNAKEFILE,
+    "ModuleNotFoundError": _ADD_PACKAGE,
+    "ImportError": _ADD_PACKAGE,
     "NameError": _CORRECT_SNAKEFILE,
     "KeyError": "A key is missing; if it is one of the configuration's, set it in `config`.",
     "ProtectedOutputException": "An output is write-protected; remove it, or leave it out of the targets.",
@@ -35,6 +41,21 @@ _RESOLUTIONS = {
     "must be reachable from the service and have the packages in versions that go together.",
 }
 """What to do, by Snakemake's exception. Its name in lower case is the section of the documentation."""
+
+
+_PACKAGES = {
+    "Bio": "biopython",
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "augur": "nextstrain-augur",
+    "cv2": "opencv-python-headless",
+    "dotenv": "python-dotenv",
+    "pkg_resources": "setuptools < 81",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Well-known modules that a package of another name brings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +72,8 @@ class _Known:
 _MODULE_NOT_FOUND = _Known(
     re.compile(r"No module named '(?P<module>[\w]+)"),
     "Add the package that brings `{module}` to the job's environment, for example "
-    '"environment": {{"packages": ["{module}"]}}; or ask the operator for an environment that has it.',
+    '"environment": {{"packages": ["{package}"]}} with the other packages that the workflow imports; '
+    "or ask the operator for an environment that has it.",
     "modulenotfounderror",
 )
 _KNOWN = (
@@ -60,6 +82,13 @@ _KNOWN = (
         re.compile(r"Expecting Snakemake version (?P<version>[\w.]+) or higher"),
         'Ask for it: "environment": {{"packages": ["snakemake >= {version}"]}}, with the other packages '
         "that the workflow imports.",
+        "environment",
+    ),
+    _Known(
+        re.compile(r"cannot import name '\w+' from 'snakemake|'Logger' object has no attribute"),
+        "The workflow is written for another version of Snakemake. Ask for one that this service has (8.30 "
+        'to 9), for example "environment": {{"packages": ["snakemake == 8.30.0"]}}, with the other packages '
+        "that it imports.",
         "environment",
     ),
     _Known(
@@ -142,8 +171,7 @@ def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], ou
     elif _ran_without_its_software(failed):
         resolution, section = note_of_undeployed({failed.planned.rule: failed.planned.undeployed}), "software"
     elif match := _MODULE_NOT_FOUND.pattern.search(output):
-        resolution = _MODULE_NOT_FOUND.resolution.format(**match.groupdict())
-        section = _MODULE_NOT_FOUND.section
+        resolution, section = _resolution(_MODULE_NOT_FOUND, match), _MODULE_NOT_FOUND.section
     return JobError(ErrorKind.WORKFLOW, message, resolution, section, rule=failed.name)
 
 
@@ -156,6 +184,13 @@ def note_of_undeployed(rules: Mapping[str, Collection[str]]) -> str:
         f"The rules {named} declare software that this job does not deploy, so they use what the machine "
         f'has. Add "software": [{wanted}] to the job to have it deployed.'
     )
+
+
+def _resolution(known: _Known, match: re.Match[str]) -> str:
+    named = match.groupdict()
+    if (module := named.get("module")) is not None:
+        named["package"] = _PACKAGES.get(module, module)
+    return known.resolution.format(**named)
 
 
 def _ran_without_its_software(failed: RuleJob) -> bool:
@@ -184,8 +219,7 @@ def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobEr
     text = error.text.strip()
     for known in _KNOWN:
         if match := known.pattern.search(text):
-            named = {name: value or "" for name, value in match.groupdict().items()}
-            return JobError(known.kind, text, known.resolution.format(**named), known.section)
+            return JobError(known.kind, text, _resolution(known, match), known.section)
     if error.exception in _RESOLUTIONS:
         return JobError(ErrorKind.WORKFLOW, text, _RESOLUTIONS[error.exception], error.exception.lower())
     if "schema" in text and "Error validating" in text:

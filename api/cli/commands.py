@@ -71,6 +71,42 @@ def submit(
         Path | None,
         typer.Option(help="YAML or JSON file that overrides the configuration of the workflow.", exists=True),
     ] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option(help="Environment that the operator declares.", rich_help_panel="Environment"),
+    ] = None,
+    package: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Python package for the job's own environment, such as 'pandas >= 2' or "
+            "'snakemake == 9.14.0'. May be repeated.",
+            metavar="REQUIREMENT",
+            rich_help_panel="Environment",
+        ),
+    ] = None,
+    requirements: Annotated[
+        str | None,
+        typer.Option(
+            help="Requirements file in the workflow, for the job's own environment.",
+            metavar="FILE",
+            rich_help_panel="Environment",
+        ),
+    ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            help="Python of the job's own environment.", metavar="VERSION", rich_help_panel="Environment"
+        ),
+    ] = None,
+    software: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How to deploy the software that rules declare: conda, apptainer or env-modules. "
+            "May be repeated.",
+            metavar="METHOD",
+            rich_help_panel="Environment",
+        ),
+    ] = None,
     cores: Annotated[int, typer.Option(min=1, help="Cores that rule jobs may use at once.")] = 1,
     resource: Annotated[
         list[str] | None,
@@ -106,7 +142,9 @@ def submit(
     spec: Json = {"engine": "mock"} if mock else {"cores": cores}
     if workflow is not None:
         spec["workflow"] = _source(service, workflow, server_path, ref, subdir)
-    settings = {"snakefile": snakefile, "targets": target, "name": name, "group": group, "spot": spot}
+    settings: Json = {"snakefile": snakefile, "targets": target, "name": name, "group": group, "spot": spot}
+    own = {"name": environment, "packages": package, "file": requirements, "python": python}
+    settings |= {"software": software, "environment": {key: part for key, part in own.items() if part}}
     spec |= {key: value for key, value in settings.items() if value}
     overrides = {**_read(config_file), **{key: yaml.safe_load(text) for key, text in _pairs(config).items()}}
     options = {"retries": retries, "keep_going": keep_going, "force_all": force_all}

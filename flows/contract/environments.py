@@ -144,6 +144,12 @@ class SoftwareSettings(BaseSettings):
         description="Where conda environments and container images are kept; `software` below JOBS_HOME "
         "when absent.",
     )
+    software_keep_days: float = Field(
+        default=90,
+        gt=0,
+        le=36_500,
+        description="Conda environments that no job has used for longer may be removed.",
+    )
     conda_directory: Path | None = Field(
         default=None,
         description="The `bin` of the conda that makes environments; the one on PATH when absent.",

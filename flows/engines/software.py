@@ -16,6 +16,8 @@ class Software:
     methods: Sequence[SoftwareMethod]
     directory: Path
     """Of the group."""
+    only_prepare: bool = False
+    """Make it, and run no rule."""
 
     @classmethod
     def of_group(
@@ -38,7 +40,7 @@ class Software:
             arguments.append(f"--apptainer-prefix={self.directory / 'apptainer'}")
             if self.settings.apptainer_args:
                 arguments.append(f"--apptainer-args={self.settings.apptainer_args}")
-        return arguments
+        return [*arguments, "--conda-create-envs-only"] if self.only_prepare else arguments
 
     def path(self) -> list[str]:
         """Directories that go on PATH."""

@@ -32,13 +32,10 @@ def install() -> None:
     def create_alone(env: Any, *args: Any, **kwargs: Any) -> Any:
         address = Path(env.address)
         flag = conda.get_env_setup_done_flag_file(address)
-        is_dry = kwargs.get("dryrun") or any(args)
-        if (
-            is_dry
-            or env.is_containerized
-            or env.is_externally_managed
-            or (address.exists() and flag.exists())
-        ):
+        if address.exists() and flag.exists():
+            flag.touch()  # its time is that of the last use: unused environments are removed by it
+            return create(env, *args, **kwargs)
+        if kwargs.get("dryrun") or any(args) or env.is_containerized or env.is_externally_managed:
             return create(env, *args, **kwargs)
         with _alone(address.parent, f"the conda environment {env.file.simplify_path()}"):
             if not address.exists():

@@ -172,6 +172,18 @@ def test_an_engine_that_fails_without_any_word_tells_its_exit_code() -> None:
             ErrorKind.WORKFLOW,
         ),
         (
+            "ModuleNotFoundError",
+            "No module named 'dotenv'",
+            '"environment": {"packages": ["python-dotenv"]}',
+            ErrorKind.WORKFLOW,
+        ),
+        (
+            "ImportError",
+            "cannot import name 'load_configfile' from 'snakemake.io' (snakemake/io.py)",
+            '"packages": ["snakemake == 8.30.0"]',
+            ErrorKind.WORKFLOW,
+        ),
+        (
             "WorkflowError",
             "Expecting Snakemake version 99.0 or higher (you are currently using 9.27.1).",
             '"packages": ["snakemake >= 99.0"]',

@@ -88,9 +88,9 @@ async def _create(options: argparse.Namespace) -> None:
         )
     except (SolverError, GatewayError) as error:
         sys.exit(f"failed\n\n{type(error).__name__}: {error}")
-    await rattler.install(
-        records, options.prefix, cache_dir=os.environ.get("CONDA_PKGS_DIRS"), show_progress=False
-    )
+    cache = Path(os.environ["CONDA_PKGS_DIRS"])
+    cache = Path(os.environ["CONDA_PKGS_DIRS"])
+    await rattler.install(records, options.prefix, cache_dir=cache, show_progress=False)
 
 
 if __name__ == "__main__":
