@@ -115,7 +115,10 @@ _KNOWN = (
         "software",
     ),
     _Known(
-        re.compile(r"wrapper git repository|GitCommandError|Failed to open source file"),
+        re.compile(
+            r"wrapper git repository|GitCommandError|Failed to open source file|"
+            r"environment for wrapper \S+ not accessible|Invalid meta wrapper"
+        ),
         "Check the address. If this service has no way to it, ask the operator for a mirror "
         "(JOBS_WRAPPER_PREFIX for wrappers), or put the file into the workflow.",
         "software",

@@ -14,7 +14,7 @@ from tests.flows.executions import HERE, Run, staged, write_workflow
 INIT = Path("/usr/share/modules/init/bash")
 
 pytestmark = pytest.mark.skipif(
-    not INIT.exists(), reason="environment-modules is not installed (make modules)"
+    not INIT.exists(), reason="environment-modules is not installed: make software, as root"
 )
 
 
