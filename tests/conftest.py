@@ -10,6 +10,7 @@ import pytest
 
 from deployments.local import PROJECT, LocalStack
 from deployments.settings import LocalSettings
+from tests.flows.environments.packages import write_wheel
 from tests.support import WORKFLOWS, JobsClient
 
 ENVIRONMENTS = PROJECT / "build" / "environments"
@@ -23,13 +24,17 @@ JOBS_AT_ONCE = 20
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """The stack that `make up` starts, on free ports and a home of its own.
 
-    Workflows may come from git servers of the tests, which listen on loopback.
+    Workflows may come from git servers of the tests, which listen on loopback, and environments may
+    have the package `house_greeter`, which no index has.
     """
     roots = [WORKFLOWS, tmp_path_factory.getbasetemp()]
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("JOBS_GIT_ALLOW_SCHEMES", "https,http")
         environment.setenv("JOBS_GIT_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
         environment.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
+        wheels = tmp_path_factory.mktemp("wheels")
+        write_wheel(wheels, "house_greeter", "1.0", "GREETING = 'Moin'\n")
+        environment.setenv("UV_FIND_LINKS", str(wheels))
         settings = local_settings(tmp_path_factory.mktemp("home"), roots)
         with LocalStack(settings.model_copy(update={"concurrent_jobs": JOBS_AT_ONCE})) as running:
             yield running

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -29,13 +30,13 @@ _PRELOADED = (
     "snakemake.executors.local",
     "snakemake.parser",
     "snakemake.persistence",
-    "snakemake.report",
     "snakemake.scheduling.greedy",
     "snakemake.scheduling.job_scheduler",
     "snakemake.script",
     "snakemake.sourcecache",
     "snakemake.workflow",
 )
+_PRELOADED_LATER = ("snakemake.report",)
 
 
 def drive(argv: list[str], events: BinaryIO) -> NoReturn:
@@ -68,17 +69,26 @@ def preload() -> None:
     A process forked after this starts Snakemake in 0.3 s instead of 3–4 s.
     """
     find_plugins()
-    for module in _PRELOADED:
-        with contextlib.suppress(ModuleNotFoundError):  # not every version has each
-            importlib.import_module(module)
+    _import(_PRELOADED)
     # Collects and imports every plugin.
     importlib.import_module("snakemake.cli").get_argument_parser()
+
+
+def preload_rest() -> None:
+    """Import what some executions need."""
+    _import(_PRELOADED_LATER)
 
 
 def find_plugins() -> None:
     """Let Snakemake find our plugins, which it looks for as top-level packages."""
     if _PLUGINS not in sys.path:
         sys.path.append(_PLUGINS)
+
+
+def _import(modules: Iterable[str]) -> None:
+    for module in modules:
+        with contextlib.suppress(ModuleNotFoundError):  # not every version has each
+            importlib.import_module(module)
 
 
 def _main(argv: list[str]) -> int:

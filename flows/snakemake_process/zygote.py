@@ -9,21 +9,23 @@ the worker closes its end; supervisors go on, for they depend on their flow proc
     python -m flows.snakemake_process.zygote FD
 """
 
-import contextlib
 import gc
 import os
+import select
 import signal
 import socket
 import sys
 from typing import NoReturn
 
-from flows.snakemake_process.driver import preload
+from flows.snakemake_process.driver import preload, preload_rest
 from flows.snakemake_process.prctl import die_with_parent
 from flows.snakemake_process.supervisor import supervise
 
 READY = b"ready"
 FORK = b"fork"
 """Comes with a file descriptor: the socket that the new supervisor listens to."""
+
+IDLE_SECONDS = 1.0
 
 
 def main(control: socket.socket) -> NoReturn:
@@ -32,20 +34,28 @@ def main(control: socket.socket) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when it ends
         signal.signal(number, signal.SIG_IGN)
     preload()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors
+    control.sendall(READY)
+    is_whole = False
+    while True:
+        # The job that has waited for this process comes first; the rest is for later ones.
+        if not is_whole and not select.select([control], [], [], IDLE_SECONDS)[0]:
+            _complete()
+            is_whole = True
+        message, descriptors, _, _ = socket.recv_fds(control, len(FORK), 1)
+        if not message:
+            os._exit(0)
+        for descriptor in descriptors:
+            if os.fork() == 0:
+                _become_supervisor(control, descriptor)
+            os.close(descriptor)
+
+
+def _complete() -> None:
+    preload_rest()
     # A collection would look at all that was imported, and so make it each child's own.
     gc.collect()
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors
-    control.sendall(READY)
-    while True:
-        with contextlib.suppress(InterruptedError):
-            message, descriptors, _, _ = socket.recv_fds(control, len(FORK), 1)
-            if not message:
-                os._exit(0)
-            for descriptor in descriptors:
-                if os.fork() == 0:
-                    _become_supervisor(control, descriptor)
-                os.close(descriptor)
 
 
 def _become_supervisor(control: socket.socket, descriptor: int) -> NoReturn:

@@ -16,13 +16,13 @@ import httpx
 from rich.console import Console
 
 from deployments.local import PROJECT, LocalStack
-from tests.benchmarks import requests, workflows
+from tests.benchmarks import environments, requests, workflows
 from tests.benchmarks.plot import plot
 from tests.benchmarks.rows import Report
 from tests.conftest import local_settings
 from tests.support import WORKFLOWS, JobsClient
 
-NAMES = ("workflows", "scale", "submits", "reads", "lists", "memory")
+NAMES = ("workflows", "environments", "scale", "submits", "reads", "lists", "memory")
 
 
 def main() -> None:
@@ -63,6 +63,8 @@ def _compare(
     if "workflows" in names:
         workflows.one_rule(report, jobs, roots, arguments.trials)
         workflows.first_rule(report, stack, jobs, roots, min(arguments.trials, 3))
+    if "environments" in names:
+        environments.compare(report, stack, jobs, roots, min(arguments.trials, 3))
     if "reads" in names:
         requests.reads(report, stack, jobs)
     if "submits" in names:

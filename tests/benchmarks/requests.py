@@ -12,8 +12,12 @@ import psutil
 from prefect.client.orchestration import PrefectClient
 
 from deployments.local import LocalStack
+from flows.contract.environments import EnvironmentSettings
 from flows.contract.spec import FLOW_NAME
+from flows.environments.environment import Environment
+from flows.environments.making import Environments
 from tests.benchmarks.load import get_for, post_times
+from tests.benchmarks.processes import flow_zygote, zygotes_of
 from tests.benchmarks.rows import Report, Row, median
 from tests.benchmarks.sapporo import sapporo, submit
 from tests.support import JobsClient
@@ -156,19 +160,22 @@ def lists(report: Report, stack: LocalStack) -> None:
 
 def memory(report: Report, stack: LocalStack) -> None:
     facade = psutil.Process(stack.api.pid).memory_full_info().uss
-    worker = psutil.Process(stack.worker.pid)
-    warm = worker.memory_full_info().pss + sum(
-        child.memory_full_info().pss for child in worker.children(recursive=True)
-    )
+    default, *_ = zygotes_of(stack, str(_default_environment(stack).python))
+    processes = (psutil.Process(stack.worker.pid), flow_zygote(stack), default)
+    warm = sum(process.memory_full_info().pss for process in processes)
     report.add(
         Row("memory of the facade, after all this", facade / 1e6, 150, unit="MB"),
-        Row("memory of worker and zygote, idle", warm / 1e6, 250, unit="MB"),
+        Row("memory of worker, zygote and one warm environment, idle", warm / 1e6, 250, unit="MB"),
     )
+
+
+def _default_environment(stack: LocalStack) -> Environment:
+    environments = Environments(EnvironmentSettings(), stack.settings.home)
+    return environments.get(environments.wanted(None))
 
 
 def _memory_of_jobs(stack: LocalStack, count: int) -> Row:
-    worker = psutil.Process(stack.worker.pid)
-    (zygote,) = worker.children()
+    zygote = flow_zygote(stack)
     unshared = [process.memory_full_info().uss for process in zygote.children(recursive=True)]
     return Row("memory of a running job, unshared", sum(unshared) / count / 1e6, 60, unit="MB")
 

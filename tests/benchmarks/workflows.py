@@ -15,6 +15,7 @@ import httpx
 import psutil
 
 from deployments.local import PROJECT, WORK_POOL, LocalStack
+from tests.benchmarks.processes import flow_zygote
 from tests.benchmarks.rows import Report, Row, median, seconds
 from tests.support import WORKFLOWS, JobsClient, wait_until
 
@@ -180,7 +181,7 @@ def _cost_of(stack: LocalStack, jobs: JobsClient, count: int) -> Cost:
     job_id = jobs.submit(
         workflow={"path": str(WORKFLOWS / "touch")}, config={"count": count}, cores=2, name=str(count)
     )
-    (zygote,) = psutil.Process(stack.worker.pid).children()
+    zygote = flow_zygote(stack)
     mirrored = 0.0
     while (job := jobs.get(job_id))["status"] not in ("completed", "failed"):
         for flow_process in zygote.children():
