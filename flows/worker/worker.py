@@ -51,6 +51,7 @@ from flows.environments.variables import visible_variables
 from flows.environments.warm import WarmStart
 from flows.termination import CANCEL_SIGNAL
 from flows.worker.close_task_runs import close_task_runs
+from flows.worker.housekeeping import keep_house
 from flows.worker.lost_jobs import Found, Lost, Start, is_lost, judge, may_be_lost, sign_of
 from flows.worker.warm_environments import WarmEnvironments, WarmSettings
 from flows.worker.zygote_client import FlowProcess, ZygoteClient
@@ -124,6 +125,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._listener: asyncio.Task[None] | None = None
         self._warm.start()
         self._prepare_default_environment()
+        self._housekeeping = asyncio.create_task(keep_house(self._workspace_settings.home.resolve()))
         await self._zygote.start()
         await super().setup()
 
@@ -131,6 +133,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._is_stopping = True
         if self._listener is not None:
             self._listener.cancel()
+        self._housekeeping.cancel()
         if len(exc_info) > 1 and isinstance(exc_info[1], Exception):
             logger.error("The worker ends by a fault; %d jobs go on without it.", len(self._flow_processes))
         else:

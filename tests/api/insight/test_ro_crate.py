@@ -21,6 +21,7 @@ from rocrate_validator import services
 from rocrate_validator.models import Severity, ValidationSettings
 
 from api.insight.crates import METADATA, MOST_RULE_JOBS, SPEC
+from flows.contract.environments import EnvironmentRecord
 from flows.contract.spec import ExecutionSpec, Label, RuleJobRecord, RuleJobState
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.workspace import Workspace
@@ -41,6 +42,10 @@ OTHERWISE_IN_1_1 = {
 SNAKEFILE = "rule all:\n    input: 'results/Zoë calls.vcf'\n"
 CONFIG = {"samples": ["A", "B"], "depth": 30, "a name/with # signs": "ä"}
 OUTPUT = "results/Zoë calls.vcf"
+
+ENVIRONMENT = EnvironmentRecord(
+    digest="0123456789abcdef", python="3.12.1", packages=("pandas==3.1.1", "snakemake==9.14.0")
+)
 
 RULE_JOBS = [
     RuleJobInState(
@@ -86,6 +91,7 @@ async def an_ended_job(
     workspace = Workspace(WorkspaceSettings(home=home, workflow_roots=(workflow_root,)), job_id)
     workspace.directory.mkdir(parents=True)
     workspace.stage(ExecutionSpec.model_validate({name: body[name] for name in ("workflow", "snakefile")}))
+    workspace.note_environment(ENVIRONMENT)
     output = workspace.work / OUTPUT
     output.parent.mkdir(exist_ok=True)
     output.write_text("##fileformat=VCFv4.2\n")
@@ -139,6 +145,16 @@ def issues(crate: Path, http_cache: str, profile: str = PROVENANCE) -> list[str]
     )
     found = services.validate(settings).get_issues()
     return [f"{issue.check.identifier}: {issue.message}" for issue in found]
+
+
+async def test_it_names_every_package_of_the_environment(
+    api: httpx.AsyncClient, worker: Worker, home: Path, workflow_root: Path
+) -> None:
+    found = entities(await crate_of(api, await an_ended_job(api, worker, home, workflow_root)))
+    required = {item["@id"] for item in found["workflow/Snakefile"]["softwareRequirements"]}
+    assert required == {"#package/python", "#package/pandas", "#package/snakemake"}
+    assert found["#package/pandas"]["softwareVersion"] == "3.1.1"
+    assert found["#snakemake"]["softwareVersion"] == "9.14.0"
 
 
 @pytest.mark.parametrize("state", [StateType.COMPLETED, StateType.FAILED])
