@@ -125,6 +125,11 @@ _KNOWN = (
     ),
 )
 _COMMAND_NOT_FOUND = 127
+_CONDA_FAILED = re.compile(
+    r"Could not create conda environment from (?P<file>.+?):\n.*?^Output:\n(?P<output>.+)",
+    re.DOTALL | re.MULTILINE,
+)
+_CONDA_LINES = 6
 _CLOSING_WORDS = "At least one job did not complete successfully."
 _RULE_FAILED = (
     "Read the rule job's log, correct the workflow or its input, and submit again; "
@@ -219,7 +224,7 @@ def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobEr
         text = output or f"Snakemake ended with exit code {exit_code} without a message."
         return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN, "workflow")
     error = _most_telling(errors)
-    text = error.text.strip()
+    text = _conda_first(error.text.strip())
     for known in _KNOWN:
         if match := known.pattern.search(text):
             return JobError(known.kind, text, _resolution(known, match), known.section)
@@ -229,6 +234,15 @@ def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobEr
         resolution = "Correct `config`: the workflow's schema rejects it at the place that the message names."
         return JobError(ErrorKind.WORKFLOW, text, resolution, "workflow")
     return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN, "workflow")
+
+
+def _conda_first(text: str) -> str:
+    """What conda says before what Snakemake says about it, which names commands and directories."""
+    found = _CONDA_FAILED.search(text)
+    if found is None:
+        return text
+    lines = [line.strip() for line in found["output"].splitlines() if line.strip()][-_CONDA_LINES:]
+    return f"The conda environment {found['file']} could not be made: {' '.join(lines)}\n\n{text}"
 
 
 def _most_telling(errors: list[ErrorRaised]) -> ErrorRaised:

@@ -220,6 +220,20 @@ def test_what_an_environment_lacks_is_named_with_how_to_add_it(
     assert error.kind is kind
 
 
+def test_what_conda_says_comes_first() -> None:
+    error = of_workflow(
+        "CreateCondaEnvironmentException",
+        "CreateCondaEnvironmentException:\nCould not create conda environment from envs/a.yaml:\nCommand:\n"
+        "conda env create --prefix /somewhere\nOutput:\nChannels:\n - bioconda\n\n"
+        "PackagesNotFoundError: The following packages are not available: absent=1\n",
+    )
+    assert error.headline == (
+        "The conda environment envs/a.yaml could not be made: Channels: - bioconda "
+        "PackagesNotFoundError: The following packages are not available: absent=1"
+    )
+    assert "environment file" in error.resolution
+
+
 def test_a_traceback_does_not_hide_the_sentence_before_it() -> None:
     errors = [
         ErrorRaised(time=START, exception="RuleException", text="Unable to locate wrapper script"),
