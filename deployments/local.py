@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ from deployments.settings import LocalSettings
 
 PROJECT = Path(__file__).parent.parent
 WORK_POOL = "snakemake"
+_WORKER = "local"
 READY_SECONDS = 120.0
 _WORKER_STOP_SECONDS = 30.0
 _SERVER_STOP_SECONDS = 10.0
@@ -170,10 +172,9 @@ class LocalStack:
     def _start_worker(self) -> None:
         command = [
             *["-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "snakemake"],
-            *["--name", "local", "--limit", str(self.settings.concurrent_jobs)],
+            *["--name", _WORKER, "--limit", str(self.settings.concurrent_jobs)],
         ]
-        log = self._home / "logs" / "worker.log"
-        self._worker_log_start = log.stat().st_size if log.exists() else 0
+        self._worker_started_at = datetime.now(UTC)
         self.worker = self._start_process("worker", command, self._worker_stop_seconds)
 
     @property
@@ -181,10 +182,12 @@ class LocalStack:
         return self.settings.drain_seconds + _WORKER_STOP_SECONDS
 
     def _wait_for_worker(self) -> None:
-        def has_started() -> bool:
-            return b"started!" in self.worker.log.read_bytes()[self._worker_log_start :]
+        def is_online() -> bool:
+            url = f"{self.settings.prefect_url}/api"
+            auth_string = os.environ.get("PREFECT_API_AUTH_STRING", "")
+            return _WORKER in online_since(self._worker_started_at, url, WORK_POOL, auth_string)
 
-        self._wait_until(has_started, "the worker is ready")
+        self._wait_until(is_online, "the worker is ready")
 
     def _start_process(
         self, name: str, command: list[str], stop_seconds: float, environment: dict[str, str] | None = None
@@ -204,6 +207,23 @@ class LocalStack:
 
 
 _REGISTER = ["-m", "deployments", "register"]
+
+
+def online_since(moment: datetime, prefect_api_url: str, work_pool: str, auth_string: str = "") -> list[str]:
+    """The names of the workers that have reported to Prefect since then, and so take jobs."""
+    user, _, password = auth_string.partition(":")
+    url = f"{prefect_api_url}/work_pools/{work_pool}/workers/filter"
+    try:
+        answer = httpx.post(url, json={}, auth=(user, password) if user else None, timeout=2)
+    except httpx.HTTPError:
+        return []
+    if not answer.is_success:  # such as: the work pool is not registered yet
+        return []
+    return [
+        worker["name"]
+        for worker in answer.json()
+        if worker["status"] == "ONLINE" and datetime.fromisoformat(worker["last_heartbeat_time"]) > moment
+    ]
 
 
 def _start_postgres(directory: Path) -> Any:

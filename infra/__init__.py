@@ -1,1 +1,1 @@
-"""The ground on AWS: settings, constructs by concern, and stacks that only compose."""
+"""The deployment to AWS: settings, one construct for each concern, and stacks that compose them."""

@@ -1,6 +1,6 @@
 """What the CDK's command line runs: `python -m infra`.
 
-`-c settings=FILE` names another file; `-c digest=sha256:…` the image, whatever the file says.
+`-c settings=FILE` names another settings file. `-c digest=sha256:…` names the image and overrides the file.
 """
 
 import sys
@@ -9,7 +9,8 @@ from pathlib import Path
 from aws_cdk import App
 
 from infra.app import build
-from infra.settings import SETTINGS_FILE, SettingsRefused, read_settings
+from infra.settings.file import SETTINGS_FILE, read_settings
+from infra.settings.strict import SettingsRefused
 
 
 def main() -> int:

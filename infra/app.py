@@ -1,9 +1,9 @@
-"""The whole deployment: five stacks, each of what changes together."""
+"""The whole deployment: five stacks. What changes together is in one of them."""
 
 from aws_cdk import App, Environment, Tags, Validations
 from cdk_nag import AwsSolutionsChecks
 
-from infra.settings import Settings
+from infra.settings.file import Settings
 from infra.stacks.data import DataStack
 from infra.stacks.delivery import DeliveryStack
 from infra.stacks.foundation import FoundationStack
@@ -12,8 +12,8 @@ from infra.stacks.watch import WatchStack
 
 
 def build(app: App, settings: Settings) -> None:
-    """Add the stacks to `app`, and cdk-nag's checks: a finding without a reason fails the synthesis."""
-    # Without it the CLI would ask the account which zones there are.
+    """Add the stacks to `app`, and cdk-nag's checks: a finding that is not suppressed fails the synthesis."""
+    # Without it, the CLI would look the zones up in the account.
     app.node.set_context(
         f"availability-zones:account={settings.account}:region={settings.region}", list(settings.zones)
     )

@@ -1,6 +1,6 @@
-"""What a deployment costs while no job runs: read from its templates, `python -m infra.costs cdk.out`.
+"""What a deployment costs while no job runs, from its templates: `python -m infra.costs cdk.out`.
 
-What is paid by use is not in it: jobs, stored bytes, requests, logs, traffic through NAT.
+Costs by use are not included: jobs, stored bytes, requests, logs, traffic through NAT.
 """
 
 import json
@@ -27,7 +27,7 @@ _BY_THE_MONTH = {
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """Something that costs while it waits. `monthly_usd` is None if no price of it is known."""
+    """A resource that costs money while it is idle. `monthly_usd` is None if its price is not known."""
 
     stack: str
     what: str
@@ -67,7 +67,7 @@ def _balancer(properties: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     yield "load balancer", _a_month(_HOURLY["load_balancer"])
     if properties["Scheme"] == "internet-facing":
         zones = len(properties["Subnets"])
-        yield f"{zones} public addresses of it", _a_month(_HOURLY["public_address"] * zones)
+        yield f"{zones} public addresses of the load balancer", _a_month(_HOURLY["public_address"] * zones)
 
 
 def _service(properties: Mapping[str, Any], resources: Any) -> tuple[str, float]:
@@ -83,7 +83,7 @@ def _database(properties: Mapping[str, Any], resources: Any) -> tuple[str, float
     if kind == "db.serverless":
         cluster = resources[properties["DBClusterIdentifier"]["Ref"]]["Properties"]
         least = cluster["ServerlessV2ScalingConfiguration"]["MinCapacity"]
-        return f"Aurora at {least:g} ACU, its least", _a_month(_HOURLY["aurora_acu"] * least)
+        return f"Aurora at {least:g} ACU, its minimum", _a_month(_HOURLY["aurora_acu"] * least)
     copies, disk = 1 + bool(properties.get("MultiAZ")), int(properties["AllocatedStorage"])
     what = f"{copies} × {kind}, {disk} GiB"
     if kind not in _HOURLY["database"]:
@@ -96,10 +96,10 @@ def _a_month(hourly: float) -> float:
 
 
 def table(found: list[Driver]) -> Table:
-    """Every driver once, with how many there are of it, and the sum."""
-    shown = Table(title=f"Idle, a month, in USD: {PRICES['basis']}", title_justify="left")
+    """Each driver once, with its number, and the total."""
+    shown = Table(title=f"Cost per month while idle, in USD: {PRICES['basis']}", title_justify="left")
     shown.add_column("stack")
-    shown.add_column("what")
+    shown.add_column("resource")
     shown.add_column("number", justify="right")
     shown.add_column("USD", justify="right")
     for driver in dict.fromkeys(found):
@@ -107,7 +107,7 @@ def table(found: list[Driver]) -> Table:
         price = "unknown" if driver.monthly_usd is None else f"{driver.monthly_usd * number:.2f}"
         shown.add_row(driver.stack, driver.what, str(number), price)
     shown.add_section()
-    shown.add_row("", "together", "", f"{sum(driver.monthly_usd or 0 for driver in found):.2f}")
+    shown.add_row("", "total", "", f"{sum(driver.monthly_usd or 0 for driver in found):.2f}")
     return shown
 
 

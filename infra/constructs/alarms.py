@@ -1,4 +1,4 @@
-"""Who hears of trouble: one topic, and alarms that each mean something to do."""
+"""Alarms by e-mail. Each description says what to do."""
 
 import math
 
@@ -16,7 +16,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 _LOOKED = "Looked at all jobs."
-"""What the reconciler writes after each look (`deployments/reconciler.py`)."""
+"""What the reconciler logs after each pass (`deployments/reconciler.py`)."""
 
 _MINUTE = Duration.minutes(1)
 _FIVE_MINUTES = Duration.minutes(5)
@@ -25,13 +25,13 @@ _ALARM = cloudwatch.TreatMissingData.BREACHING
 
 
 class Alarms(Construct):
-    """Every alarm is told by e-mail, and so is its end; AWS asks the reader to confirm the address once."""
+    """An e-mail when an alarm fires, and when it ends. AWS asks once to confirm the address."""
 
     def __init__(self, scope: Construct, id: str, *, email: str) -> None:
         super().__init__(scope, id)
         self.topic = sns.Topic(self, "Topic", enforce_ssl=True)
         self.topic.add_subscription(subscriptions.EmailSubscription(email))
-        # A topic with a policy of its own has lost the one that lets CloudWatch in.
+        # `enforce_ssl` gives the topic a policy, which replaces the one that allows CloudWatch.
         self.topic.add_to_resource_policy(
             iam.PolicyStatement(
                 principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
@@ -46,13 +46,13 @@ class Alarms(Construct):
             "DeadLetters",
             dead_letters.metric_approximate_number_of_messages_visible(period=_MINUTE, statistic="Maximum"),
             above=0,
-            means="An event of a task could not be handled: read the worker's log, then redrive the queue.",
+            means="The worker could not handle the event of a task: read its log, then redrive the queue.",
         )
         self._alarm(
             "CrashDetectionWaits",
             queue.metric_approximate_age_of_oldest_message(period=_MINUTE, statistic="Maximum"),
             above=300,
-            means="Nobody reads that tasks ended: look at the worker.",
+            means="The worker does not read the events of ended tasks: check the worker.",
         )
 
     def watch_facade(
@@ -64,7 +64,7 @@ class Alarms(Construct):
                 elb.HttpCodeTarget.TARGET_5XX_COUNT, period=_FIVE_MINUTES, statistic="Sum"
             ),
             above=10,
-            means="The facade answers with 5xx: read its log, and Prefect's.",
+            means="The facade answers with 5xx: read its log and the Prefect server's.",
         )
         self._alarm(
             "BalancerFails",
@@ -72,29 +72,29 @@ class Alarms(Construct):
                 elb.HttpCodeElb.ELB_5XX_COUNT, period=_FIVE_MINUTES, statistic="Sum"
             ),
             above=10,
-            means="The load balancer reaches no facade.",
+            means="The load balancer reaches no facade: check the facade's tasks.",
         )
         self._alarm(
             "FacadeUnhealthy",
             targets.metrics.unhealthy_host_count(period=_MINUTE, statistic="Maximum"),
             above=0,
             periods=5,
-            means="A facade does not answer /livez.",
+            means="A facade does not answer /livez: read its log.",
         )
 
     def watch_service(self, name: str, service: ecs.FargateService) -> None:
-        """A service without a task reports nothing: each task sends one sample a minute."""
+        """Each task sends one sample a minute, so a service without a task sends none."""
         self._alarm(
             f"{name}Down",
             service.metric_cpu_utilization(period=_MINUTE, statistic="SampleCount"),
             below=1,
             periods=5,
             missing=_ALARM,
-            means=f"No task of {name.lower()} runs: read its log and the events of its service.",
+            means=f"The service {name.lower()} has no task: read its log and the events of the service.",
         )
 
     def watch_reconciler(self, log_group: logs.ILogGroup, *, name: str, every_seconds: int) -> None:
-        """One that hangs is still a task that runs."""
+        """Its log, because a reconciler that hangs is still a running task."""
         looks = logs.MetricFilter(
             self,
             "Looks",
@@ -107,10 +107,10 @@ class Alarms(Construct):
             "ReconcilerSilent",
             looks.metric(period=_FIVE_MINUTES, statistic="Sum"),
             below=1,
-            # A look may take as long again as the pause before it.
+            # A pass may take as long as the pause before it.
             periods=max(3, math.ceil(3 * every_seconds / _FIVE_MINUTES.to_seconds())),
             missing=_ALARM,
-            means="Nobody looks for stuck jobs: read what the reconciler writes to the worker's log.",
+            means="The reconciler has stopped reporting: read its lines in the worker's log.",
         )
 
     def watch_aurora(self, cluster: rds.DatabaseCluster) -> None:
@@ -119,7 +119,7 @@ class Alarms(Construct):
             cluster.metric("ACUUtilization", period=_FIVE_MINUTES, statistic="Average"),
             above=90,
             periods=3,
-            means="The database is at its largest: raise database.max_capacity.",
+            means="The database is near its maximum capacity: raise database.max_capacity.",
         )
 
     def watch_instance(self, instance: rds.DatabaseInstance) -> None:
@@ -134,7 +134,7 @@ class Alarms(Construct):
             "DatabaseDisk",
             instance.metric_free_storage_space(period=_FIVE_MINUTES, statistic="Minimum"),
             below=2 << 30,
-            means="The database has less than 2 GiB of disk left.",
+            means="The database has less than 2 GiB of disk left: raise database.storage_gib.",
         )
 
     def _alarm(

@@ -1,11 +1,11 @@
-"""A letter before the money is spent."""
+"""An e-mail before the budget is spent."""
 
 from aws_cdk import aws_budgets as budgets
 from constructs import Construct
 
 
 class Budget(Construct):
-    """Of the whole account: costs by tag are known only where somebody has switched that tag on."""
+    """For the whole account: costs by tag exist only where the tag was activated for billing."""
 
     def __init__(self, scope: Construct, id: str, *, name: str, monthly_usd: float, email: str) -> None:
         super().__init__(scope, id)

@@ -1,10 +1,10 @@
-"""Where tasks run: a Fargate cluster of its own, or one that is there."""
+"""The Fargate cluster: a new one, or an existing one."""
 
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
-from infra.constructs.reasons import acknowledge
+from infra.constructs.nag_suppressions import acknowledge
 
 
 def new_cluster(
@@ -25,11 +25,11 @@ def new_cluster(
         acknowledge(
             cluster,
             "AwsSolutions-ECS4",
-            "AWS charges each of its metrics; the alarms need none. A setting has it.",
+            "AWS charges for each of its metrics, and no alarm needs them. A setting enables it.",
         )
     return cluster
 
 
-def given_cluster(scope: Construct, id: str, *, vpc: ec2.IVpc, name: str) -> ecs.ICluster:
-    """A cluster that is there, with the capacity providers FARGATE and FARGATE_SPOT."""
+def existing_cluster(scope: Construct, id: str, *, vpc: ec2.IVpc, name: str) -> ecs.ICluster:
+    """An existing cluster, with the capacity providers FARGATE and FARGATE_SPOT."""
     return ecs.Cluster.from_cluster_attributes(scope, id, cluster_name=name, vpc=vpc, security_groups=[])

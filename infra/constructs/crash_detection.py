@@ -1,4 +1,4 @@
-"""Tells the worker when a task ends: EventBridge to a queue, and what can't be read to another."""
+"""Reports the end of tasks to the worker: EventBridge to a queue, with a dead-letter queue."""
 
 from aws_cdk import Duration
 from aws_cdk import aws_events as events
@@ -6,11 +6,11 @@ from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from infra.constructs.reasons import acknowledge
+from infra.constructs.nag_suppressions import acknowledge
 
 
 class CrashDetection(Construct):
-    """Changes of jobs' tasks only: those of services would flood the worker, which reads one at a time."""
+    """Events of jobs' tasks only. The worker reads one at a time, and those of services would delay it."""
 
     def __init__(self, scope: Construct, id: str, *, name: str, cluster_arn: str, family: str) -> None:
         super().__init__(scope, id)

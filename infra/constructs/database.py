@@ -1,4 +1,4 @@
-"""PostgreSQL for the Prefect server: Aurora Serverless v2, one RDS instance, or one that is there."""
+"""PostgreSQL for the Prefect server: Aurora Serverless v2, one RDS instance, or an existing database."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,16 @@ from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from infra.constructs.reasons import acknowledge
+from infra.constructs.nag_suppressions import acknowledge
 
 NAME = "prefect"
 PORT = 5432
 PARAMETERS = {"rds.force_ssl": "1"}
-"""Whoever does not encrypt is not let in."""
+"""Connections without TLS are rejected."""
 
 
 BACKUPS = Duration.days(7)
-"""Back to any moment of these: as long as the bucket keeps what was deleted. RDS alone keeps one day."""
+"""Point-in-time recovery, as long as the bucket keeps deleted objects. The default of RDS is one day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class DatabaseEndpoint:
 
 
 class AuroraDatabase(Construct):
-    """A cluster that grows between two capacities, in ACU."""
+    """A cluster that scales between two capacities, in ACU."""
 
     def __init__(
         self,
@@ -120,7 +120,9 @@ class InstanceDatabase(Construct):
         _explain(self)
         if not multi_az:
             acknowledge(
-                self, "AwsSolutions-RDS3", "The settings want the cheap one; it has backups, and no standby."
+                self,
+                "AwsSolutions-RDS3",
+                "The settings choose one instance, with backups and no standby.",
             )
         if not protect:
             acknowledge(self, "AwsSolutions-RDS10", "The settings say that data need no protection.")
@@ -129,10 +131,10 @@ class InstanceDatabase(Construct):
         )
 
 
-def given_database(
+def existing_database(
     scope: Construct, id: str, *, host: str, port: int, name: str, secret_arn: str, security_group_id: str
 ) -> DatabaseEndpoint:
-    """A database that is there; its security group gets a rule for the server."""
+    """An existing database. Its security group gets a rule for the Prefect server."""
     group = ec2.SecurityGroup.from_security_group_id(scope, f"{id}SecurityGroup", security_group_id)
     return DatabaseEndpoint(
         host=host,

@@ -1,26 +1,26 @@
-"""The jobs API: stateless, as many tasks as wanted. `door` says who reaches it."""
+"""The jobs API: stateless, in any number of tasks, behind the load balancer."""
 
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from infra.constructs.door import IDLE_SECONDS
-from infra.constructs.service import JOBS_HOME, PREFECT_PORT, Ground, PrefectAccess, Service
+from infra.constructs.load_balancer import IDLE_SECONDS
+from infra.constructs.service import JOBS_HOME, PREFECT_PORT, PrefectAccess, Service, TaskContext
 from infra.constructs.storage import Storage
 
 PORT = 8000
 
 
 class Facade(Construct):
-    """`tokens` holds what `python -m api tokens` writes; without `webhooks` no webhooks are sent."""
+    """`tokens` holds the file that `python -m api tokens` writes. Without `webhooks`, none are sent."""
 
     def __init__(
         self,
         scope: Construct,
         id: str,
         *,
-        ground: Ground,
+        context: TaskContext,
         prefect: PrefectAccess,
         storage: Storage,
         tokens: secretsmanager.ISecret,
@@ -31,7 +31,7 @@ class Facade(Construct):
         memory_mib: int,
     ) -> None:
         super().__init__(scope, id)
-        self.task = Service(self, "Api", ground=ground, cpu=cpu, memory_mib=memory_mib)
+        self.task = Service(self, "Api", context=context, cpu=cpu, memory_mib=memory_mib)
         environment = {
             **prefect.environment,
             "JOBS_API_HOST": "0.0.0.0",
@@ -40,10 +40,10 @@ class Facade(Construct):
             "JOBS_HOME": JOBS_HOME,
             "JOBS_MACHINES": "fargate",
             "JOBS_LOG_FORMAT": "json",
-            # Else the load balancer asks on connections that the facade is closing, and answers 502.
+            # Otherwise the load balancer uses connections that the facade is closing, and answers 502.
             "JOBS_KEEP_ALIVE_SECONDS": str(IDLE_SECONDS + 10),
-            # Whom uvicorn believes which scheme and client a request had: the load balancer.
-            "FORWARDED_ALLOW_IPS": ground.vpc.vpc_cidr_block,
+            # The proxy whose X-Forwarded headers uvicorn trusts: the load balancer.
+            "FORWARDED_ALLOW_IPS": context.vpc.vpc_cidr_block,
         }
         if retention_days is not None:
             environment["JOBS_RETENTION_DAYS"] = str(retention_days)

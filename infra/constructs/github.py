@@ -1,21 +1,21 @@
-"""Lets GitHub's workflows in by who they are (OIDC), so that no key is stored there."""
+"""Authenticates GitHub's workflows with OIDC, so that no key is stored there."""
 
 from aws_cdk import Stack
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from infra.constructs.reasons import explain_wildcard
+from infra.constructs.nag_suppressions import explain_wildcard
 
 ISSUER = "token.actions.githubusercontent.com"
 BOOTSTRAP_ROLES = ("deploy", "file-publishing", "image-publishing", "lookup")
-"""The roles of `cdk bootstrap` that a deployment takes on: aws-cdk's `bootstrap-template.yaml`."""
+"""The roles of `cdk bootstrap` that a deployment assumes: aws-cdk's `bootstrap-template.yaml`."""
 
 
 class GitHubAccess(Construct):
-    """Two roles of one repository: a branch's workflows push images, an environment's deploy.
+    """Two roles for one repository: workflows of a branch push images, workflows of an environment deploy.
 
-    With `provider_arn` absent the account gets GitHub's provider, of which it can have one only.
+    Without `provider_arn`, GitHub's OIDC provider is created. An account can have only one.
     """
 
     def __init__(

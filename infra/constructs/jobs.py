@@ -1,9 +1,9 @@
-"""The task in which a job runs: made here once, so that no job registers a revision."""
+"""The task definition of jobs, made once, so that no job registers a revision."""
 
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
-from infra.constructs.service import JOBS_HOME, PREFECT_PORT, Ground, PrefectAccess, Task
+from infra.constructs.service import JOBS_HOME, PREFECT_PORT, PrefectAccess, Task, TaskContext
 from infra.constructs.storage import Storage
 
 CONTAINER = "job"
@@ -11,24 +11,24 @@ CONTAINER = "job"
 
 
 class Jobs(Construct):
-    """RunTask says size, disk and command; this says image, role, secrets and log."""
+    """Has image, role, secrets and log. RunTask overrides size, disk and command."""
 
     def __init__(
         self,
         scope: Construct,
         id: str,
         *,
-        ground: Ground,
+        context: TaskContext,
         prefect: PrefectAccess,
         storage: Storage,
         disk_gib: int | None,
     ) -> None:
         super().__init__(scope, id)
-        self.family = f"{ground.name}-job"
+        self.family = f"{context.name}-job"
         self.task = Task(
             self,
             "Job",
-            ground=ground,
+            context=context,
             cpu=1024,
             memory_mib=2048,
             disk_gib=disk_gib,

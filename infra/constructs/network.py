@@ -1,4 +1,4 @@
-"""Where tasks and database get their addresses: a VPC of its own, or one that is there."""
+"""The VPC: a new one, or an existing one."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ AWS_APIS = {
     "Secrets": ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER,
     "Sqs": ec2.InterfaceVpcEndpointAwsService.SQS,
 }
-"""What tasks ask of AWS all day; S3 has a gateway endpoint, which is free."""
+"""The APIs that tasks call. S3 has a gateway endpoint, which is free."""
 
 
 class Network(Construct):
-    """Public subnets hold the load balancer and NAT only; tasks and database live in private ones."""
+    """Public subnets hold the load balancer and NAT only; private ones hold tasks and database."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Network(Construct):
             ip_addresses=ec2.IpAddresses.cidr(cidr),
             availability_zones=list(zones),
             nat_gateways=nat_gateways,
-            restrict_default_security_group=False,  # a custom resource with a Lambda; nothing uses the group
+            restrict_default_security_group=False,  # needs a Lambda; nothing uses the group
             subnet_configuration=[
                 ec2.SubnetConfiguration(name="public", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=26),
                 ec2.SubnetConfiguration(name="private", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
@@ -66,7 +66,7 @@ class Network(Construct):
             self.vpc.add_interface_endpoint(name, service=service, security_groups=[callers], open=False)
 
 
-def given_network(
+def existing_network(
     scope: Construct,
     id: str,
     *,
@@ -76,7 +76,7 @@ def given_network(
     private_subnet_ids: Sequence[str],
     public_subnet_ids: Sequence[str],
 ) -> ec2.IVpc:
-    """A VPC that is there, as the settings tell of it: nothing is looked up."""
+    """An existing VPC as the settings describe it. Nothing is looked up in the account."""
     vpc = ec2.Vpc.from_vpc_attributes(
         scope,
         id,
@@ -87,6 +87,6 @@ def given_network(
         public_subnet_ids=list(public_subnet_ids),
     )
     Annotations.of(scope).acknowledge_warning(
-        "@aws-cdk/aws-ec2:noSubnetRouteTableId", "Its routes belong to whoever owns the VPC."
+        "@aws-cdk/aws-ec2:noSubnetRouteTableId", "The routes belong to the owner of the VPC."
     )
     return vpc

@@ -1,4 +1,4 @@
-"""The Prefect server: inside the VPC only, behind a password that nobody chose."""
+"""The Prefect server: reachable inside the VPC only, with a generated password."""
 
 from aws_cdk import Duration
 from aws_cdk import aws_ec2 as ec2
@@ -8,15 +8,15 @@ from aws_cdk import aws_servicediscovery as servicediscovery
 from constructs import Construct
 
 from infra.constructs.database import DatabaseEndpoint
-from infra.constructs.reasons import acknowledge, explain_wildcard
-from infra.constructs.service import PREFECT_PORT, Ground, PrefectAccess, Service
+from infra.constructs.nag_suppressions import acknowledge, explain_wildcard
+from infra.constructs.service import PREFECT_PORT, PrefectAccess, Service, TaskContext
 
 
 class PrefectServer(Construct):
-    """One server with its services in one task, found by a name in the VPC's own DNS.
+    """One task with server and background services, with a name in the VPC's own DNS.
 
-    One, because its events go through its memory. It speaks plain HTTP: its security group lets
-    in the service's own tasks and nobody else.
+    There is one, because events stay in its memory. It speaks plain HTTP: its security group accepts
+    the service's own tasks only.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class PrefectServer(Construct):
         scope: Construct,
         id: str,
         *,
-        ground: Ground,
+        context: TaskContext,
         database: DatabaseEndpoint,
         cpu: int,
         memory_mib: int,
@@ -34,20 +34,20 @@ class PrefectServer(Construct):
         auth = secretsmanager.Secret(
             self,
             "Auth",
-            description="PREFECT_API_AUTH_STRING of all that speaks to the Prefect server",
+            description="PREFECT_API_AUTH_STRING of all clients of the Prefect server",
             generate_secret_string=secretsmanager.SecretStringGenerator(
                 password_length=48, exclude_punctuation=True
             ),
         )
-        acknowledge(auth, "AwsSolutions-SMG4", "Running tasks keep the one that they started with.")
-        self.task = Service(self, "Server", ground=ground, cpu=cpu, memory_mib=memory_mib)
+        acknowledge(auth, "AwsSolutions-SMG4", "Running tasks keep the password that they started with.")
+        self.task = Service(self, "Server", context=context, cpu=cpu, memory_mib=memory_mib)
         self.task.add_container(
             "server",
             ["python", "-m", "deployments.server", "--host", "0.0.0.0", "--port", str(PREFECT_PORT)],
             port=PREFECT_PORT,
             health=f"http://127.0.0.1:{PREFECT_PORT}/api/health",
             environment={
-                # Without the driver, Prefect ignores the parts and takes SQLite.
+                # Without the driver, Prefect ignores the other variables and uses SQLite.
                 "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
                 "PREFECT_SERVER_DATABASE_HOST": database.host,
                 "PREFECT_SERVER_DATABASE_PORT": str(database.port),
@@ -69,16 +69,17 @@ class PrefectServer(Construct):
                 self.task.definition.task_role,
                 "*",
                 dict.fromkeys(
-                    _OF_ECS_EXEC, "ECS Exec, which the settings ask for: Session Manager knows no resources."
+                    _OF_ECS_EXEC,
+                    "For ECS Exec, which the settings enable; it supports no resources.",
                 ),
             )
-        # The database's rule belongs to this stack: the database need not know who comes.
+        # The rule belongs to this stack, so that the data stack does not depend on it.
         self.service.connections.allow_to(database.connections, ec2.Port.tcp(database.port), "Prefect server")
-        self.access = PrefectAccess(self._name(ground), auth, self.service.connections)
+        self.access = PrefectAccess(self._name(context), auth, self.service.connections)
 
-    def _name(self, ground: Ground) -> str:
+    def _name(self, context: TaskContext) -> str:
         namespace = servicediscovery.PrivateDnsNamespace(
-            self, "Namespace", vpc=ground.vpc, name=f"{ground.name}.internal"
+            self, "Namespace", vpc=context.vpc, name=f"{context.name}.internal"
         )
         self.service.enable_cloud_map(
             cloud_map_namespace=namespace,
@@ -86,7 +87,7 @@ class PrefectServer(Construct):
             dns_record_type=servicediscovery.DnsRecordType.A,
             dns_ttl=Duration.seconds(10),
         )
-        return f"http://server.{ground.name}.internal:{PREFECT_PORT}/api"
+        return f"http://server.{context.name}.internal:{PREFECT_PORT}/api"
 
 
 _OF_ECS_EXEC = tuple(

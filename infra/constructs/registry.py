@@ -6,7 +6,7 @@ from constructs import Construct
 
 
 class Registry(Construct):
-    """A repository whose tags never change what they mean; the last images are kept."""
+    """A repository with immutable tags, which keeps the latest images."""
 
     def __init__(self, scope: Construct, id: str, *, name: str, removal: RemovalPolicy) -> None:
         super().__init__(scope, id)
@@ -17,6 +17,6 @@ class Registry(Construct):
             image_scan_on_push=True,
             image_tag_mutability=ecr.TagMutability.IMMUTABLE,
             encryption=ecr.RepositoryEncryption.AES_256,
-            lifecycle_rules=[ecr.LifecycleRule(description="Room for going back", max_image_count=50)],
+            lifecycle_rules=[ecr.LifecycleRule(description="Keep images for a rollback", max_image_count=50)],
             removal_policy=removal,
         )

@@ -1,4 +1,4 @@
-"""A program of the image that always runs: one Fargate service in the private subnets."""
+"""Fargate tasks and services in the private subnets, from the one image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from infra.constructs.reasons import environment_is_no_secret, explain_wildcard
+from infra.constructs.nag_suppressions import environment_is_no_secret, explain_wildcard
 
 HTTPS = ec2.Port.tcp(443)
 PREFECT_PORT = 4200
 JOBS_HOME = "/var/lib/jobs"
-"""The image has it, for the user that it runs as."""
+"""The image has this directory, for the user that it runs as."""
 PLATFORM = ecs.RuntimePlatform(
     cpu_architecture=ecs.CpuArchitecture.X86_64, operating_system_family=ecs.OperatingSystemFamily.LINUX
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
-    """What every task stands on."""
+class TaskContext:
+    """What all tasks share: network, cluster, image."""
 
     name: str
     vpc: ec2.IVpc
@@ -35,7 +35,7 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class PrefectAccess:
-    """How a task reaches the Prefect server. The secret is the whole PREFECT_API_AUTH_STRING."""
+    """How a task connects to the Prefect server. The secret is the whole PREFECT_API_AUTH_STRING."""
 
     url: str
     auth: secretsmanager.ISecret
@@ -53,7 +53,7 @@ class PrefectAccess:
 class Task(Construct):
     """A task definition, the log of its containers, and the security group of its network interface.
 
-    It reaches nothing but HTTPS, of AWS and of the world, until a stack lets it.
+    It may connect by HTTPS only, until a stack allows more.
     """
 
     def __init__(
@@ -61,24 +61,24 @@ class Task(Construct):
         scope: Construct,
         id: str,
         *,
-        ground: Ground,
+        context: TaskContext,
         cpu: int,
         memory_mib: int,
         disk_gib: int | None = None,
         family: str | None = None,
     ) -> None:
         super().__init__(scope, id)
-        self._ground = ground
+        self._context = context
         self.log_group = logs.LogGroup(
             self,
             "Logs",
-            retention=logs.RetentionDays[_RETENTION[ground.log_days]],
+            retention=logs.RetentionDays[_RETENTION[context.log_days]],
             removal_policy=RemovalPolicy.DESTROY,
         )
         self.definition = ecs.FargateTaskDefinition(
             self,
             "Definition",
-            family=family or f"{ground.name}-{id.lower()}",
+            family=family or f"{context.name}-{id.lower()}",
             cpu=cpu,
             memory_limit_mib=memory_mib,
             ephemeral_storage_gib=disk_gib,
@@ -91,7 +91,11 @@ class Task(Construct):
             {"ecr:GetAuthorizationToken": "ECS pulls the image with it, and it knows no narrower resource."},
         )
         self.security_group = ec2.SecurityGroup(
-            self, "SecurityGroup", vpc=ground.vpc, allow_all_outbound=False, description=f"{ground.name} {id}"
+            self,
+            "SecurityGroup",
+            vpc=context.vpc,
+            allow_all_outbound=False,
+            description=f"{context.name} {id}",
         )
         self.security_group.add_egress_rule(ec2.Peer.any_ipv4(), HTTPS, "AWS, git, webhooks")
 
@@ -106,19 +110,19 @@ class Task(Construct):
         port: int | None = None,
         health: str | None = None,
     ) -> ecs.ContainerDefinition:
-        """`health` is an address on the task itself that answers 2xx while the program is well."""
+        """`health` is an address inside the task that answers 2xx while the program is healthy."""
         region = Stack.of(self).region
         return self.definition.add_container(
             name,
             container_name=name,
-            image=self._ground.image,
+            image=self._context.image,
             command=list(command),
             environment={"AWS_REGION": region, "AWS_DEFAULT_REGION": region, **environment},
             secrets=dict(secrets),
             essential=essential,
             port_mappings=[ecs.PortMapping(container_port=port)] if port else None,
             health_check=_answers(health) if health else None,
-            # An init as process 1 hands signals on and takes in what has lost its parent.
+            # An init as process 1 forwards signals and reaps orphans.
             linux_parameters=ecs.LinuxParameters(self, f"{name}-linux", init_process_enabled=True),
             stop_timeout=Duration.seconds(120),
             logging=ecs.LogDrivers.aws_logs(stream_prefix=name, log_group=self.log_group),
@@ -126,14 +130,14 @@ class Task(Construct):
 
 
 class Service(Task):
-    """A task that ECS keeps running; a deployment that does not get well is rolled back."""
+    """A task that ECS keeps running. A deployment that does not become healthy is rolled back."""
 
     def run(self, *, replicas: int, one_at_a_time: bool, may_be_entered: bool = False) -> ecs.FargateService:
-        """`one_at_a_time` stops the old task before the new one: for programs that can't be two."""
+        """`one_at_a_time` stops the old task first, for programs that must not run twice."""
         self.service = ecs.FargateService(
             self,
             "Service",
-            cluster=self._ground.cluster,
+            cluster=self._context.cluster,
             task_definition=self.definition,
             desired_count=replicas,
             min_healthy_percent=0 if one_at_a_time else 100,
@@ -146,7 +150,7 @@ class Service(Task):
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             enable_execute_command=may_be_entered,
         )
-        # Else a task may start before it may read its secrets and reach its neighbours, and count as failed.
+        # Otherwise a task may start before it has its rights and rules, and count as failed.
         self.service.node.add_dependency(self.security_group, self.definition.obtain_execution_role())
         return self.service
 

@@ -1,21 +1,21 @@
-"""The bucket that holds bundles, and outputs and logs of jobs."""
+"""The bucket of bundles, and of the outputs and logs of jobs."""
 
 from aws_cdk import Aws, Duration, RemovalPolicy
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from infra.constructs.reasons import explain_wildcard
+from infra.constructs.nag_suppressions import explain_wildcard
 
 PREFIX = "store"
-"""Everything of the service lies below it, so that grants name it."""
+"""All objects of the service are below it, so that grants name it."""
 
 
 class Storage(Construct):
-    """Private, encrypted, TLS only; what was deleted can come back for `noncurrent_days`.
+    """Private, encrypted, TLS only. Deleted objects can be restored for `noncurrent_days`.
 
-    The key is the one that S3 keeps: a key of our own would cost a request for each of a job's
-    files, and nobody outside the account reads the bucket.
+    It is encrypted with S3's own key: another key would cost a request for each of a job's files, and
+    nobody outside the account reads the bucket.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Storage(Construct):
         removal: RemovalPolicy,
     ) -> None:
         super().__init__(scope, id)
-        # Known before it is made, so that what names it does not tie its stack to this one.
+        # A fixed name, so that stacks that name it do not depend on this one.
         self._name = bucket_name
         self.bucket = s3.Bucket(
             self,
@@ -58,7 +58,7 @@ class Storage(Construct):
         return f"s3://{self._name}/{PREFIX}"
 
     def grant_use(self, role: iam.Role) -> None:
-        """Let a role list the store, and read, write and remove what is in it; not the bucket's settings."""
+        """Allow a role to list, read, write and remove objects, and not to change the bucket's settings."""
         bucket = f"arn:{Aws.PARTITION}:s3:::{self._name}"
         objects = f"{bucket}/{PREFIX}/*"
         actions = [
@@ -69,7 +69,7 @@ class Storage(Construct):
             "s3:ListMultipartUploadParts",
         ]
         role.add_to_policy(iam.PolicyStatement(actions=actions, resources=[objects]))
-        # Not by prefix: without this right, S3 answers 403 where there is no such object.
+        # For the whole bucket: without this right, S3 answers 403 for an object that does not exist.
         role.add_to_policy(iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket]))
-        unknown = "The keys of jobs and bundles are not known beforehand."
+        unknown = "The keys of jobs and bundles are not known in advance."
         explain_wildcard(role, objects, dict.fromkeys(actions, unknown))

@@ -1,4 +1,4 @@
-"""The task that starts jobs: registers the groups, then runs Prefect's ECS worker and the reconciler."""
+"""The task that starts jobs: it registers the groups, then runs Prefect's ECS worker and the reconciler."""
 
 import json
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from constructs import Construct
 
 from infra.constructs.crash_detection import CrashDetection
 from infra.constructs.jobs import Jobs
-from infra.constructs.reasons import explain_wildcard
-from infra.constructs.service import PREFECT_PORT, Ground, PrefectAccess, Service
+from infra.constructs.nag_suppressions import explain_wildcard
+from infra.constructs.service import PREFECT_PORT, PrefectAccess, Service, TaskContext
 
 WORK_POOL = "ecs"
 _HEALTH_PORT = 8080
 
 
 class Worker(Construct):
-    """One task, on demand: it starts as many jobs as one Prefect server records."""
+    """One task, because it starts as many jobs as one Prefect server records."""
 
     def __init__(
         self,
         scope: Construct,
         id: str,
         *,
-        ground: Ground,
+        context: TaskContext,
         prefect: PrefectAccess,
         jobs: Jobs,
         crash_detection: CrashDetection,
@@ -36,11 +36,11 @@ class Worker(Construct):
         groups: Mapping[str, Mapping[str, int | None]],
     ) -> None:
         super().__init__(scope, id)
-        self.task = Service(self, "Worker", ground=ground, cpu=cpu, memory_mib=memory_mib)
-        private = ground.vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
+        self.task = Service(self, "Worker", context=context, cpu=cpu, memory_mib=memory_mib)
+        private = context.vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
         environment = {
             **prefect.environment,
-            "JOBS_ECS_CLUSTER": ground.cluster.cluster_arn,
+            "JOBS_ECS_CLUSTER": context.cluster.cluster_arn,
             "JOBS_ECS_TASK_DEFINITION": jobs.family,
             "JOBS_ECS_SUBNETS": ",".join(private.subnet_ids),
             "JOBS_ECS_SECURITY_GROUPS": jobs.task.security_group.security_group_id,
@@ -58,8 +58,8 @@ class Worker(Construct):
             "worker",
             [
                 *("prefect", "worker", "start", "--type", "ecs", "--pool", WORK_POOL),
-                # Of jobs whose task it is about to start, not of those that run: what waits stays
-                # Scheduled, and is not mistaken for a job that no worker starts.
+                # Counts jobs whose task is about to start, not those that run. Further jobs stay Scheduled,
+                # so the reconciler does not take them for jobs that no worker starts.
                 *("--limit", "50", "--with-healthcheck"),
             ],
             environment={
@@ -85,14 +85,14 @@ class Worker(Construct):
         self.service = self.task.run(replicas=1, one_at_a_time=True)
         self.service.connections.allow_to(prefect.connections, ec2.Port.tcp(PREFECT_PORT), "Worker")
         crash_detection.queue.grant_consume_messages(self.task.definition.task_role)
-        self._grant_jobs(ground, jobs)
+        self._grant_jobs(context, jobs)
 
-    def _grant_jobs(self, ground: Ground, jobs: Jobs) -> None:
-        """Start, see and stop tasks of one family in one cluster, and hand them their two roles."""
+    def _grant_jobs(self, context: TaskContext, jobs: Jobs) -> None:
+        """Allow it to start, describe and stop tasks of one family in one cluster, with their two roles."""
         stack = Stack.of(self)
-        ours = {"ArnEquals": {"ecs:cluster": ground.cluster.cluster_arn}}
+        ours = {"ArnEquals": {"ecs:cluster": context.cluster.cluster_arn}}
         here = f"arn:{Aws.PARTITION}:ecs:{stack.region}:{stack.account}"
-        tasks = f"{here}:task/{ground.cluster_name}/*"
+        tasks = f"{here}:task/{context.cluster_name}/*"
         family = f"{here}:task-definition/{jobs.family}:*"
         definition = jobs.task.definition
         for statement in (
@@ -112,20 +112,20 @@ class Worker(Construct):
                 resources=[definition.task_role.role_arn, definition.obtain_execution_role().role_arn],
                 conditions={"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
             ),
-            # The end of a job's log that never reached Prefect, forwarded by the worker.
+            # The worker forwards the end of a job's log that did not reach Prefect.
             iam.PolicyStatement(actions=["logs:GetLogEvents"], resources=[jobs.task.log_group.log_group_arn]),
         ):
             self.task.definition.add_to_task_role_policy(statement)
         role = self.task.definition.task_role
         of_tasks = ("ecs:DescribeTasks", "ecs:StopTask", "ecs:TagResource")
-        unnamed = "Tasks of the one cluster have no names beforehand."
+        unnamed = "The ids of tasks are not known in advance; the cluster is fixed."
         explain_wildcard(role, tasks, dict.fromkeys(of_tasks, unnamed))
-        explain_wildcard(role, family, {"ecs:RunTask": "Each deployment makes a revision of the one family."})
+        explain_wildcard(role, family, {"ecs:RunTask": "Each deployment makes a new revision."})
         explain_wildcard(
             role,
             "*",
             {
-                "ecs:ListTasks": "Held by its cluster.",
-                "ecs:DescribeTaskDefinition": "Knows no narrower resource.",
+                "ecs:ListTasks": "A condition restricts it to the cluster.",
+                "ecs:DescribeTaskDefinition": "It supports no narrower resource.",
             },
         )

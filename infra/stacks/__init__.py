@@ -1,1 +1,1 @@
-"""Stacks compose constructs by the settings, and grant; what changes together is deployed together."""
+"""Stacks compose constructs from the settings and grant rights. What changes together is one stack."""

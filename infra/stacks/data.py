@@ -1,4 +1,4 @@
-"""What must not be lost: the bucket of the jobs and Prefect's database."""
+"""Data that must not be lost: the jobs' bucket and Prefect's database."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ from aws_cdk import aws_rds as rds
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from infra.constructs.database import AuroraDatabase, DatabaseEndpoint, InstanceDatabase, given_database
+from infra.constructs.database import AuroraDatabase, DatabaseEndpoint, InstanceDatabase, existing_database
 from infra.constructs.storage import Storage
-from infra.settings import AuroraDatabase as AuroraSettings
-from infra.settings import ExistingDatabase, Settings
+from infra.settings.data import AuroraDatabase as AuroraSettings
+from infra.settings.data import ExistingDatabase
+from infra.settings.file import Settings
 
 
 class DataStack(Stack):
@@ -42,7 +43,7 @@ class DataStack(Stack):
     def _database(self, settings: Settings, vpc: ec2.IVpc) -> DatabaseEndpoint:
         options = settings.database.model_dump(exclude={"kind"})
         if isinstance(settings.database, ExistingDatabase):
-            return given_database(self, "Database", **options)
+            return existing_database(self, "Database", **options)
         if isinstance(settings.database, AuroraSettings):
             aurora = AuroraDatabase(self, "Database", vpc=vpc, protect=settings.protect_data, **options)
             self.cluster = aurora.cluster

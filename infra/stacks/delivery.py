@@ -1,4 +1,4 @@
-"""What must be there before an image can be: the repository, and who may push to it."""
+"""What an image needs first: the repository, and the rights to push to it."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from constructs import Construct
 
 from infra.constructs.github import GitHubAccess
 from infra.constructs.registry import Registry
-from infra.settings import Settings
+from infra.settings.file import Settings
 
 
 class DeliveryStack(Stack):

@@ -1,4 +1,4 @@
-"""What stands before anything runs: access logs and the network."""
+"""What everything else needs: access logs and the network."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
 from infra.constructs.access_logs import AccessLogs
-from infra.constructs.network import Network, given_network
-from infra.settings import ExistingNetwork, Settings
+from infra.constructs.network import Network, existing_network
+from infra.settings.file import Settings
+from infra.settings.foundation import ExistingNetwork
 
 
 class FoundationStack(Stack):
@@ -23,7 +24,7 @@ class FoundationStack(Stack):
     def _network(self, settings: Settings) -> ec2.IVpc:
         network = settings.network
         if isinstance(network, ExistingNetwork):
-            return given_network(
+            return existing_network(
                 self,
                 "Vpc",
                 vpc_id=network.vpc_id,

@@ -1,4 +1,4 @@
-"""What runs: the Prefect server, the facade, the worker, and the task of the jobs."""
+"""The programs: Prefect server, facade, worker, and the task definition of jobs."""
 
 from typing import Any
 
@@ -13,17 +13,19 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from infra.constructs.cluster import given_cluster, new_cluster
+from infra.constructs.cluster import existing_cluster, new_cluster
 from infra.constructs.crash_detection import CrashDetection
 from infra.constructs.database import DatabaseEndpoint
-from infra.constructs.door import Door
 from infra.constructs.facade import Facade
 from infra.constructs.jobs import Jobs
+from infra.constructs.load_balancer import LoadBalancer
 from infra.constructs.prefect_server import PrefectServer
-from infra.constructs.service import Ground
+from infra.constructs.service import TaskContext
 from infra.constructs.storage import Storage
 from infra.constructs.worker import Worker
-from infra.settings import BuiltImage, ExistingCluster, PushedImage, Settings
+from infra.settings.delivery import BuiltImage, PushedImage
+from infra.settings.file import Settings
+from infra.settings.foundation import ExistingCluster
 
 
 class ServiceStack(Stack):
@@ -42,7 +44,7 @@ class ServiceStack(Stack):
     ) -> None:
         super().__init__(scope, id, **options)
         self._settings = settings
-        ground = Ground(
+        context = TaskContext(
             name=settings.name,
             vpc=vpc,
             cluster=self._cluster(vpc),
@@ -53,7 +55,7 @@ class ServiceStack(Stack):
         self.server = PrefectServer(
             self,
             "Prefect",
-            ground=ground,
+            context=context,
             database=database,
             may_be_entered=settings.server.may_be_entered,
             **dict(settings.server.size),
@@ -62,7 +64,7 @@ class ServiceStack(Stack):
         jobs = Jobs(
             self,
             "Jobs",
-            ground=ground,
+            context=context,
             prefect=prefect,
             storage=storage,
             disk_gib=settings.jobs.disk_gib,
@@ -71,13 +73,13 @@ class ServiceStack(Stack):
             self,
             "CrashDetection",
             name=settings.name,
-            cluster_arn=ground.cluster.cluster_arn,
+            cluster_arn=context.cluster.cluster_arn,
             family=jobs.family,
         )
         self.worker = Worker(
             self,
             "Worker",
-            ground=ground,
+            context=context,
             prefect=prefect,
             jobs=jobs,
             crash_detection=self.crash_detection,
@@ -93,7 +95,7 @@ class ServiceStack(Stack):
         self.facade = Facade(
             self,
             "Facade",
-            ground=ground,
+            context=context,
             prefect=prefect,
             storage=storage,
             tokens=secretsmanager.Secret.from_secret_complete_arn(self, "Tokens", facade.tokens_secret_arn),
@@ -102,17 +104,17 @@ class ServiceStack(Stack):
             replicas=facade.replicas,
             **dict(facade.size),
         )
-        self.door = self._door(vpc, access_logs)
-        # A deployment of either counts as well only when there is a server to speak to.
+        self.load_balancer = self._load_balancer(vpc, access_logs)
+        # Neither becomes healthy without the server.
         for service in (self.worker.service, self.facade.service):
             service.node.add_dependency(self.server.service)
         CfnOutput(self, "Url", value=f"https://{settings.facade.domain_name}")
-        CfnOutput(self, "BalancerName", value=self.door.balancer.load_balancer_dns_name)
+        CfnOutput(self, "BalancerName", value=self.load_balancer.balancer.load_balancer_dns_name)
 
     def _cluster(self, vpc: ec2.IVpc) -> ecs.ICluster:
         cluster = self._settings.cluster
         if isinstance(cluster, ExistingCluster):
-            return given_cluster(self, "Cluster", vpc=vpc, name=self._settings.cluster_name)
+            return existing_cluster(self, "Cluster", vpc=vpc, name=self._settings.cluster_name)
         return new_cluster(
             self,
             "Cluster",
@@ -134,16 +136,16 @@ class ServiceStack(Stack):
             return ecs.ContainerImage.from_ecr_repository(repository, image.digest)
         return ecs.ContainerImage.from_registry(image.uri)
 
-    def _door(self, vpc: ec2.IVpc, access_logs: s3.IBucket) -> Door:
+    def _load_balancer(self, vpc: ec2.IVpc, access_logs: s3.IBucket) -> LoadBalancer:
         facade = self._settings.facade
         zone = None
         if facade.hosted_zone_id is not None and facade.hosted_zone_name is not None:
             zone = route53.HostedZone.from_hosted_zone_attributes(
                 self, "Zone", hosted_zone_id=facade.hosted_zone_id, zone_name=facade.hosted_zone_name
             )
-        door = Door(
+        load_balancer = LoadBalancer(
             self,
-            "Door",
+            "Door",  # names resources in the templates: another name would replace them
             vpc=vpc,
             service=self.facade.service,
             certificate=self._certificate(zone),
@@ -153,8 +155,8 @@ class ServiceStack(Stack):
             protect=self._settings.protect_data,
         )
         if zone is not None:
-            door.name(zone, facade.domain_name)
-        return door
+            load_balancer.name(zone, facade.domain_name)
+        return load_balancer
 
     def _certificate(self, zone: route53.IHostedZone | None) -> acm.ICertificate:
         facade = self._settings.facade

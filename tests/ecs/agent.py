@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from deployments.local import PROJECT
+from tests.conftest import ENVIRONMENTS
 from tests.ecs.aws import CLUSTER, Aws
 
 _LOOK_SECONDS = 0.05
@@ -164,6 +165,7 @@ class Agent:
                     "HOME": str(disk),
                     "TMPDIR": str(disk),
                     "JOBS_HOME": str(disk / "jobs-home"),
+                    "JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS),  # the image's own, where it is baked
                     **self.aws.environment,  # what the task's role would give
                     **_environment(container),
                     **{secret["name"]: self._secret(secret["valueFrom"]) for secret in container["secrets"]},

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import httpx
 import psutil
 import pytest
 
-from deployments.local import PROJECT
+from deployments.local import PROJECT, online_since
 from deployments.processes import StackProcess, run_to_end
 from tests.api.servers import facade_process, prefect_server
-from tests.conftest import free_ports
+from tests.conftest import ENVIRONMENTS, free_ports
 from tests.ecs.agent import Agent
 from tests.ecs.aws import AUTH_STRING, BUCKET, CLUSTER, FAMILY, QUEUE, Aws, aws_account
 from tests.support import JobsClient, wait_until
@@ -91,10 +92,12 @@ class EcsStack:
     def start_worker(self) -> None:
         command = ["-m", "prefect", "worker", "start", "--type", "ecs", "--pool", "ecs"]
         command += ["--limit", str(LIMIT), "--with-healthcheck"]
-        log = self.home / "logs" / "worker.log"
-        start = log.stat().st_size if log.exists() else 0
+        started_at = datetime.now(UTC)
         self.worker = StackProcess.start("worker", command, self.environment, self.home / "logs")
-        wait_until(lambda: b"started!" in log.read_bytes()[start:], "the ECS worker is ready")
+        wait_until(
+            lambda: online_since(started_at, self.prefect_api_url, "ecs", AUTH_STRING),
+            "the ECS worker is ready",
+        )
 
 
 @pytest.fixture(scope="package")
@@ -115,6 +118,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
         stack = EcsStack(home, aws, url, agent)
         register = ["-m", "deployments", "register", "--work-pool", "ecs"]
         run_to_end("the registration", register, stack.environment, PROJECT)
+        bake = {**os.environ, "JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS)}
+        run_to_end("making the environment", ["-m", "deployments", "environments"], bake, PROJECT)
         stack.start_worker()
         stack.reconciler = stack.start_reconciler()
         running.callback(stack.reconciler.stop, _STOP_SECONDS)

@@ -84,7 +84,7 @@ class Deployment:
 
     def who_may(self, action: str) -> set[str]:
         """The roles that may do it, by the words of their ids."""
-        return {name(given.role) for given in self.statements() if action in given.actions}
+        return {name(statement.role) for statement in self.statements() if action in statement.actions}
 
     def containers(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for definition in self.all("AWS::ECS::TaskDefinition"):
@@ -211,19 +211,19 @@ def _wants_tls(deployment: Deployment, resource: Resource) -> bool:
 
 def unexplained_wildcards(deployment: Deployment) -> Iterator[str]:
     """Allowed actions with a `*`, or on one, for which the template gives no reason of their own."""
-    for given in deployment.statements():
-        if given.effect != "Allow":
+    for statement in deployment.statements():
+        if statement.effect != "Allow":
             continue
-        for action in given.actions:
+        for action in statement.actions:
             if "*" in action:
-                yield f"{name(given.role)} may {action}"
-            for resource in given.resources:
-                if "*" in resource and not _reason(given.origin, action, resource):
-                    yield f"{name(given.role)} may {action} on {resource}"
+                yield f"{name(statement.role)} may {action}"
+            for resource in statement.resources:
+                if "*" in resource and not _reason(statement.origin, action, resource):
+                    yield f"{name(statement.role)} may {action} on {resource}"
 
 
 def _reason(origin: Resource, action: str, resource: str) -> str:
-    """What `infra.constructs.reasons` has written of it: a line for each action."""
+    """What `infra.constructs.nag_suppressions` has written of it: a line for each action."""
     lines = origin.reasons.get(f"AwsSolutions-IAM5[Resource::{resource}]", "").splitlines()
     reasons = {explained: reason for explained, _, reason in (line.partition(": ") for line in lines)}
     return reasons.get(action, "").strip()
@@ -258,15 +258,15 @@ def unheld(deployment: Deployment) -> Iterator[str]:
         "ecs:TagResource": {"StringEquals": {"ecs:CreateAction": "RunTask"}},
     }
     in_the_cluster = {"ecs:RunTask", "ecs:StopTask", "ecs:DescribeTasks", "ecs:ListTasks"}
-    for given in deployment.statements():
-        for action in given.actions:
+    for statement in deployment.statements():
+        for action in statement.actions:
             held = (
-                "ecs:cluster" in given.condition.get("ArnEquals", {})
+                "ecs:cluster" in statement.condition.get("ArnEquals", {})
                 if action in in_the_cluster
-                else given.condition == conditions.get(action, given.condition)
+                else statement.condition == conditions.get(action, statement.condition)
             )
             if not held:
-                yield f"{name(given.role)} may {action} without a condition"
+                yield f"{name(statement.role)} may {action} without a condition"
 
 
 # Secrets

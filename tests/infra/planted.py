@@ -6,7 +6,7 @@ from aws_cdk import App, Stack
 from aws_cdk import aws_s3 as s3
 
 from infra.app import build
-from infra.settings import read_settings
+from infra.settings.file import read_settings
 
 app = App()
 build(app, read_settings(Path(__file__).parent / "settings" / "default.toml"))

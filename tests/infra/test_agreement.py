@@ -1,8 +1,9 @@
-"""What the ground gives its programs is what they know: variables, names, commands."""
+"""What the deployment sets for its programs is what they read: variables, names, commands, sizes."""
 
 import inspect
 import pkgutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,7 @@ import uvicorn
 from prefect.settings import Settings as PrefectSettings
 from prefect.settings.legacy import _get_valid_setting_names
 from prefect_aws.settings import EcsObserverSqsSettings
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 import api
@@ -18,7 +20,10 @@ import deployments as deployments_room
 import flows
 from deployments.reconciler import LOOKED
 from deployments.registration import RegistrationSettings
+from flows.contract import fargate
 from infra.constructs.jobs import CONTAINER
+from infra.settings.fargate import FARGATE_MEMORY_MIB
+from infra.settings.service import Jobs
 from tests.infra.deployment import Deployment, name
 
 OF_AWS = {"AWS_REGION", "AWS_DEFAULT_REGION"}
@@ -151,6 +156,26 @@ def test_the_facade_keeps_connections_longer_than_the_load_balancer(default: Dep
     assert int(kept) > int(attributes["idle_timeout.timeout_seconds"])
 
 
+def test_both_tables_of_fargates_sizes_are_the_same() -> None:
+    """`infra` imports nothing of the service, so each has one."""
+    assert fargate.MEMORY_MIB == FARGATE_MEMORY_MIB
+
+
+@pytest.mark.parametrize(
+    ("disk_gib", "is_accepted"),
+    [
+        (fargate.DISK_OF_EVERY_TASK_GIB, False),
+        (fargate.DISK_OF_EVERY_TASK_GIB + 1, True),
+        (fargate.LARGEST_DISK_GIB, True),
+        (fargate.LARGEST_DISK_GIB + 1, False),
+    ],
+)
+def test_both_know_how_much_disk_a_job_may_have(disk_gib: int, *, is_accepted: bool) -> None:
+    """What every task has anyway is not a setting."""
+    with nullcontext() if is_accepted else pytest.raises(ValidationError):
+        Jobs(disk_gib=disk_gib)
+
+
 def test_the_cluster_offers_spot_beside_on_demand(default: Deployment) -> None:
     offered = default.one("AWS::ECS::ClusterCapacityProviderAssociations").properties
     assert set(offered["CapacityProviders"]) == {"FARGATE", "FARGATE_SPOT"}
@@ -175,11 +200,13 @@ def test_the_alarm_of_the_reconciler_reads_what_it_writes(deployment: Deployment
         ("existing", set()),
     ],
 )
-def test_what_rings(deployments: dict[str, Deployment], kind: str, of_the_database: set[str]) -> None:
-    rings = {
+def test_which_alarms_there_are(
+    deployments: dict[str, Deployment], kind: str, of_the_database: set[str]
+) -> None:
+    alarms = {
         name(alarm.id).removeprefix("Alarms") for alarm in deployments[kind].all("AWS::CloudWatch::Alarm")
     }
-    assert rings == of_the_database | {
+    assert alarms == of_the_database | {
         *("ServerDown", "FacadeDown", "WorkerDown", "ReconcilerSilent"),
         *("CrashDetectionWaits", "DeadLetters"),
         *("FacadeFails", "FacadeUnhealthy", "BalancerFails"),
@@ -198,7 +225,7 @@ def test_who_is_told_before_the_money_is_spent(deployment: Deployment) -> None:
     assert all(letter["Subscribers"] == told for letter in letters.values())
 
 
-def test_the_alarm_of_each_service_rings_when_it_reports_nothing(default: Deployment) -> None:
+def test_the_alarm_of_each_service_fires_when_it_reports_nothing(default: Deployment) -> None:
     down = [alarm for alarm in default.all("AWS::CloudWatch::Alarm") if "Down" in alarm.id]
     assert len(down) == len(list(default.all("AWS::ECS::Service"))) == 3
     assert {alarm.properties["TreatMissingData"] for alarm in down} == {"breaching"}

@@ -23,14 +23,14 @@ AUTH = "Nobody4chose5this"
 class Container:
     """A container of the templates as it runs here: on a port of loopback, with what AWS would fill in.
 
-    `given` has the variables that AWS fills in, and the secrets; a variable that is nowhere is an error.
+    `injected` has the variables that AWS fills in, and the secrets; a variable that is nowhere is an error.
     """
 
-    def __init__(self, deployment: Deployment, name: str, given: Mapping[str, str]) -> None:
+    def __init__(self, deployment: Deployment, name: str, injected: Mapping[str, str]) -> None:
         self._definition: dict[str, Any] = dict(deployment.containers())[name]
         self._theirs = str(self._definition["PortMappings"][0]["ContainerPort"])
         self._ours = str(free_port())
-        self._given = given
+        self._injected = injected
 
     def here(self, text: str) -> str:
         return text.replace("0.0.0.0", "127.0.0.1").replace(self._theirs, self._ours)
@@ -56,8 +56,8 @@ class Container:
         }
         return {
             **literal,
-            **{name: self._given[name] for name in named if name not in literal},
-            **self._given,
+            **{name: self._injected[name] for name in named if name not in literal},
+            **self._injected,
         }
 
     def is_healthy(self) -> bool:
@@ -109,7 +109,7 @@ def test_the_server_starts_on_postgresql_and_asks_for_its_password(
         database = urlsplit(postgres.get_uri())
         [directory] = parse_qs(database.query)["host"]
         with offered_on_a_port(Path(directory) / ".s.PGSQL.5432") as port:
-            given = {
+            injected = {
                 "PREFECT_HOME": str(tmp_path / "prefect"),
                 "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
                 "PREFECT_SERVER_DATABASE_PORT": str(port),
@@ -118,7 +118,7 @@ def test_the_server_starts_on_postgresql_and_asks_for_its_password(
                 "PREFECT_SERVER_DATABASE_PASSWORD": "p@ss:w/rd",
                 "PREFECT_SERVER_API_AUTH_STRING": AUTH,
             }
-            server = Container(default, "server", given)
+            server = Container(default, "server", injected)
             health = f"{server.url}/api/health"
             assert not server.is_healthy()
             with running_module(server.module, server.environment, tmp_path / "server.log", health):
@@ -138,13 +138,13 @@ def test_the_facade_starts_with_the_tokens_that_its_secret_holds(default: Deploy
         text=True,
         check=True,
     )
-    given = {
+    injected = {
         "JOBS_HOME": str(tmp_path),
         "JOBS_TOKENS": tokens.read_text(),
         "PREFECT_API_AUTH_STRING": AUTH,
         "FORWARDED_ALLOW_IPS": "127.0.0.0/8",
     }
-    facade = Container(default, "api", given)
+    facade = Container(default, "api", injected)
     with running_module(facade.module, facade.environment, tmp_path / "api.log", f"{facade.url}/livez"):
         assert facade.is_healthy()
         impossible = f"{facade.url}/jobs?limit=0"

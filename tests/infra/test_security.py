@@ -86,12 +86,12 @@ def test_only_ecs_itself_reads_secrets_to_inject_them(deployment: Deployment) ->
 
 
 def test_the_worker_hands_on_the_two_roles_of_a_job_and_no_other(deployment: Deployment) -> None:
-    [passed] = [given for given in deployment.statements() if "iam:PassRole" in given.actions]
+    [passed] = [statement for statement in deployment.statements() if "iam:PassRole" in statement.actions]
     assert {name(role.strip("<>").removesuffix(".Arn")) for role in passed.resources} == JOB_ROLES
 
 
 def test_the_worker_starts_tasks_of_the_family_of_jobs_only(default: Deployment) -> None:
-    [run] = [given for given in default.statements() if "ecs:RunTask" in given.actions]
+    [run] = [statement for statement in default.statements() if "ecs:RunTask" in statement.actions]
     assert run.resources == (
         "arn:<AWS::Partition>:ecs:eu-central-1:111122223333:task-definition/prefect-snakemake-job:*",
     )
@@ -195,14 +195,14 @@ def forget_tls_of_the_queue(deployment: Deployment) -> None:
 
 
 def allow_every_role(deployment: Deployment) -> None:
-    for given in deployment.one("AWS::IAM::Policy", WORKER).properties["PolicyDocument"]["Statement"]:
-        if given["Action"] == "iam:PassRole":
-            given["Resource"] = "arn:aws:iam::111122223333:role/*"
+    for statement in deployment.one("AWS::IAM::Policy", WORKER).properties["PolicyDocument"]["Statement"]:
+        if statement["Action"] == "iam:PassRole":
+            statement["Resource"] = "arn:aws:iam::111122223333:role/*"
 
 
 def allow_every_action(deployment: Deployment) -> None:
-    [given, *_] = deployment.one("AWS::IAM::Policy", JOB).properties["PolicyDocument"]["Statement"]
-    given["Action"] = "s3:*"
+    [statement, *_] = deployment.one("AWS::IAM::Policy", JOB).properties["PolicyDocument"]["Statement"]
+    statement["Action"] = "s3:*"
 
 
 def statements_of(deployment: Deployment, role: str) -> list[dict[str, Any]]:
@@ -218,9 +218,9 @@ def allow_more_on_everything(deployment: Deployment) -> None:
 
 
 def allow_another_action_on_all_tasks(deployment: Deployment) -> None:
-    for given in statements_of(deployment, WORKER):
-        if given["Action"] == ["ecs:DescribeTasks", "ecs:StopTask"]:
-            given["Action"].append("ecs:ExecuteCommand")
+    for statement in statements_of(deployment, WORKER):
+        if statement["Action"] == ["ecs:DescribeTasks", "ecs:StopTask"]:
+            statement["Action"].append("ecs:ExecuteCommand")
 
 
 def allow_all_but(deployment: Deployment) -> None:
@@ -249,8 +249,8 @@ def drop_a_reason(deployment: Deployment) -> None:
 
 def drop_the_conditions(deployment: Deployment) -> None:
     for resource in deployment.all("AWS::IAM::Policy"):
-        for given in resource.properties["PolicyDocument"]["Statement"]:
-            given.pop("Condition", None)
+        for statement in resource.properties["PolicyDocument"]["Statement"]:
+            statement.pop("Condition", None)
 
 
 def write_the_password(deployment: Deployment) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from infra.settings import FARGATE_MEMORY_MIB, Settings, SettingsRefused, Size, read_settings
+from infra.settings.fargate import FARGATE_MEMORY_MIB, Size
+from infra.settings.file import Settings, read_settings
+from infra.settings.strict import SettingsRefused
 from tests.infra.conftest import INFRA, SETTINGS
 
 EXAMPLE = INFRA / "settings.example.toml"
@@ -59,12 +61,12 @@ def test_defaults_that_the_example_shows_are_the_defaults(tmp_path: Path) -> Non
         ('kind = "pushed"', 'kind = "pulled"', "image: Input tag 'pulled'"),
         ('hosted_zone_name = "example.org"', "", "hosted_zone_id and hosted_zone_name go together"),
         ("[watch]", '[database]\nkind = "aurora"\nmin_capacity = 16\n[watch]', "max_capacity is below"),
-        ("[watch]", "[server]\nreplicas = 2\n[watch]", "needs Redis"),
-        ("[watch]", '[network]\nkind = "new"\ncidr = "8.8.0.0/16"\n[watch]', "addresses are private"),
+        ("[watch]", "[server]\nreplicas = 2\n[watch]", "need Redis"),
+        ("[watch]", '[network]\nkind = "new"\ncidr = "8.8.0.0/16"\n[watch]', "must be private"),
         ("[watch]", '[cluster]\nkind = "existing"\ncluster_name = "c"\n[watch]', "network.kind = 'existing'"),
-        ("[watch]", "[worker]\nsize = { cpu = 1000, memory_mib = 2048 }\n[watch]", "has no 1000 CPU units"),
+        ("[watch]", "[worker]\nsize = { cpu = 1000, memory_mib = 2048 }\n[watch]", "CPU units, not 1000"),
         ("[watch]", "[worker]\nsize = { cpu = 1024, memory_mib = 1024 }\n[watch]", "the nearest is 2048"),
-        ("[image]", "[image", "is not TOML"),
+        ("[image]", "[image", "is not valid TOML"),
         ("tokens-AbCdEf", "tokens", "facade.tokens_secret_arn: String should match pattern"),
     ],
 )

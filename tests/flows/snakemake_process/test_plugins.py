@@ -1,6 +1,6 @@
 """Our Snakemake plugins in other hands: installed from a wheel, under a plain `snakemake`.
 
-The last tests hold on to what the plugins are built on and no interface promises.
+`tests/contracts/test_snakemake.py` tests what the plugins are built on and no interface promises.
 """
 
 import os
@@ -125,11 +125,3 @@ def test_the_plugins_pass_the_tests_that_snakemake_ships_for_plugins(installed: 
     process = run_installed(installed, tmp_path, sys.executable, "-m", "pytest", *arguments)
     assert process.returncode == 0, process.stdout
     assert "passed" in process.stdout
-
-
-def test_snakemake_still_forgets_a_waiting_retry_by_itself(tmp_path: Path) -> None:
-    """When this fails, `dag._running.discard` in our executor has become superfluous."""
-    shutil.copytree(WORKFLOWS / "lost_retry", tmp_path / "workflow")
-    arguments = ("--cores", "3", "--scheduler", "greedy")
-    process = run_installed(None, tmp_path / "workflow", SNAKEMAKE, *arguments)
-    assert not (tmp_path / "workflow" / "retried.txt").exists(), process.stderr

@@ -1,4 +1,4 @@
-"""The HTTPS load balancer before the facade: the only thing that the world can reach."""
+"""The HTTPS load balancer in front of the facade: the only resource that is reachable from outside."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ from aws_cdk import aws_route53_targets as route53_targets
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from infra.constructs.reasons import acknowledge
+from infra.constructs.nag_suppressions import acknowledge
 from infra.constructs.service import HTTPS
 
 IDLE_SECONDS = 300
-"""Longer than any answer is silent: `?wait=` holds one for 60 seconds."""
+"""Longer than any response pauses: `?wait=` holds one for up to 60 seconds."""
 
 
-class Door(Construct):
-    """No port 80, no TLS below 1.2. An `internal` one has private addresses only."""
+class LoadBalancer(Construct):
+    """No port 80, no TLS below 1.2. With `internal`, it has private addresses only."""
 
     def __init__(
         self,
@@ -47,7 +47,9 @@ class Door(Construct):
             group.add_ingress_rule(ec2.Peer.ipv4(cidr), HTTPS, "Clients")
         if "0.0.0.0/0" in allowed_cidrs:
             acknowledge(
-                group, "AwsSolutions-EC23", "A public API: every request needs a token. A setting narrows it."
+                group,
+                "AwsSolutions-EC23",
+                "A public API: every request needs a token.",
             )
         subnets = ec2.SubnetType.PRIVATE_WITH_EGRESS if internal else ec2.SubnetType.PUBLIC
         self.balancer = elb.ApplicationLoadBalancer(
@@ -72,7 +74,7 @@ class Door(Construct):
         )
         self.targets = listener.add_targets(
             "Api",
-            port=80,  # of the group only: each task is registered with its container's port
+            port=80,  # of the target group: each task registers its container's port
             protocol=elb.ApplicationProtocol.HTTP,
             targets=[service],
             deregistration_delay=Duration.seconds(30),
@@ -80,7 +82,7 @@ class Door(Construct):
         )
 
     def name(self, zone: route53.IHostedZone, domain_name: str) -> None:
-        """Have the zone say that `domain_name` is here."""
+        """Add a DNS record for `domain_name` to the zone."""
         route53.ARecord(
             self,
             "Address",

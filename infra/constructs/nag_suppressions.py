@@ -1,4 +1,4 @@
-"""Why a rule of cdk-nag does not hold somewhere: written where it is broken, and kept in the template."""
+"""Suppresses findings of cdk-nag, each with a reason that is kept in the template."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from constructs import IConstruct
 
 
 def acknowledge(construct: IConstruct, rule: str, reason: str) -> None:
-    """Accept a finding of cdk-nag in `construct` and all below it.
+    """Suppress a finding of cdk-nag in `construct` and all below it.
 
     `rule` is a rule's name, or one of its findings: `AwsSolutions-IAM5[Resource::*]`.
     """
@@ -15,10 +15,10 @@ def acknowledge(construct: IConstruct, rule: str, reason: str) -> None:
 
 
 def explain_wildcard(construct: IConstruct, resource: str, reasons: Mapping[str, str]) -> None:
-    """Accept that a policy below `construct` allows actions on `resource`, with a `*` in it.
+    """Suppress the finding that a policy below `construct` allows actions on a `resource` with a `*`.
 
-    `reasons` says of each action why; cdk-nag knows resources only, so tests/infra reads the actions
-    from what it keeps in the template, a line for each.
+    `reasons` has a reason for each action. cdk-nag knows resources only, so the reason in the template
+    has a line for each action, which tests/infra reads.
     """
     named = resource.replace(Aws.PARTITION, "<AWS::Partition>")
     lines = "\n".join(f"{action}: {reason}" for action, reason in reasons.items())
@@ -26,7 +26,7 @@ def explain_wildcard(construct: IConstruct, resource: str, reasons: Mapping[str,
 
 
 def environment_is_no_secret(construct: IConstruct) -> None:
-    """For a task definition whose secrets are all injected by ECS."""
+    """For a task definition whose secrets ECS injects."""
     acknowledge(
         construct,
         "AwsSolutions-ECS2",

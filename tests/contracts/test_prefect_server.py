@@ -1,0 +1,69 @@
+"""What `deployments.server` changes in Prefect's server."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import prefect.settings
+import pytest
+from prefect.server.services import task_run_recorder
+from prefect.server.services.task_run_recorder import TaskRunRecorder
+from prefect.settings import PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL, temporary_settings
+
+from deployments import server
+
+
+class Asked(Exception):
+    """The recorder has asked for its consumer."""
+
+
+@pytest.fixture
+def asked_for(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The options with which the recorder asks for its consumer."""
+    options: dict[str, Any] = {}
+
+    @asynccontextmanager
+    async def consumer(write_batch_size: int, flush_every: float, **others: Any) -> AsyncIterator[None]:
+        options.update(others, write_batch_size=write_batch_size, flush_every=flush_every)
+        raise Asked
+        yield
+
+    monkeypatch.setattr(task_run_recorder, "consumer", consumer)
+    return options
+
+
+def start_recorder() -> None:
+    with pytest.raises(Asked):
+        asyncio.run(TaskRunRecorder().start())  # type: ignore[no-untyped-call]  # Prefect has no types here
+
+
+@pytest.fixture(autouse=True)
+def half_a_second() -> Iterator[None]:
+    with temporary_settings({PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL: 0.5}):
+        yield
+
+
+def test_the_consumer_of_the_recorder_takes_what_we_call_it_with() -> None:
+    parameters = list(inspect.signature(task_run_recorder.consumer).parameters)
+    assert parameters == ["write_batch_size", "flush_every", "max_persist_retries"]
+
+
+def test_prefect_still_rounds_the_interval_of_its_recorder_down(asked_for: dict[str, Any]) -> None:
+    """When this fails, `_record_within_fractions_of_a_second` has become superfluous."""
+    start_recorder()
+    assert asked_for["flush_every"] == 0
+
+
+def test_our_server_keeps_to_the_interval(asked_for: dict[str, Any]) -> None:
+    server._record_within_fractions_of_a_second()
+
+    start_recorder()
+
+    assert asked_for["flush_every"] == 0.5
+
+
+@pytest.mark.parametrize("name", server.TUNING)
+def test_each_variable_of_the_tuning_is_one_of_prefects(name: str) -> None:
+    assert hasattr(prefect.settings, name)
