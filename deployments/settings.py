@@ -26,7 +26,7 @@ class LocalSettings(BaseSettings):
     )
     workflow_roots: str = Field(
         default_factory=lambda: str(Path.cwd()),
-        description="Directories under which a workflow's `path` must lie, separated by ':'.",
+        description="Directories that may contain workflows (`workflow.path`), separated by ':'.",
     )
     prefect_file: Path = Field(
         default=Path(__file__).parent.parent / "prefect.yaml", description="Declares the groups."

@@ -1,1 +1,1 @@
-"""Runs on the worker: one job in, one finished Snakemake execution out."""
+"""The flow and its worker: they turn one job into one finished Snakemake execution."""

@@ -196,7 +196,7 @@ def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Re
         environment = environments.get(environments.wanted(spec.environment, workspace.work))
     record = environment.record
     recorder.label({Label.SNAKEMAKE_VERSION: record.snakemake, **dict.fromkeys(phase, "")})
-    workspace.note_environment(record)
+    workspace.record_environment(record)
     recorder.log(
         logging.INFO, f"Snakemake {record.snakemake} on Python {record.python}, environment {record.digest}."
     )

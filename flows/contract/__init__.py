@@ -1,1 +1,1 @@
-"""What the facade and the flow must agree on: the only room of `flows` that `api` may enter."""
+"""What the API and the flow must agree on: the only package of `flows` that `api` may import."""

@@ -1,8 +1,7 @@
 """Which git addresses a job may name.
 
-What can be told from the address itself is told here, without a word to the network, so that the
-facade answers at once. Where the name really leads is looked at when it is connected to
-(`flows.workspace.git`).
+These checks need nothing but the address itself and use no network, so the API can answer at once.
+`flows.workspace.git` checks which IP addresses the host resolves to when it connects.
 """
 
 import ipaddress
@@ -21,34 +20,37 @@ from flows.contract.untrusted_tree import Refused
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
-"""IPv4 addresses as a NAT64 gateway has them (RFC 6052)."""
+"""IPv4 addresses as a NAT64 gateway translates them (RFC 6052)."""
 
 
 class GitSettings(BaseSettings):
-    """Where git repositories may come from, and what they may cost."""
+    """Which git repositories jobs may use, and limits on fetching them."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
     git_allow_schemes: Annotated[tuple[Literal["https", "http"], ...], NoDecode] = Field(
-        default=("https",), min_length=1, description="Schemes that a git address may have, separated by ','."
+        default=("https",), min_length=1, description="Allowed schemes of git addresses, separated by ','."
     )
     git_allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         max_length=1000,
-        description="Hosts that git repositories may come from, separated by ','; `.example.org` means "
-        "every host below it. Any public host when empty.",
+        description="Allowed hosts of git repositories, separated by ','; `.example.org` allows every "
+        "host below it. All public hosts are allowed when empty.",
     )
     git_allow_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
         max_length=1000,
-        description="Hosts that may have addresses of the machine's own network, separated by ',' and "
-        "written as above. None when empty.",
+        description="Hosts that may have private addresses, separated by ',' and written as in "
+        "`JOBS_GIT_ALLOW_HOSTS`. None when empty.",
     )
     git_max_bytes: int = Field(
-        default=1 << 28, ge=1 << 10, le=1 << 36, description="The most bytes that a git server may send."
+        default=1 << 28,
+        ge=1 << 10,
+        le=1 << 36,
+        description="Maximum number of bytes that a git server may send.",
     )
     git_timeout_seconds: float = Field(
-        default=120, gt=0, le=3600, description="How long it may take to get a workflow from a git server."
+        default=120, gt=0, le=3600, description="Timeout of fetching a workflow from a git server."
     )
 
     @field_validator("git_allow_schemes", "git_allow_hosts", "git_allow_private_hosts", mode="before")
@@ -59,17 +61,17 @@ class GitSettings(BaseSettings):
         return tuple(part for item in value.split(",") if (part := item.strip().lower().rstrip(".")))
 
     def allows_private(self, host: str) -> bool:
-        """Whether the host may have addresses that are not public."""
+        """Whether the host may have private addresses."""
         return _is_listed(host, self.git_allow_private_hosts)
 
 
 class SourceSettings(GitSettings):
-    """Where workflows may come from; the same for the facade and the worker."""
+    """Where workflows may come from. Set the same values for the API and the worker."""
 
     workflow_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         max_length=100,
-        description="Directories under which a workflow's `path` must lie, separated by ':'.",
+        description="Directories that may contain workflows (`workflow.path`), separated by ':'.",
     )
 
     @field_validator("workflow_roots", mode="before")
@@ -80,39 +82,39 @@ class SourceSettings(GitSettings):
     @field_validator("workflow_roots", mode="after")
     @classmethod
     def _absolute_roots(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        # From the start: nothing may depend on a working directory that changes later.
+        # Resolved now, because the working directory may change later.
         return tuple(path.absolute() for path in value)
 
 
 class AddressRefused(Refused):
-    """No workflow may come from this git address."""
+    """Workflows may not be fetched from this git address."""
 
 
 def check_git_address(address: str, settings: GitSettings) -> None:
-    """Raises `AddressRefused`; never repeats an address that holds a password."""
+    """Raises `AddressRefused`. The message never repeats an address that contains a password."""
     url = _split_address(address)
     schemes = settings.git_allow_schemes
     if url.scheme not in schemes:
         raise AddressRefused(
-            f"the scheme of the git address, '{url.scheme}', is not allowed here",
-            f"Use an address with {' or '.join(schemes)}, as in https://github.com/owner/repository; "
+            f"the scheme of the git address, '{url.scheme}', is not allowed",
+            f"Use an address with {' or '.join(schemes)}, for example https://github.com/owner/repository; "
             "the operator sets the schemes with JOBS_GIT_ALLOW_SCHEMES.",
         )
     host = (url.hostname or "").rstrip(".")
     if not host or not url.path.strip("/"):
-        raise _malformed("it has no host, or no path to a repository")
+        raise _malformed("it has no host or no path to a repository")
     if not host.isascii():
-        raise _malformed("write the name of its host in ASCII ('xn--…')")
+        raise _malformed("its host name is not ASCII; write it as 'xn--…'")
     check_git_host(host, settings)
 
 
 def check_git_host(host: str, settings: GitSettings) -> None:
-    """Raises `AddressRefused` for a host that is not listed, or that says itself that it is not public."""
+    """Raises `AddressRefused` for a host that is not allowed, or whose name shows that it is private."""
     host = host.lower().rstrip(".")
     may_be_private = settings.allows_private(host)
     if settings.git_allow_hosts and not may_be_private and not _is_listed(host, settings.git_allow_hosts):
         raise AddressRefused(
-            f"the host '{host}' is not one that git repositories may come from",
+            f"git repositories from the host '{host}' are not allowed",
             f"Use one of: {', '.join(settings.git_allow_hosts)}; "
             "the operator sets them with JOBS_GIT_ALLOW_HOSTS.",
         )
@@ -123,7 +125,7 @@ def check_git_host(host: str, settings: GitSettings) -> None:
 
 
 def is_public(address: IPAddress) -> bool:
-    """Whether the address is one of the Internet, rather than of a machine or a network of its own."""
+    """Whether the address is reachable from the Internet, not one of a machine or of a private network."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
         if address in _TRANSLATED:
@@ -134,26 +136,26 @@ def is_public(address: IPAddress) -> bool:
 
 
 def not_public(host: str) -> AddressRefused:
-    """The refusal; it does not tell the address, which would be news of the network inside."""
+    """The error; it leaves out the address, which would reveal the internal network."""
     return AddressRefused(
         f"the host '{host}' has an address that is not public",
-        "Use a public git server; the operator may allow another one with JOBS_GIT_ALLOW_PRIVATE_HOSTS.",
+        "Use a public git server; the operator can allow a private one with JOBS_GIT_ALLOW_PRIVATE_HOSTS.",
     )
 
 
 def _split_address(address: str) -> SplitResult:
     if not address.isprintable() or " " in address or "\\" in address:
-        raise _malformed("it holds blanks, backslashes or characters that can't be printed")
+        raise _malformed("it contains blanks, backslashes or unprintable characters")
     try:
         url = urlsplit(address)
         _ = url.port  # raises ValueError as well
     except ValueError:
-        raise _malformed("it is no URL that can be read") from None
+        raise _malformed("it is not a valid URL") from None
     if "@" in url.netloc:
         raise AddressRefused(
-            "the git address holds a user name or a password",
-            "Leave them out, and regard the password as known: it is stored with the job. "
-            "Repositories that need one can be sent as a bundle (PUT /bundles).",
+            "the git address contains a user name or a password",
+            "Remove them, and treat the password as compromised: it may be stored with the job. "
+            "Send the workflow of a private repository as a bundle (PUT /bundles).",
         )
     if url.query or url.fragment:
         raise _malformed("it has a query or a fragment")
@@ -163,12 +165,12 @@ def _split_address(address: str) -> SplitResult:
 def _malformed(reason: str) -> AddressRefused:
     return AddressRefused(
         f"the git address can't be used: {reason}",
-        "Write it as for `git clone`, for example https://github.com/owner/repository.",
+        "Write it as you would for `git clone`, for example https://github.com/owner/repository.",
     )
 
 
 def literal_address(host: str) -> IPAddress | None:
-    """The address that a host is written as, in any spelling that systems take (`127.1`, `0x7f000001`)."""
+    """The IP address that a host is written as, in any accepted notation (`127.1`, `0x7f000001`)."""
     try:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

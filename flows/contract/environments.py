@@ -1,4 +1,4 @@
-"""Which Python environments jobs may name, and what the operator decides about them.
+"""The Python environments that jobs can use, and the operator's settings for them.
 
 An environment is declared in `prefect.yaml`, below `definitions`:
 
@@ -7,7 +7,7 @@ An environment is declared in `prefect.yaml`, below `definitions`:
         python: "3.12"
         packages: ["snakemake ~= 9.27", "pandas >= 2", "pysam"]
 
-`default` is there without a declaration; one of that name replaces it.
+`default` exists without a declaration; declare one of that name to replace it.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from flows.contract.spec import EnvironmentSpec, SoftwareMethod
 DEFAULT_ENVIRONMENT = "default"
 SUPPORTED_SNAKEMAKE = SpecifierSet(">= 8.30, < 10")
 TESTED_SNAKEMAKE = ("8.30.0", "9.0.0", "9.14.0", "9.27.1")
-"""By `tests/flows/environments/test_versions.py`; the newest is that of the default environment."""
+"""Tested by `tests/flows/environments/test_versions.py`; the default environment has the newest."""
 
 _NEWEST = "snakemake ~= 9.27"
 
@@ -40,34 +40,35 @@ class NamedEnvironment(BaseModel):
     python: str | None = Field(
         default=None,
         pattern=r"^3\.\d{1,2}(\.\d{1,2})?$",
-        description="The version of Python; the service's own when absent.",
+        description="The version of Python; the same as the service's own when absent.",
     )
     packages: tuple[str, ...] = Field(
-        min_length=1, description="Requirements, as pip takes them. Without `snakemake`, the newest is added."
+        min_length=1,
+        description="Requirements, in pip's syntax. The newest Snakemake is added if they lack `snakemake`.",
     )
 
 
 class EnvironmentRecord(BaseModel):
-    """What an environment holds: enough to make it again."""
+    """What an environment contains: enough to create it again."""
 
     model_config = ConfigDict(frozen=True)
 
     digest: str
-    """Names the directory that it was made in."""
+    """The name of its directory."""
     python: str
     packages: tuple[str, ...]
     """Every package, as `name==version`."""
 
     @property
     def snakemake(self) -> str:
-        """The version of Snakemake in it."""
+        """The version of its Snakemake."""
         return next(each.partition("==")[2] for each in self.packages if each.startswith("snakemake=="))
 
 
 BUILT_IN = NamedEnvironment(
     packages=(
         _NEWEST,
-        # What the bioconda package `snakemake` brings beyond PyPI's, so that authors take it for granted.
+        # The bioconda package `snakemake` includes these and PyPI's does not, so authors rely on them.
         "eido",
         "pandas",
         "peppy",
@@ -81,38 +82,40 @@ BUILT_IN = NamedEnvironment(
 
 
 class NotDeclared(LookupError):
-    """There is no environment of this name."""
+    """No environment of this name is declared."""
 
 
 class EnvironmentSettings(BaseSettings):
-    """What an operator can set of the environments that workflows run in."""
+    """The operator's settings for the environments that workflows run in."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
     environments_directory: Path | None = Field(
-        default=None, description="Where environments are made; `environments` below JOBS_HOME when absent."
+        default=None,
+        description="The directory of the environments; `environments` below JOBS_HOME when absent.",
     )
     prefect_file: Path = Field(
-        default=Path(__file__).parents[2] / "prefect.yaml", description="Declares the environments."
+        default=Path(__file__).parents[2] / "prefect.yaml",
+        description="The file that declares the environments.",
     )
     job_packages: bool = Field(
-        default=True, description="Whether a job may name packages of its own for its environment."
+        default=True, description="Whether a job may list its own packages instead of a named environment."
     )
     job_package_builds: bool = Field(
         default=True,
-        description="Whether a job's own packages may be built from source; only wheels are taken otherwise, "
-        "and Snakemake's own `connection-pool` has none.",
+        description="Whether a job's own packages may be built from source. If not, only wheels are used; "
+        "Snakemake's dependency `connection-pool` has none.",
     )
     python_downloads: bool = Field(
-        default=False, description="Whether a Python that is not installed may be downloaded by uv."
+        default=False, description="Whether uv may download versions of Python that are not installed."
     )
     environments_keep_days: float = Field(
-        default=30, gt=0, le=36_500, description="Environments that no job has used for longer are removed."
+        default=30, gt=0, le=36_500, description="Days after which an unused environment may be removed."
     )
 
     @cached_property
     def environments(self) -> Mapping[str, NamedEnvironment]:
-        """By name. Raises `ValueError` where one is declared wrongly."""
+        """By name. Raises `ValueError` if a declaration is invalid."""
         content: dict[str, Any] = {}
         if self.prefect_file.is_file():
             content = yaml.safe_load(self.prefect_file.read_text()) or {}
@@ -127,42 +130,42 @@ class EnvironmentSettings(BaseSettings):
             return self.environments[name]
         except KeyError:
             known = ", ".join(sorted(self.environments))
-            raise NotDeclared(f"there is no environment '{name}'; there are: {known}") from None
+            raise NotDeclared(f"there is no environment '{name}'; available: {known}") from None
 
 
 class SoftwareSettings(BaseSettings):
-    """What an operator can set of the software that rules declare."""
+    """The operator's settings for the software that rules declare."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
     software_methods: Annotated[tuple[SoftwareMethod, ...], NoDecode] = Field(
         default=tuple(SoftwareMethod),
-        description="How jobs may have the software of their rules deployed, separated by ','.",
+        description="Software deployment methods that jobs may use, separated by ','.",
     )
     software_directory: Path | None = Field(
         default=None,
-        description="Where conda environments and container images are kept; `software` below JOBS_HOME "
+        description="The directory of conda environments and container images; `software` below JOBS_HOME "
         "when absent.",
     )
     software_keep_days: float = Field(
         default=90,
         gt=0,
         le=36_500,
-        description="Conda environments that no job has used for longer may be removed.",
+        description="Days after which an unused conda environment may be removed.",
     )
     conda_directory: Path | None = Field(
         default=None,
-        description="The `bin` of the conda that makes environments; the one on PATH when absent.",
+        description="The `bin` directory of the conda to use; the conda on PATH when absent.",
     )
-    apptainer_args: str = Field(default="", description="Further arguments of `apptainer exec`.")
+    apptainer_args: str = Field(default="", description="Additional arguments for `apptainer exec`.")
     modules_init: Path | None = Field(
         default=None,
-        description="What makes `module` known to bash, such as /usr/share/modules/init/bash.",
+        description="The script that defines `module` for bash, such as /usr/share/modules/init/bash.",
     )
     wrapper_prefix: str | None = Field(
         default=None,
-        description="Where `wrapper:` directives are looked up, a `file:` or `https:` address that ends "
-        "in '/'; Snakemake's own repository of wrappers when absent.",
+        description="The source of `wrapper:` directives, a `file:` or `https:` address that ends in '/'; "
+        "Snakemake's own repository of wrappers when absent.",
     )
 
     @field_validator("software_methods", mode="before")
@@ -176,7 +179,7 @@ class SoftwareSettings(BaseSettings):
 
 
 def with_snakemake(packages: tuple[str, ...]) -> tuple[str, ...]:
-    """`packages`, and the newest Snakemake if none of them is Snakemake."""
+    """`packages`, with the newest Snakemake added if none of them is Snakemake."""
     names = {canonicalize_name(Requirement(package).name) for package in packages}
     return packages if "snakemake" in names else (*packages, _NEWEST)
 
@@ -188,7 +191,7 @@ def of_snakemake(version: str) -> EnvironmentSpec:
 
 
 def refusal(spec: EnvironmentSpec | None, settings: EnvironmentSettings) -> str | None:
-    """Why a job may not have this environment, as far as that is known before it runs."""
+    """Why a job can't have this environment, as far as is known before it runs; None if it can."""
     if spec is None:
         return None
     if spec.name is not None:
@@ -197,5 +200,5 @@ def refusal(spec: EnvironmentSpec | None, settings: EnvironmentSettings) -> str 
         except NotDeclared as error:
             return str(error)
     elif not settings.job_packages:
-        return "this service takes named environments only: " + ", ".join(sorted(settings.environments))
+        return "this service allows only named environments: " + ", ".join(sorted(settings.environments))
     return None

@@ -18,9 +18,9 @@ MEMORY_MIB: Mapping[int, tuple[int, ...]] = {
     8192: tuple(range(16384, 61440 + 1, 4096)),
     16384: tuple(range(32768, 122880 + 1, 8192)),
 }
-"""CPU units, and the amounts of memory that a task with so many may have, smallest first."""
+"""The amounts of memory that a task may have, smallest first, by its CPU units."""
 
 DISK_OF_EVERY_TASK_GIB = 20
-"""Included; a task that needs more asks for it."""
+"""Included in every task; a task can request more."""
 
 LARGEST_DISK_GIB = 200

@@ -1,7 +1,7 @@
-"""The files of a job as its rules have left them: where they belong, and nothing that stands in their place.
+"""Opens the files of a job safely, whatever its rules have put in their place.
 
 A rule runs as the worker's user, so it can put a link, a pipe or a device where the service expects a
-file of the job, at any moment. Who follows it would give to a client what only the reader may see.
+file of the job, at any moment. Following it could send a client something that only the service may read.
 """
 
 import errno
@@ -16,15 +16,15 @@ _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAM
 
 
 def open_file(place: Path, within: Path | None = None) -> BinaryIO:
-    """The plain file that really is at `place`; with `within`, links may lead to any file below that.
+    """Open the regular file at `place`. With `within`, links may lead to any file below that directory.
 
-    Both are paths without links. What is judged is what has been opened, so it does not matter what a
-    rule does meanwhile. Raises `OSError`; `FileNotFoundError` for everything that is no such file.
+    Both paths must be free of links. The checks apply to the open file, so it does not matter what a rule
+    does meanwhile. Raises `OSError`, and `FileNotFoundError` for anything that is not such a file.
     """
     try:
-        # It names the file without opening it: a pipe would wait, and to open a device may be to use it.
+        # O_PATH names the file without opening it: opening a pipe blocks, opening a device may use it.
         found = os.open(place, os.O_PATH)
-    except ValueError as error:  # a NUL, or what no name can hold
+    except ValueError as error:  # a NUL, or a character that no name can contain
         raise _no_file(place) from error
     except OSError as error:
         raise (_no_file(place) if error.errno in _NOTHING_THERE else error) from error
@@ -40,10 +40,10 @@ def open_file(place: Path, within: Path | None = None) -> BinaryIO:
 
 
 def work_of(directory: Path) -> Path:
-    """Where the job of this directory works: in its own `work`, or in that of the job that it resumes.
+    """The working directory of a job: its own `work`, or that of the job that it resumes.
 
-    The only link that means something is the one that staging makes, `../<job id>/work`. Of any other,
-    it is the path of the link itself, and nothing behind it lies where it belongs.
+    Only the link that staging creates, `../<job id>/work`, is followed. For any other link this returns
+    the path of the link itself, so that no file behind it is accepted.
     """
     work = directory / "work"
     try:
@@ -58,7 +58,7 @@ def work_of(directory: Path) -> Path:
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory with all that is in it, also what a rule has made read-only. Raises `OSError`."""
+    """Remove a directory and its content, including what a rule has made read-only. Raises `OSError`."""
     try:
         try:
             shutil.rmtree(directory)
@@ -71,7 +71,7 @@ def remove_tree(directory: Path) -> None:
 
 def _make_writable(directory: Path) -> None:
     directory.chmod(stat.S_IRWXU)
-    for parent, names, _ in os.walk(directory):  # which looks into each after this has been done to it
+    for parent, names, _ in os.walk(directory):  # top-down: each is made writable before it is listed
         for below in (Path(parent, name) for name in names):
             if not below.is_symlink():
                 below.chmod(stat.S_IRWXU)
@@ -85,4 +85,4 @@ def _is_job_id(name: str) -> bool:
 
 
 def _no_file(place: Path) -> FileNotFoundError:
-    return FileNotFoundError(errno.ENOENT, "No plain file is there", str(place))
+    return FileNotFoundError(errno.ENOENT, "Not a regular file", str(place))

@@ -1,6 +1,6 @@
-"""The manifest: what a job has published, written by the flow and read by the facade.
+"""The manifest: what a job has published. The flow writes it, the API reads it.
 
-It is the last file that the flow publishes, as a whole: what it lists is there.
+The flow publishes it last and atomically, so every file that it lists exists.
 """
 
 from datetime import datetime
@@ -27,11 +27,11 @@ class OutputItem(_Frozen):
     sha256: str
     modified_at: datetime
     file: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
-    """In the job's directory, if it is not the workflow's own `path`."""
+    """Its name in the job's directory, if it is not the workflow's own `path`."""
 
     @property
     def place(self) -> tuple[str, ...]:
-        """Where it is, below the job's key."""
+        """Its location below the job's key."""
         return ("work", self.path) if self.file is None else (self.file,)
 
 
@@ -41,11 +41,11 @@ class SnakefileItem(_Frozen):
     path: RelativePath
     text: str
     snakemake: str = "unknown"
-    """The version; unknown of a job that ended before it had an environment."""
+    """The version; `unknown` if the job ended before it had an environment."""
 
 
 class Manifest(_Frozen):
-    """Every output of a job, and the Snakefile that made them."""
+    """Every output of a job, and the Snakefile that produced them."""
 
     version: Literal[1] = 1
     outputs: tuple[OutputItem, ...] = ()

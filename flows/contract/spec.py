@@ -1,7 +1,7 @@
-"""The contract of a job: what a client may ask for, and how it is written down in Prefect.
+"""The contract of a job: what a client can request, and how it is stored in Prefect.
 
-It holds no I/O: models that refuse what they do not know, and the names under which the
-flow leaves what the facade reads (`Label`, `RuleJobRecord`).
+It does no I/O. It has the models, which reject unknown fields, and the names under which the flow
+stores what the API reads (`Label`, `RuleJobRecord`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +18,15 @@ RESERVED_KEY = "__prefect_kind"
 """Prefect's server hydrates parameters (JSON, Jinja, variables) wherever it finds this key."""
 
 LARGEST_NUMBER = 2**63
-"""PostgreSQL writes 1e44 down as an integer, and Prefect can't send one of more than 64 bits: not
-this job, and no list of jobs that it is in.
+"""PostgreSQL stores 1e44 as an integer, and Prefect can't send integers of more than 64 bits: it would
+fail to return the job, and every list of jobs that includes it.
 """
 
 TAG_SEPARATOR = ":"
-"""A job's tag `project=x` is the Prefect tag `project:x`."""
+"""A job's tag `project=x` becomes the Prefect tag `project:x`."""
 
 SNAKEFILE_NAMES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
-"""Where Snakemake looks for a Snakefile, in its order (`snakemake --help`, `--snakefile`)."""
+"""Where Snakemake looks for a Snakefile, in this order (`snakemake --help`, `--snakefile`)."""
 
 
 class EngineName(StrEnum):
@@ -35,51 +35,51 @@ class EngineName(StrEnum):
     SNAKEMAKE = "snakemake"
     """Snakemake itself, in a child process."""
     MOCK = "mock"
-    """No Snakemake: rule jobs that only wait, with an outcome that is drawn by chance."""
+    """No Snakemake: rule jobs that only wait, with a random outcome."""
 
 
 class Label(StrEnum):
-    """Keys of the Prefect labels through which a flow run tells the facade about its job."""
+    """Keys of the Prefect labels of a flow run, from which the API reads the state of its job."""
 
     SPEC_SHA256 = "snakemake.spec.sha256"
-    """Hash of the submitted body: an idempotency key used again must carry the same."""
+    """Hash of the submitted body: a reused idempotency key must come with the same body."""
     RESUMES = "snakemake.resumes"
-    """Id of the job that this one goes on with, in its directory."""
+    """Id of the job that this one continues, in the same working directory."""
     RESUMED_BY = "snakemake.resumed-by"
-    """Id of the job that goes on with this one."""
+    """Id of the job that continues this one."""
     WES_REQUEST = "snakemake.wes.request"
-    """What of a submission to WES the job spec does not hold, as JSON."""
+    """The part of a WES submission that the job spec can't hold, as JSON."""
     PHASE = "snakemake.phase"
-    """What a running job does before its first rule job, where that takes long; empty afterwards."""
+    """What a running job is doing before its first rule job, if it takes long; empty afterwards."""
     SNAKEMAKE_VERSION = "snakemake.version"
-    """That of the job's environment."""
+    """The version of Snakemake in the job's environment."""
     PROGRESS_DONE = "snakemake.progress.done"
-    """Rule jobs that Prefect has recorded as completed, those already done included."""
+    """Number of rule jobs that Prefect has recorded as completed, including those that were up to date."""
     PROGRESS_TOTAL = "snakemake.progress.total"
-    """Rule jobs in the plan, as far as it is known (a checkpoint makes it grow)."""
+    """Number of rule jobs in the plan as known so far (a checkpoint can add some)."""
     WORKFLOW_COMMIT = "snakemake.workflow.commit"
-    """The commit that a workflow from a git repository was taken from."""
+    """The commit that a workflow from a git repository was fetched at."""
     ERROR_KIND = "snakemake.error.kind"
     ERROR_RULE = "snakemake.error.rule"
     ERROR_MESSAGE = "snakemake.error.message"
     ERROR_RESOLUTION = "snakemake.error.resolution"
     WEBHOOK_URL = "snakemake.webhook.url"
-    """Who is told when the job ends."""
+    """The URL to notify when the job ends."""
     WEBHOOK_DELIVERED = "snakemake.webhook.delivered"
-    """Id of the message that the receiver has taken."""
+    """Id of the message that the receiver has accepted."""
     WEBHOOK_REFUSED = "snakemake.webhook.refused"
-    """Id of the message that it never will."""
+    """Id of the message that the receiver has rejected for good."""
     RULE_JOB = "snakemake.rule-job"
     """On a task run: its `RuleJobRecord` as JSON (labels hold scalars only)."""
 
 
 class ErrorKind(StrEnum):
-    """Whose fault a failure is."""
+    """Whether the workflow or the service caused a failure."""
 
     WORKFLOW = "workflow"
-    """The workflow, its input or its configuration: the submitter can mend it."""
+    """The workflow, its input or its configuration: the submitter can fix it."""
     SYSTEM = "system"
-    """The service or its machine: the operator can mend it, and a retry may succeed."""
+    """The service or its machine: the operator can fix it, and a retry may succeed."""
 
 
 class _Strict(BaseModel):
@@ -94,12 +94,12 @@ def _relative_path(value: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_relative_path)]
-"""A path that stays where it is."""
+"""A path inside the directory that it is relative to."""
 
 
 def _not_an_option(value: str) -> str:
     if value.startswith("-"):
-        raise ValueError("a target is a rule or a file and does not start with '-'")
+        raise ValueError("a target is a rule or a file; it can't start with '-'")
     return value
 
 
@@ -112,7 +112,7 @@ class WorkflowSource(_Strict):
 
     path: str | None = Field(
         default=None,
-        description="A directory of the server, under one of its workflow roots.",
+        description="A directory on the server, under one of its workflow roots.",
         examples=["/srv/workflows/variants"],
         min_length=1,
         max_length=4096,
@@ -126,19 +126,19 @@ class WorkflowSource(_Strict):
     )
     bundle: str | None = Field(
         default=None,
-        description="What `PUT /bundles` has answered for the packed directory.",
+        description="The id of a bundle, from the response to `PUT /bundles`.",
         pattern=r"^sha256:[0-9a-f]{64}$",
     )
     ref: str | None = Field(
         default=None,
-        description="With `git`: a branch, a tag or a whole commit id; the repository's HEAD when absent.",
+        description="With `git`: a branch, a tag or a full commit id; the repository's HEAD when absent.",
         pattern=r"^[A-Za-z0-9_][\w./+@-]*$",
         max_length=250,
         examples=["v1.2.0"],
     )
     subdir: Annotated[str, AfterValidator(_subdirectory)] | None = Field(
         default=None,
-        description="With `git` or `bundle`: the directory in it that holds the workflow.",
+        description="With `git` or `bundle`: the directory in it that contains the workflow.",
         max_length=1024,
     )
 
@@ -150,9 +150,9 @@ class WorkflowSource(_Strict):
                 f"give exactly one of path, git and bundle; given: {', '.join(given) or 'none of them'}"
             )
         if self.ref is not None and self.git is None:
-            raise ValueError("ref goes with git only")
+            raise ValueError("ref is only allowed with git")
         if self.subdir is not None and self.path is not None:
-            raise ValueError("subdir goes with git or bundle only; append it to path instead")
+            raise ValueError("subdir is only allowed with git or bundle; append it to path instead")
         return self
 
 
@@ -162,32 +162,32 @@ def _plain_requirement(value: str) -> str:
     except InvalidRequirement as error:
         raise ValueError(f"{value!r} is not a requirement such as 'pandas >= 2': {error}") from error
     if requirement.url is not None:
-        raise ValueError("names and versions only: the operator decides where packages come from")
+        raise ValueError("only names and versions are allowed: the operator decides where packages come from")
     return value
 
 
 class EnvironmentSpec(_Strict):
     """The Python environment that Snakemake runs in: exactly one of `name`, `packages` and `file`.
 
-    A text instead of the object is a `name`.
+    A string instead of the object stands for `name`.
     """
 
     name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][\w.-]*$",
         max_length=100,
-        description="An environment that the operator declares.",
+        description="An environment that the operator has declared.",
         examples=["default"],
     )
     packages: tuple[Annotated[str, Field(max_length=300), AfterValidator(_plain_requirement)], ...] = Field(
         default=(),
         max_length=200,
-        description="Packages of the job's own, as names and versions; `snakemake` comes with them.",
+        description="Packages to install, as names and versions; the newest `snakemake` is added if absent.",
         examples=[["snakemake == 9.14.0", "pandas >= 2"]],
     )
     file: RelativePath | None = Field(
         default=None,
-        description="A requirements file of the workflow: names and versions, a line each.",
+        description="A requirements file in the workflow's directory: one name with versions per line.",
         examples=["requirements.txt"],
     )
     python: str | None = Field(
@@ -210,7 +210,7 @@ class EnvironmentSpec(_Strict):
                 f"give exactly one of name, packages and file; given: {', '.join(given) or 'none of them'}"
             )
         if self.python is not None and self.name is not None:
-            raise ValueError("python goes with packages or file; a named environment has its own")
+            raise ValueError("python is only allowed with packages or file; a named environment sets its own")
         return self
 
 
@@ -226,23 +226,23 @@ class SoftwareMethod(StrEnum):
 
 
 class Options(_Strict):
-    """The options of Snakemake that a job may set: a typed allow-list, no raw command line."""
+    """The options of Snakemake that a job can set: a typed allow-list, no raw command line."""
 
     keep_going: bool = Field(
-        default=False, description="Go on with independent rule jobs after one has failed."
+        default=False, description="Continue with independent rule jobs after one has failed."
     )
-    retries: int = Field(default=0, ge=0, le=20, description="How often a failing rule job is run again.")
+    retries: int = Field(default=0, ge=0, le=20, description="How often to retry a failing rule job.")
     force_all: bool = Field(
         default=False, description="Run every rule job, even if its outputs are up to date."
     )
     report: bool = Field(
         default=False,
-        description="Make Snakemake's HTML report when the workflow has ended; it is an output of the job.",
+        description="Create Snakemake's HTML report when the workflow has ended, as an output of the job.",
     )
     cache: bool = Field(
         default=False,
-        description="Take outputs of rules that say `cache: True` from what earlier jobs have made, and "
-        "keep them for later ones.",
+        description="Share the outputs of rules marked `cache: True` with other jobs: reuse those of earlier "
+        "jobs, and keep new ones for later jobs.",
     )
 
 
@@ -256,17 +256,17 @@ class MockOptions(_Strict):
 
     delay_seconds: tuple[float, float] = Field(
         default=(10.0, 30.0),
-        description="The whole job lasts between these two, in seconds.",
+        description="Shortest and longest duration of the whole job, in seconds.",
     )
     success_rate: float = Field(
-        default=0.8, ge=0, le=1, description="Chance that the job completes, from 0 to 1."
+        default=0.8, ge=0, le=1, description="Probability that the job completes, from 0 to 1."
     )
     rules: int = Field(default=4, ge=1, le=20_000, description="Number of rule jobs.")
     seed: int | None = Field(
         default=None,
         gt=-LARGEST_NUMBER,
         lt=LARGEST_NUMBER,
-        description="Makes delays and outcome repeatable; by chance when absent.",
+        description="Makes delays and outcome repeatable; they are random when absent.",
     )
 
     @model_validator(mode="after")
@@ -278,27 +278,29 @@ class MockOptions(_Strict):
 
 
 class ExecutionSpec(_Strict):
-    """What is to be executed: exactly the parameters of the Prefect flow.
+    """What to execute: exactly the parameters of the Prefect flow.
 
-    `POST /jobs`, the run form of the Prefect UI and `prefect deployment run -p` all fill
-    in this model.
+    `POST /jobs`, the run form of the Prefect UI and `prefect deployment run -p` all use
+    this model.
     """
 
     engine: EngineName = Field(default=EngineName.SNAKEMAKE, description="What executes the job.")
     workflow: WorkflowSource | None = Field(
-        default=None, description="Where the workflow comes from; required with Snakemake."
+        default=None, description="The source of the workflow; required unless `engine` is `mock`."
     )
     snakefile: RelativePath | None = Field(
         default=None,
         description="The Snakefile, relative to the workflow's directory; "
-        "found as Snakemake finds it when absent.",
+        "searched for as Snakemake does when absent.",
         examples=["workflow/Snakefile"],
     )
     targets: tuple[Annotated[str, AfterValidator(_not_an_option)], ...] = Field(
-        default=(), max_length=10_000, description="Rules or files to make; the first rule when empty."
+        default=(),
+        max_length=10_000,
+        description="Rules to run or files to create; the first rule when empty.",
     )
     config: dict[str, JsonValue] = Field(
-        default_factory=dict, description="Overrides the workflow's configuration, key by key."
+        default_factory=dict, description="Overrides keys of the workflow's configuration."
     )
     environment: EnvironmentSpec | None = Field(
         default=None,
@@ -306,19 +308,21 @@ class ExecutionSpec(_Strict):
     )
     software: tuple[SoftwareMethod, ...] = Field(
         default=(),
-        description="How the software that rules declare is deployed; `conda:` and `container:` directives "
-        "are ignored when empty.",
+        description="How to deploy the software that rules declare. When empty, `conda:` and `container:` "
+        "directives are ignored.",
     )
-    cores: int = Field(default=1, ge=1, le=1024, description="Cores that rule jobs may use at once.")
+    cores: int = Field(
+        default=1, ge=1, le=1024, description="Cores that all running rule jobs may use together."
+    )
     resources: Resources = Field(
         default_factory=dict,
-        description="Limits of further resources, such as `mem_mb`, over all rule jobs at once.",
+        description="Limits of other resources, such as `mem_mb`, that all running rule jobs share.",
     )
     timeout_seconds: float | None = Field(
-        default=None, gt=0, le=31_536_000, description="The job fails when it has run for longer than this."
+        default=None, gt=0, le=31_536_000, description="The job fails if it runs for longer than this."
     )
     options: Options = Field(default_factory=Options)
-    mock: MockOptions = Field(default_factory=MockOptions, description="Only read when `engine` is `mock`.")
+    mock: MockOptions = Field(default_factory=MockOptions, description="Only used if `engine` is `mock`.")
 
     @model_validator(mode="before")
     @classmethod
@@ -343,11 +347,11 @@ Tags = dict[
 
 
 class Webhook(_Strict):
-    """Who is told when the job has reached a final status."""
+    """The receiver to notify when the job reaches a final status."""
 
     url: HttpUrl = Field(
-        description="An https address in the internet. It gets a signed POST, at least once for each end "
-        "of the job; `webhook-id` tells repetitions.",
+        description="A public https URL. It receives a signed POST at least once for each end of the job; "
+        "a repeated message has the same `webhook-id`.",
         examples=["https://example.org/hooks/jobs"],
     )
 
@@ -356,7 +360,7 @@ _NOT_OF_THE_FLOW = {"name", "group", "tags", "webhook", "spot"}
 
 
 class JobSpec(ExecutionSpec):
-    """The body of `POST /jobs`: an execution, and how the job is called and found again."""
+    """The body of `POST /jobs`: what to execute, and how to name and find the job."""
 
     name: str | None = Field(
         default=None, min_length=1, max_length=200, description="Shown in lists; generated when absent."
@@ -365,18 +369,18 @@ class JobSpec(ExecutionSpec):
         default=DEFAULT_GROUP,
         pattern=r"^[A-Za-z0-9][\w.-]*$",
         max_length=100,
-        description="The Prefect deployment that takes the job.",
+        description="The Prefect deployment that runs the job.",
     )
-    tags: Tags = Field(default_factory=dict, max_length=50, description="Free key-value pairs.")
-    webhook: Webhook | None = Field(default=None, description="Who is told when the job ends.")
+    tags: Tags = Field(default_factory=dict, max_length=50, description="Arbitrary key-value pairs.")
+    webhook: Webhook | None = Field(default=None, description="The receiver to notify when the job ends.")
     spot: bool = Field(
         default=False,
-        description="Whether the machine may be taken away while the job runs, for a lower price; where the "
+        description="Run on a cheaper machine that may be reclaimed while the job runs (AWS Spot), if the "
         "service has such machines.",
     )
 
     def parameters(self) -> dict[str, Any]:
-        """The flow's parameters, as JSON: only what was set, so that defaults stay the flow's."""
+        """The flow's parameters, as JSON: only those that were set, so that the flow's defaults apply."""
         return self.model_dump(mode="json", exclude=_NOT_OF_THE_FLOW, exclude_unset=True)
 
     def prefect_tags(self) -> list[str]:
@@ -384,7 +388,7 @@ class JobSpec(ExecutionSpec):
 
 
 class RuleJobRecord(_Strict):
-    """What is known of a rule job beyond Prefect's own fields; kept in `Label.RULE_JOB`."""
+    """What is known about a rule job beyond Prefect's own fields; stored in `Label.RULE_JOB`."""
 
     rule: str
     wildcards: dict[str, str] = {}
@@ -400,12 +404,12 @@ class RuleJobRecord(_Strict):
 
 
 class RuleJobState(StrEnum):
-    """State names of rule jobs that are ours rather than Prefect's."""
+    """State names of rule jobs that Prefect does not have."""
 
     SKIPPED = "Skipped"
     """Type COMPLETED: the outputs were up to date before the job started."""
     NOT_RUN = "NotRun"
-    """Type CANCELLED: never ran, because something before it failed or the job was cancelled."""
+    """Type CANCELLED: it never ran, because a rule job before it failed or the job was cancelled."""
 
 
 def _paths_of_key(data: Any, key: str, path: str = "$") -> Iterator[str]:

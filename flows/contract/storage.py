@@ -1,19 +1,19 @@
-"""Where bundles and what jobs have made are kept: below JOBS_HOME, or in an S3 bucket.
+"""Stores bundles and the outputs of jobs: below JOBS_HOME, or in an S3 bucket.
 
-Both keep the same things under the same keys:
+Both use the same keys:
 
     bundles/sha256/<hex>                  a bundle, by the checksum of its bytes
     jobs/<job id>/outputs.json            the manifest
     jobs/<job id>/snakemake.log, events.jsonl, report.html
     jobs/<job id>/work/<path>             an output
-    jobs/<job id>/work.tar                what a job that has not completed leaves to its successor
+    jobs/<job id>/work.tar                the rest of `work`, for a job that resumes an incomplete one
 
-Below JOBS_HOME these are the files that jobs work on, so there is nothing to publish. Rules could put
-anything in their place: JOBS_HOME may be a link, but no blob in it is read through one, save an output
-that is a link to another file of its job's `work`.
+Below JOBS_HOME these are the files that jobs work on, so there is nothing to copy. Rules could put
+anything in their place: JOBS_HOME itself may be a link, but no blob in it is read through a link, except
+an output that links to another file in its job's `work`.
 
-    StorageError        the storage can't do its work
-    └── BlobNotFound    it does not have what was asked for
+    StorageError        the storage does not work
+    └── BlobNotFound    there is no blob with this key
 """
 
 import mimetypes
@@ -45,25 +45,25 @@ _MEDIA_TYPES.add_type("text/plain", ".vcf")  # a variant call file; the register
 
 Method = Literal["GET", "HEAD"]
 SignedUrl = NewType("SignedUrl", str)
-"""Good for one method and for a while, without further credentials."""
+"""Valid for one method and a limited time, without other credentials."""
 
 
 class StorageSettings(BaseSettings):
-    """Where jobs and bundles are kept; the same for the facade and the worker."""
+    """Where jobs and bundles are stored. Set the same values for the API and the worker."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
     home: Path = Field(
-        default=Path(".jobs"), description="Holds the directories of all jobs, under `jobs/`, and bundles."
+        default=Path(".jobs"), description="The directory of all jobs (in `jobs/`) and of bundles."
     )
     storage_url: str | None = Field(
         default=None,
         max_length=1024,
-        description="An S3 bucket as `s3://bucket/prefix`, to keep bundles and what jobs have made; "
-        "below JOBS_HOME when absent. AWS's own variables say who asks, and where.",
+        description="An S3 bucket for bundles and outputs of jobs, as `s3://bucket/prefix`; they are stored "
+        "below JOBS_HOME when absent. AWS's own variables set region, endpoint and credentials.",
     )
     download_seconds: int = Field(
-        default=300, ge=10, le=86_400, description="How long the address of a download from S3 is good."
+        default=300, ge=10, le=86_400, description="How long the URL of a download from S3 is valid."
     )
 
     @field_validator("storage_url")
@@ -73,47 +73,49 @@ class StorageSettings(BaseSettings):
             return None
         url = urlsplit(value)
         if url.scheme != "s3" or not url.hostname or url.netloc != url.hostname or url.query or url.fragment:
-            raise ValueError("must be s3://bucket or s3://bucket/prefix; keys go into AWS's own variables")
+            raise ValueError(
+                "must be s3://bucket or s3://bucket/prefix; set credentials with AWS's own variables"
+            )
         return value.rstrip("/")
 
 
 class StorageError(Exception):
-    """The storage can't do its work; the message says which part of it and what to do."""
+    """The storage does not work; the message says what failed and what to do."""
 
 
 class BlobNotFound(StorageError):
-    """The storage does not have what was asked for."""
+    """There is no blob with this key."""
 
 
 class Storage(Protocol):
-    """Blobs by key. Every method blocks, is safe from any thread, and may raise `StorageError`."""
+    """Blobs by key. Every method blocks, is thread-safe, and may raise `StorageError`."""
 
     outlives_machines: bool
-    """Whether jobs of another machine find here what this one has kept."""
+    """Whether jobs on other machines can read what this machine has stored."""
 
     def put(self, key: str, content: BinaryIO) -> None:
-        """Keep the content, from its start, as a whole or not at all."""
+        """Store the content, from its start, atomically."""
 
     def publish(self, keys: Iterable[str], disk: "LocalStorage") -> None:
-        """Keep files of a job, which lie on `disk` under the same keys. Raises `BlobNotFound`."""
+        """Store files of a job that are on `disk` under the same keys. Raises `BlobNotFound`."""
 
     def read(self, key: str, last: int | None = None) -> Iterator[bytes]:
-        """The content as it is now, or its `last` bytes, in pieces. Raises `BlobNotFound`."""
+        """The current content, or its `last` bytes, in chunks. Raises `BlobNotFound`."""
 
     def size(self, key: str) -> int | None:
-        """In bytes; None if there is no such blob."""
+        """The size in bytes; None if there is no such blob."""
 
     def locate(self, key: str, method: Method = "GET") -> BinaryIO | SignedUrl:
-        """The blob as an open file, or the address where it can be had; only a file is looked for.
+        """The blob as an open file, or a URL to download it.
 
-        Raises `BlobNotFound`.
+        Raises `BlobNotFound` for a missing file; with a URL, the download reports a missing blob.
         """
 
     def names(self, key: str) -> list[str]:
-        """What there is right below a key, by name; nothing where the key is not."""
+        """The names directly below a key; empty if the key does not exist."""
 
     def remove(self, key: str) -> None:
-        """Take away the blob and all that is below the key; what is not there is no error."""
+        """Remove the blob and everything below the key. It is no error if there is nothing."""
 
 
 def open_storage(settings: StorageSettings) -> Storage:
@@ -123,12 +125,12 @@ def open_storage(settings: StorageSettings) -> Storage:
 
 
 def bundle_key(bundle: str) -> str:
-    """Of a bundle as a job names it, `sha256:<hex>`."""
+    """The key of a bundle that a job names `sha256:<hex>`."""
     return f"bundles/{bundle.replace(':', '/')}"
 
 
 def bundle_use_key(bundle: str, *use: str) -> str:
-    """Where a job notes that it needs a bundle; `use` is a word of its own."""
+    """The key under which a job records that it needs a bundle; `use` identifies the job."""
     return "/".join(("bundles", "uses", bundle.partition(":")[2], *use))
 
 
@@ -137,7 +139,7 @@ def job_key(job_id: UUID, *path: str) -> str:
 
 
 def media_type_of(path: str) -> str:
-    """What the file holds, by its name; what is packed is told as packed."""
+    """The media type of a file, by its name. A compressed file has the type of its compression."""
     media_type, encoding = _MEDIA_TYPES.guess_type(path)
     if encoding == "gzip":
         return "application/gzip"
@@ -153,8 +155,8 @@ class LocalStorage:
         self._home = home.resolve()
 
     def open(self, key: str) -> BinaryIO:
-        """The file that the blob is. Raises `BlobNotFound`."""
-        with _told_of_files(key):
+        """Open the file of a blob. Raises `BlobNotFound`."""
+        with _translating_file_errors(key):
             match PurePosixPath(key).parts:
                 case ("jobs", job_id, "work", *path):
                     work = work_of(self._home / "jobs" / job_id)
@@ -165,7 +167,7 @@ class LocalStorage:
     def put(self, key: str, content: BinaryIO) -> None:
         place = self._home / key
         partial = place.with_name(f".{place.name}.{uuid4().hex}.partial")
-        with _told_of_files(key):
+        with _translating_file_errors(key):
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 content.seek(0)
@@ -176,11 +178,11 @@ class LocalStorage:
                 partial.unlink(missing_ok=True)
 
     def publish(self, keys: Iterable[str], disk: "LocalStorage") -> None:
-        """They are where they belong already."""
+        """Do nothing: the files are already in place."""
 
     def read(self, key: str, last: int | None = None) -> Iterator[bytes]:
-        with _told_of_files(key), self.open(key) as file:
-            # Not to its end: what is written faster than it is read has none.
+        with _translating_file_errors(key), self.open(key) as file:
+            # Up to its current size: a file that grows faster than it is read would never end.
             left = size = os.fstat(file.fileno()).st_size
             if last is not None and last < size:
                 left = last
@@ -200,13 +202,13 @@ class LocalStorage:
         return self.open(key)
 
     def names(self, key: str) -> list[str]:
-        with _told_of_files(key):
+        with _translating_file_errors(key):
             place = self._home / key
             return [entry.name for entry in place.iterdir()] if place.is_dir() else []
 
     def remove(self, key: str) -> None:
         place = self._home / key
-        with _told_of_files(key):
+        with _translating_file_errors(key):
             if place.is_dir() and not place.is_symlink():
                 remove_tree(place)
             else:
@@ -225,7 +227,7 @@ class S3Storage:
         self._store = S3Store(
             address.netloc,
             prefix=address.path.strip("/") or None,
-            # An endpoint that is not AWS's own may be one of this machine or this network.
+            # A custom endpoint may be on this machine or this network.
             client_options={"allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")},
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
         )
@@ -233,12 +235,12 @@ class S3Storage:
     def put(self, key: str, content: BinaryIO) -> None:
         content.seek(0)
         name = PurePosixPath(key).name
-        with self._told_of_objects(key):
+        with self._translating_errors(key):
             obstore.put(
                 self._store,
                 key,
                 content,
-                # Told with every download: an output is data, no browser shall run it as a page.
+                # Sent with every download: an output is data, and no browser may run it as a page.
                 attributes={
                     "Content-Type": media_type_of(name),
                     "Content-Disposition": f"attachment; filename*=utf-8''{quote(name)}",
@@ -250,7 +252,7 @@ class S3Storage:
             list(uploads.map(self._put_file, keys, repeat(disk)))
 
     def read(self, key: str, last: int | None = None) -> Iterator[bytes]:
-        with self._told_of_objects(key):
+        with self._translating_errors(key):
             try:
                 found = obstore.get(self._store, key)
                 if last is not None and last < found.meta["size"]:
@@ -261,24 +263,24 @@ class S3Storage:
                 yield bytes(chunk)
 
     def size(self, key: str) -> int | None:
-        with self._told_of_objects(key):
+        with self._translating_errors(key):
             try:
                 return obstore.head(self._store, key)["size"]
             except FileNotFoundError:
                 return None
 
     def locate(self, key: str, method: Method = "GET") -> BinaryIO | SignedUrl:
-        with self._told_of_objects(key):
+        with self._translating_errors(key):
             return SignedUrl(obstore.sign(self._store, method, key, self._download_lifetime))
 
     def names(self, key: str) -> list[str]:
-        with self._told_of_objects(key):
+        with self._translating_errors(key):
             found = obstore.list_with_delimiter(self._store, f"{key}/")
         paths = [*found["common_prefixes"], *(blob["path"] for blob in found["objects"])]
         return [PurePosixPath(path).name for path in paths]
 
     def remove(self, key: str) -> None:
-        with self._told_of_objects(key):
+        with self._translating_errors(key):
             paths = [blob["path"] for page in obstore.list(self._store, f"{key}/") for blob in page]
             obstore.delete(self._store, [key, *paths])
 
@@ -287,27 +289,27 @@ class S3Storage:
             self.put(key, content)
 
     @contextmanager
-    def _told_of_objects(self, key: str) -> Iterator[None]:
+    def _translating_errors(self, key: str) -> Iterator[None]:
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
-            # Not "from error": an answer of S3 may repeat the credentials that were sent.
+            # Not "from error": a response from S3 may repeat the credentials that were sent.
             raise StorageError(
-                f"{self._url} can't be used for {key} ({type(error).__name__}). Look whether the bucket is "
-                "there, and what AWS's own variables say of region, endpoint and credentials."
+                f"{self._url} can't be used for {key} ({type(error).__name__}). Check that the bucket "
+                "exists, and that AWS's own variables set the right region, endpoint and credentials."
             ) from None
 
 
 @contextmanager
-def _told_of_files(key: str) -> Iterator[None]:
+def _translating_file_errors(key: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
         raise _not_found(key) from error
     except OSError as error:
         raise StorageError(
-            f"JOBS_HOME can't be used for {key}: {error.strerror}. Look whether the disk is full, "
-            "and whether the service may write there."
+            f"JOBS_HOME can't be used for {key}: {error.strerror}. Check that the disk is not full, "
+            "and that the service has permission to write there."
         ) from error
 
 

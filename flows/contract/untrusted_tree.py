@@ -1,14 +1,13 @@
-"""A tree of files that a stranger has made: what may be in it, and how it is written here.
+"""Checks and writes an untrusted tree of files.
 
-Bundles and git repositories pass through this room, when they are checked and when they are
-written, so there is one set of rules. An entry is a claim until it is admitted:
+Bundles and git repositories both pass through this module, when they are checked and when they are
+written, so there is one set of rules:
 
-- names are relative, without `..`, backslashes and control characters, and no name stands for two
-  things;
-- links lead to places inside the tree, whatever other links they pass on their way;
+- names are relative, without `..`, backslashes and control characters, and each name is unique;
+- links lead to places inside the tree, also after following other links;
 - there are only files, directories and links; their number and size are limited.
 
-Links are made last, so that nothing is ever written through one.
+Links are created last, so that nothing is ever written through one.
 """
 
 import os
@@ -23,37 +22,38 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _LONGEST_PATH_BYTES = 1024
 _LONGEST_NAME_BYTES = 255
-"""As Linux has it (NAME_MAX)."""
+"""Linux's limit (NAME_MAX)."""
 _DEEPEST = 64
-_LONGEST_WAY = 256
-"""Steps of a link's way, other links' ways included."""
+_MAX_LINK_STEPS = 256
+"""Steps when resolving a link, including those of the links that it leads through."""
 _SHOWN_CHARACTERS = 120
 
-_PACK_AGAIN = (
-    "Pack the workflow's directory again, with nothing in it but files, directories and links among them."
-)
+_PACK_AGAIN = "Pack the workflow's directory again, with only files, directories, and links between them."
 
 Parts = tuple[str, ...]
 
 
 class TreeLimits(BaseSettings):
-    """How large a workflow may be that comes as a bundle or from a git repository."""
+    """Size limits for workflows from bundles and git repositories."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
     workflow_max_entries: int = Field(
-        default=10_000, ge=1, le=1_000_000, description="The most files, directories and links in a workflow."
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="Maximum number of files, directories and links in a workflow.",
     )
     workflow_max_bytes: int = Field(
         default=1 << 30,
         ge=1 << 10,
         le=1 << 40,
-        description="The most bytes of a workflow's files.",
+        description="Maximum total size of a workflow's files, in bytes.",
     )
 
 
 class Refused(Exception):
-    """What somebody has sent may not come in; `resolution` says what they can do."""
+    """The submitted workflow is rejected; `resolution` says what the submitter can do."""
 
     def __init__(self, message: str, resolution: str = _PACK_AGAIN) -> None:
         super().__init__(message)
@@ -70,7 +70,7 @@ class File:
     name: str
     is_executable: bool
     content: Callable[[], Iterator[bytes]]
-    """To be read before the next entry is asked for."""
+    """Read it before asking for the next entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Symlink:
 class Hardlink:
     name: str
     target: str
-    """The name of a file that came before."""
+    """The name of an earlier file."""
 
 
 Entry = Directory | File | Symlink | Hardlink
@@ -91,15 +91,15 @@ Entry = Directory | File | Symlink | Hardlink
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a tree holds."""
+    """What a tree contains."""
 
     files: int
-    """Files, links included."""
+    """Number of files, including links."""
     size_bytes: int
 
 
 def check_tree(entries: Iterable[Entry], limits: TreeLimits) -> Contents:
-    """Read everything and write nothing. Raises `Refused`."""
+    """Read everything without writing anything. Raises `Refused`."""
     inventory = _Inventory(limits)
     for entry in entries:
         inventory.admit(entry)
@@ -113,9 +113,9 @@ def check_tree(entries: Iterable[Entry], limits: TreeLimits) -> Contents:
 def write_tree(
     entries: Iterable[Entry], directory: Path, limits: TreeLimits, left_out: Container[str] = ()
 ) -> Contents:
-    """Write the tree to `directory`, which must not exist; without what is `left_out` at any depth.
+    """Write the tree to `directory`, which must not exist yet, without names in `left_out` at any depth.
 
-    Raises `Refused`, and leaves what was written before.
+    Raises `Refused`, and then leaves what it has written so far.
     """
     inventory = _Inventory(limits)
     directory.mkdir()
@@ -147,28 +147,28 @@ def write_tree(
 
 
 def parts_of(name: str) -> Parts:
-    """The steps of a relative path; none for the tree itself. Raises `Refused`."""
+    """The components of a relative path; empty for the tree itself. Raises `Refused`."""
     if name.startswith("/"):
         raise Refused(f"the name {shown(name)} is absolute")
     if "\\" in name:
-        raise Refused(f"the name {shown(name)} holds a backslash, which other systems take for a separator")
+        raise Refused(f"the name {shown(name)} contains a backslash, which is a separator on other systems")
     if not name.isprintable():
-        raise Refused(f"the name {shown(name)} is no printable UTF-8")
+        raise Refused(f"the name {shown(name)} is not printable UTF-8")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts:
-        raise Refused(f"the name {shown(name)} leads out of its directory by '..'")
+        raise Refused(f"the name {shown(name)} contains '..'")
     longest = max((len(part.encode()) for part in parts), default=0)
     if longest > _LONGEST_NAME_BYTES or len(name.encode()) > _LONGEST_PATH_BYTES or len(parts) > _DEEPEST:
         raise Refused(
-            f"the name {shown(name)} is too long or too deep",
-            f"Keep names below {_LONGEST_NAME_BYTES} bytes, paths below {_LONGEST_PATH_BYTES} bytes and "
-            f"{_DEEPEST} directories.",
+            f"the name {shown(name)} is too long or nested too deeply",
+            f"Use names of at most {_LONGEST_NAME_BYTES} bytes, and paths of at most "
+            f"{_LONGEST_PATH_BYTES} bytes and {_DEEPEST} levels.",
         )
     return parts
 
 
 def shown(name: str) -> str:
-    """A stranger's text, fit for a message: on one line, printable, not long."""
+    """Untrusted text made safe for a message: one line, printable, and short."""
     cut = name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
     return ascii(cut) if not cut.isprintable() else repr(cut)
 
@@ -180,7 +180,7 @@ class _Kind(Enum):
 
 
 class _Inventory:
-    """What a tree holds so far; refuses what can't be a part of it."""
+    """The entries of a tree so far; rejects invalid ones."""
 
     def __init__(self, limits: TreeLimits) -> None:
         self._limits = limits
@@ -189,7 +189,7 @@ class _Inventory:
         self._size_bytes = 0
 
     def admit(self, entry: Entry) -> Parts:
-        """Where the entry goes."""
+        """Check the entry; its path, as components."""
         parts = parts_of(entry.name)
         match entry:
             case Directory():
@@ -202,8 +202,8 @@ class _Inventory:
             case Hardlink():
                 if self._kinds.get(parts_of(entry.target)) is not _Kind.FILE:
                     raise Refused(
-                        f"the hard link {shown(entry.name)} leads to {shown(entry.target)}, "
-                        "which is no file that came before it"
+                        f"the hard link {shown(entry.name)} points to {shown(entry.target)}, "
+                        "which is not an earlier file"
                     )
                 self._admit_new(parts, entry.name, _Kind.FILE)
             case _:
@@ -211,18 +211,18 @@ class _Inventory:
         return parts
 
     def counted(self, file: File) -> Iterator[bytes]:
-        """The content of the file, as long as there is room for it."""
+        """The content of the file, counted against the size limit."""
         for chunk in file.content():
             self._size_bytes += len(chunk)
             if self._size_bytes > self._limits.workflow_max_bytes:
                 raise Refused(
-                    f"the workflow's files take more than {self._limits.workflow_max_bytes:,} bytes",
-                    "Leave data out of it; the operator sets the limit with JOBS_WORKFLOW_MAX_BYTES.",
+                    f"the workflow's files have more than {self._limits.workflow_max_bytes:,} bytes",
+                    "Remove data files from it; the operator sets the limit with JOBS_WORKFLOW_MAX_BYTES.",
                 )
             yield chunk
 
     def check_links(self) -> None:
-        """To be called when all entries are known: where a link leads depends on the others."""
+        """Check where links lead. Call it when all entries are known: links can lead through others."""
         for parts in self._targets:
             self._follow(parts)
 
@@ -237,13 +237,11 @@ class _Inventory:
             if kind is None:
                 self._add(above, _Kind.DIRECTORY)
             elif kind is not _Kind.DIRECTORY:
-                raise Refused(
-                    f"{shown('/'.join(above))} is no directory, and {shown(name)} needs it to be one"
-                )
+                raise Refused(f"{shown('/'.join(above))} is not a directory, but contains {shown(name)}")
 
     def _admit_new(self, parts: Parts, name: str, kind: _Kind) -> None:
         if parts in self._kinds or not parts:
-            raise Refused(f"the name {shown(name)} stands for two things")
+            raise Refused(f"the name {shown(name)} is used twice")
         self._admit_directory(parts[:-1], name)
         self._add(parts, kind)
 
@@ -252,37 +250,37 @@ class _Inventory:
         if len(self._kinds) > self._limits.workflow_max_entries:
             raise Refused(
                 f"the workflow has more than {self._limits.workflow_max_entries:,} files and directories",
-                "Leave data out of it; the operator sets the limit with JOBS_WORKFLOW_MAX_ENTRIES.",
+                "Remove data files from it; the operator sets the limit with JOBS_WORKFLOW_MAX_ENTRIES.",
             )
 
     def _follow(self, link: Parts) -> None:
-        """Walk the link's way as the kernel would. Raises `Refused` where it leaves the tree."""
+        """Resolve the link as the kernel would. Raises `Refused` if it leaves the tree."""
         position = list(link[:-1])
         ahead = list(reversed(self._targets[link]))
-        for _ in range(_LONGEST_WAY):
+        for _ in range(_MAX_LINK_STEPS):
             if not ahead:
                 return
             step = ahead.pop()
             if step != "..":
                 position.append(step)
                 through = self._targets.get(tuple(position))
-                if through is not None:  # of a link to `.`, the way is empty
+                if through is not None:  # empty for a link to `.`
                     position.pop()
                     ahead.extend(reversed(through))
             elif position:
                 position.pop()
             else:
-                raise Refused(f"the link {shown('/'.join(link))} leads out of the workflow's directory")
-        raise Refused(f"the link {shown('/'.join(link))} leads in a circle, or takes too long a way")
+                raise Refused(f"the link {shown('/'.join(link))} points outside the workflow's directory")
+        raise Refused(f"the link {shown('/'.join(link))} is part of a loop, or leads through too many links")
 
 
 def _target_of(link: Symlink) -> Parts:
     if link.target.startswith("/") or "\\" in link.target or not link.target.isprintable():
         raise Refused(
-            f"the link {shown(link.name)} leads to {shown(link.target)}, outside of the workflow's directory"
+            f"the link {shown(link.name)} points to {shown(link.target)}, outside the workflow's directory"
         )
     if len(link.target.encode()) > _LONGEST_PATH_BYTES or not link.target:
-        raise Refused(f"the link {shown(link.name)} leads nowhere: its target is empty or too long")
+        raise Refused(f"the target of the link {shown(link.name)} is empty or too long")
     return tuple(part for part in link.target.split("/") if part not in ("", "."))
 
 

@@ -1,7 +1,7 @@
-"""Which directories of a machine a job may use as its workflow.
+"""Which directories on a machine a job may use as its workflow.
 
-The facade checks when a job is submitted, so that a mistake is reported at once; the worker checks
-again when it stages the workflow, because it may be another machine and a later time.
+The API checks when a job is submitted, to report a mistake at once. The worker checks again when it
+stages the workflow, because it may run on another machine, and things may have changed since.
 """
 
 import os
@@ -11,19 +11,19 @@ from pathlib import Path
 from flows.contract.spec import SNAKEFILE_NAMES
 from flows.contract.untrusted_tree import Refused
 
-_NAME_DIRECTORY = "Give the absolute path of the directory that holds the workflow."
+_NAME_DIRECTORY = "Set `workflow.path` to the absolute path of the directory that contains the workflow."
 
 
 class WorkflowPathRefused(Refused):
-    """No workflow may be used from this path; `resolution` says what the submitter can do."""
+    """Workflows may not come from this path; `resolution` says what the submitter can do."""
 
 
 class SnakefileMissing(Refused):
-    """The workflow's directory does not hold the Snakefile."""
+    """The workflow's directory does not contain the Snakefile."""
 
 
 def check_workflow_path(path: str, roots: Sequence[Path], home: Path) -> Path:
-    """The directory that `path` leads to, with symlinks and `..` resolved. It need not exist.
+    """The directory that `path` leads to, with symlinks and `..` resolved. It does not have to exist.
 
     It must be under one of `roots` and outside of `home`. Raises `WorkflowPathRefused`.
     """
@@ -44,7 +44,7 @@ def check_workflow_path(path: str, roots: Sequence[Path], home: Path) -> Path:
     if root_above(directory, (home,)) is not None:
         raise WorkflowPathRefused(
             f"the workflow's path '{path}' is inside the directory where the service keeps its jobs",
-            "Give a directory outside JOBS_HOME. To continue an earlier job, resume it.",
+            "Set it to a directory outside JOBS_HOME. To continue an earlier job, resume it.",
         )
     return directory
 
@@ -57,7 +57,7 @@ def check_workflow_directory(path: str, directory: Path) -> None:
 
 
 def find_snakefile(directory: Path, snakefile: str | None) -> Path:
-    """The Snakefile, relative to `directory`: `snakefile`, or the first of Snakemake's usual names.
+    """The Snakefile, relative to `directory`: `snakefile`, or the first of Snakemake's default names.
 
     Raises `SnakefileMissing`.
     """
@@ -72,5 +72,5 @@ def find_snakefile(directory: Path, snakefile: str | None) -> Path:
 
 
 def root_above(directory: Path, roots: Sequence[Path]) -> Path | None:
-    """The one of `roots` that the resolved `directory` is under, symlinks of the root resolved too."""
+    """The root that the resolved `directory` is under, or None. Symlinks in roots are resolved, too."""
     return next((root for root in roots if directory.is_relative_to(os.path.realpath(root))), None)

@@ -1,1 +1,1 @@
-"""A job's directory."""
+"""The directory of a job: staging the workflow, locking, publishing outputs."""

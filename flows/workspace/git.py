@@ -1,9 +1,9 @@
 """Workflows from git repositories, without the `git` program: fetch, resolve, check out.
 
-`flows.contract.addresses` says which addresses a job may name, `flows.contract.untrusted_tree` what
-may be in the tree. This module checks what only a connection shows: every address that the host
-name resolves to must be public, and the connection goes to the address that was checked. The same
-holds for redirects. Proxies, netrc files and git's configuration are ignored.
+`flows.contract.addresses` checks the URL, and `flows.contract.untrusted_tree` the files. This module
+checks what only a connection shows: every IP address that the host name resolves to must be public, and
+the connection uses an address that was checked. The same applies to redirects. Proxies, netrc files and
+git's configuration are ignored.
 """
 
 import ipaddress
@@ -51,16 +51,16 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class CheckoutSettings(GitSettings, TreeLimits):
-    """What limits a checkout."""
+    """The limits of a checkout."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A commit whose files are there."""
+    """A commit whose files were written."""
 
     commit: str
     notes: tuple[str, ...]
-    """What is not as in the repository."""
+    """Differences from the repository."""
 
 
 def check_out(
@@ -71,7 +71,7 @@ def check_out(
     settings: CheckoutSettings,
     left_out: Container[str] = (),
 ) -> Checkout:
-    """Write the files of a commit to `directory`, which must not exist; nothing of git stays behind.
+    """Write the files of a commit to `directory`, which must not exist yet. Leaves no files of git.
 
     Raises `Refused`.
     """
@@ -79,7 +79,7 @@ def check_out(
     repository = directory.with_suffix(".git")
     shutil.rmtree(repository, ignore_errors=True)
     try:
-        with _told_as_refusal(address, ref), Repo.init_bare(repository, mkdir=True) as repo:
+        with _translating_git_errors(address, ref), Repo.init_bare(repository, mkdir=True) as repo:
             commit = _fetch(address, ref, repo, settings)
             notes: list[str] = []
             tree = _subtree(repo, commit, subdirectory)
@@ -90,12 +90,12 @@ def check_out(
 
 
 def _fetch(address: str, ref: str | None, repo: Repo, settings: GitSettings) -> Commit:
-    """The commit, alone where the server gives it alone."""
+    """Fetch the commit, without its history if the server allows that."""
     with _Deadline(settings.git_timeout_seconds) as deadline:
-        return _fetch_before(deadline, address, ref, repo, settings)
+        return _fetch_until(deadline, address, ref, repo, settings)
 
 
-def _fetch_before(
+def _fetch_until(
     deadline: "_Deadline", address: str, ref: str | None, repo: Repo, settings: GitSettings
 ) -> Commit:
     client = _Client(address, settings, deadline)
@@ -107,7 +107,7 @@ def _fetch_before(
         if found is None:
             raise Refused(
                 f"the repository has no branch or tag {shown(ref or 'HEAD')}",
-                "Set `workflow.ref` to a branch, a tag or a whole commit id.",
+                "Set `workflow.ref` to a branch, a tag or a full commit id.",
             )
         wanted[:] = [found]
         return wanted
@@ -119,7 +119,7 @@ def _fetch_before(
     try:
         client.fetch(path, repo, determine_wants=want, depth=1)
     except GitProtocolError:
-        # Servers may refuse to give a commit that no branch or tag points to. It may lie behind one.
+        # Servers may refuse to send a commit that no branch or tag points to. It may be an ancestor of one.
         if not wanted or ref is None or not _is_commit_id(ref):
             raise
         client.fetch(path, repo, determine_wants=want_all)
@@ -147,7 +147,7 @@ def _commit_of(repo: Repo, object_id: ObjectID, ref: str | None) -> Commit:
     if not isinstance(found, Commit):
         raise Refused(
             f"the repository has no commit {shown(ref or 'HEAD')}",
-            "Set `workflow.ref` to a branch, a tag or a whole commit id.",
+            "Set `workflow.ref` to a branch, a tag or a full commit id.",
         )
     return found
 
@@ -161,7 +161,7 @@ def _subtree(repo: Repo, commit: Commit, subdirectory: str) -> Tree:
     if not isinstance(found, Tree):
         raise Refused(
             f"the repository has no directory {shown(subdirectory)} at this commit",
-            "Set `workflow.subdir` to the directory inside the repository that holds the workflow.",
+            "Set `workflow.subdir` to the directory inside the repository that contains the workflow.",
         )
     return found
 
@@ -181,14 +181,14 @@ def _entries(repo: Repo, tree: Tree, above: str, notes: list[str]) -> Iterator[E
             yield Symlink(name, found.data.decode(errors="surrogateescape"))
         elif isinstance(found, Blob):
             if found.data.startswith(_LFS_POINTER):
-                notes.append(f"{shown(name)} is a pointer of Git LFS: its content is not fetched.")
+                notes.append(f"{shown(name)} is a Git LFS pointer: its content is not fetched.")
             yield File(name, bool(item.mode & S_IXUSR), partial(iter, found.chunked))
         else:
-            raise Refused(f"{shown(name)} is not what the repository says that it is")
+            raise Refused(f"{shown(name)} has another type than the repository states")
 
 
 class _Deadline:
-    """Ends connections that take too long in all, however often a byte comes: time limits are of silence."""
+    """Limits the total time of connections; the timeouts of sockets only limit the time between bytes."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -209,8 +209,8 @@ class _Deadline:
             raise self._refusal() from error
 
     def watch(self, connected: socket.socket) -> None:
-        """Raises `Refused` when it is too late."""
-        self._sockets.append(connected.dup())  # TLS takes the socket itself away
+        """Close the connection at the deadline. Raises `Refused` if that has passed."""
+        self._sockets.append(connected.dup())  # a copy, because TLS detaches the socket itself
         if self._is_over:
             raise self._refusal()
 
@@ -222,14 +222,14 @@ class _Deadline:
 
     def _refusal(self) -> Refused:
         return Refused(
-            f"the git server takes longer than {self._seconds:g} seconds",
+            f"fetching from the git server takes longer than {self._seconds:g} seconds",
             "Submit the job again later, or send the workflow as a bundle (PUT /bundles); "
             "the operator sets the limit with JOBS_GIT_TIMEOUT_SECONDS.",
         )
 
 
 class _Client(Urllib3HttpGitClient):
-    """Speaks with one server, through connections that are looked at, within limits."""
+    """Connects to one server, through checked connections and within limits."""
 
     def __init__(self, address: str, settings: GitSettings, deadline: _Deadline) -> None:
         url = urlsplit(address)
@@ -245,7 +245,7 @@ class _Client(Urllib3HttpGitClient):
     def require_smart_server(self) -> None:
         if self.dumb:
             raise Refused(
-                "the git server speaks the old 'dumb' protocol only",
+                "the git server supports only the old 'dumb' protocol",
                 "Use another address of the repository, or send the workflow as a bundle (PUT /bundles).",
             )
 
@@ -264,13 +264,13 @@ class _Client(Urllib3HttpGitClient):
         if self._bytes_left < 0:
             raise Refused(
                 f"the git server sends more than {self._settings.git_max_bytes:,} bytes",
-                "Send the workflow alone, as a bundle (PUT /bundles); "
+                "Send only the workflow, as a bundle (PUT /bundles); "
                 "the operator sets the limit with JOBS_GIT_MAX_BYTES.",
             )
 
 
 class _CheckedPoolManager(PoolManager):
-    """Looks at every URL that is asked for, those of redirects included."""
+    """Checks every requested URL, including those of redirects."""
 
     def __init__(self, settings: GitSettings, deadline: _Deadline) -> None:
         super().__init__(timeout=Timeout(connect=_CONNECT_SECONDS, read=_SILENCE_SECONDS))
@@ -278,7 +278,7 @@ class _CheckedPoolManager(PoolManager):
         self._deadline = deadline
 
     def urlopen(self, method: str, url: str, *arguments: Any, **keywords: Any) -> Any:
-        # As this library reads the URL: it is what it connects to. A query is git's own.
+        # Parsed as urllib3 does it, because that is what it connects to. Git itself adds a query.
         check_git_address(parse_url(url)._replace(query=None, fragment=None).url, self._settings)
         return super().urlopen(method, url, *arguments, **keywords)
 
@@ -292,7 +292,7 @@ class _CheckedPoolManager(PoolManager):
 
 
 class _CheckedHTTPConnection(HTTPConnection):
-    """Goes to an address that was looked at, and not to what the name leads to a moment later."""
+    """Connects to an address that was checked, not to what the name resolves to a moment later."""
 
     def __init__(self, settings: GitSettings, deadline: _Deadline, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -306,18 +306,18 @@ class _CheckedHTTPConnection(HTTPConnection):
 
 
 class _CheckedHTTPSConnection(_CheckedHTTPConnection, HTTPSConnection):
-    """The certificate is still checked against the host's name."""
+    """Still checks the certificate against the host's name."""
 
 
 def _connect(connection: HTTPConnection, settings: GitSettings) -> socket.socket:
-    """A connection to one of the host's addresses, if all of them are public."""
+    """Connect to one of the host's addresses, if all of them are public."""
     host = connection.host.strip("[]")
     found = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
     addresses = [str(place[0]).partition("%")[0] for *_, place in found]
     may_be_private = settings.allows_private(host.lower().rstrip("."))
     if not may_be_private and not all(is_public(ipaddress.ip_address(address)) for address in addresses):
         raise not_public(host)
-    last_error = OSError("the name leads nowhere")
+    last_error = OSError("the host name has no address")
     for address in addresses:
         try:
             return create_connection(
@@ -329,26 +329,26 @@ def _connect(connection: HTTPConnection, settings: GitSettings) -> socket.socket
 
 
 @contextmanager
-def _told_as_refusal(address: str, ref: str | None) -> Iterator[None]:
-    """What the library raises, in words for the submitter."""
+def _translating_git_errors(address: str, ref: str | None) -> Iterator[None]:
+    """Turn the library's exceptions into `Refused`, with messages for the submitter."""
     host = urlsplit(address).hostname
     try:
         yield
     except (NotGitRepository, HTTPUnauthorized) as error:
         raise Refused(
-            f"the host '{host}' has no git repository there that everybody may read",
-            "Look at the address; send the workflow of a private repository as a bundle (PUT /bundles).",
+            f"the host '{host}' has no public git repository at this address",
+            "Check the address; send the workflow of a private repository as a bundle (PUT /bundles).",
         ) from error
     except (GitProtocolError, HTTPError, OSError, ValueError, LookupError, AssertionError) as error:
         raise Refused(
             f"the commit {shown(ref or 'HEAD')} can't be fetched from '{host}': {_reason(error)}",
-            "Look at the address and the ref, and submit the job again; "
+            "Check the address and the ref, and submit the job again; "
             "or send the workflow as a bundle (PUT /bundles).",
         ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost reason that the library knows; the outer ones repeat URLs."""
+    """The innermost reason of the exception; the outer ones repeat URLs."""
     cause = error
     while (inner := getattr(cause, "reason", None) or cause.__cause__) and isinstance(inner, BaseException):
         cause = inner

@@ -1,7 +1,7 @@
-"""A lock on a directory that is held by a process and nothing else.
+"""A lock on a directory, held by a process.
 
-The kernel releases it when the last process that has it open ends, however it ends: a pid may be
-reused, a heartbeat comes late, and a state is not updated by a process that was killed.
+The kernel releases it when the last process that has it open ends, however it ends. The alternatives
+fail: a pid may be reused, a heartbeat may come late, and a killed process can't update a state.
 """
 
 import fcntl
@@ -9,9 +9,9 @@ import os
 import time
 from pathlib import Path
 
-LEAVING_SECONDS = 10.0
-"""How long a holder is waited for: a process lives on for a moment when its job has ended already, and
-asking for the holder locks for a moment, too."""
+LOCK_TIMEOUT_SECONDS = 10.0
+"""How long to wait for another holder: a process may outlive its job for a moment, and `holder` takes
+the lock for a moment, too."""
 
 
 class DirectoryInUse(Exception):
@@ -19,7 +19,7 @@ class DirectoryInUse(Exception):
 
 
 class DirectoryLock:
-    """An exclusive lock, by `flock` on a file that names its holder's pid."""
+    """An exclusive `flock` on a file that contains its holder's pid."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -27,17 +27,17 @@ class DirectoryLock:
 
     @property
     def descriptors(self) -> list[int]:
-        """What keeps it held as long as one process has it open; empty while it is not held."""
+        """The descriptor that holds the lock in every process that has it open; empty if it is not held."""
         return [] if self._descriptor is None else [self._descriptor]
 
     def hold(self) -> None:
-        """Hold it until the process ends. Raises `DirectoryInUse` if another process has it."""
+        """Lock it until this process ends. Raises `DirectoryInUse` if another process holds it."""
         if self._descriptor is not None:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        # Never closed: the kernel releases the lock when the process is gone.
+        # Never closed: the kernel releases the lock when the process ends.
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + LEAVING_SECONDS
+        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while not _is_free(descriptor):
             if time.monotonic() > deadline:
                 os.close(descriptor)
@@ -48,7 +48,7 @@ class DirectoryLock:
         self._descriptor = descriptor
 
     def holder(self) -> int | None:
-        """The pid of the process that holds it; 0 if it is gone, None if there was none."""
+        """The pid of the process that holds it; 0 if that has ended, None if there never was one."""
         try:
             descriptor = os.open(self._file, os.O_RDWR)
         except FileNotFoundError:
@@ -60,7 +60,7 @@ class DirectoryLock:
 
 
 def _is_free(descriptor: int) -> bool:
-    """Whether the lock was free; it is held now."""
+    """Try to take the lock; whether that worked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

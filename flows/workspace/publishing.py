@@ -1,4 +1,4 @@
-"""Writes down what came out of a job, and publishes it."""
+"""Lists the outputs of a job in its manifest, and publishes them."""
 
 import hashlib
 import io
@@ -15,13 +15,13 @@ from flows.contract.manifest import MANIFEST_NAME, Manifest, OutputItem, Snakefi
 from flows.contract.storage import BlobNotFound, LocalStorage, Storage, job_key
 
 _DIRECTORY_MARK = ".snakemake_timestamp"
-"""Snakemake leaves it in every directory that is an output."""
+"""Snakemake creates it in every directory that is an output."""
 
 _LONGEST_SNAKEFILE = 1 << 20
 
 
 class Publishing:
-    """Of one job, whose files are on `disk` below its key."""
+    """Publishes the outputs of one job, whose files are on `disk` below its key."""
 
     def __init__(self, job_id: UUID, storage: Storage, disk: LocalStorage) -> None:
         self._job_id = job_id
@@ -36,9 +36,9 @@ class Publishing:
         snakefile: SnakefileItem | None,
         environment: EnvironmentRecord | None,
     ) -> int:
-        """Keep those of `outputs`, `report` and `logs` that exist; the number of outputs.
+        """Store those of `outputs`, `report` and `logs` that exist. Returns the number of outputs.
 
-        The manifest comes last: what it lists is there. Raises `StorageError`.
+        The manifest is stored last, so every file that it lists exists. Raises `StorageError`.
         """
         items = list(self._items(outputs))
         path = _free_path(report.name, {item.path for item in items})
@@ -54,7 +54,7 @@ class Publishing:
         )
         manifest = Manifest(outputs=tuple(items), snakefile=snakefile, environment=environment)
         key = job_key(self._job_id, MANIFEST_NAME)
-        # As a whole: a reader sees the whole manifest or none.
+        # Atomically: a reader sees the whole manifest or none.
         self._disk.put(key, io.BytesIO(manifest.model_dump_json(exclude_none=True).encode()))
         self._storage.publish([key], self._disk)
         return len(items)
@@ -67,7 +67,7 @@ class Publishing:
                 yield item
 
     def _item(self, path: str, place: tuple[str, ...]) -> OutputItem | None:
-        """The output called `path`, which is the file `place` in the job's directory."""
+        """The output named `path`: the file `place` in the job's directory, or None if it is missing."""
         try:
             file = self._disk.open(job_key(self._job_id, *place))
         except BlobNotFound:
@@ -85,10 +85,10 @@ class Publishing:
 
 
 def files_of(work: Path, outputs: Iterable[str]) -> list[str]:
-    """`outputs` relative to `work`, every directory replaced by the files in it; none from elsewhere."""
+    """`outputs` relative to `work`, with each directory replaced by its files. Skips paths outside `work`."""
     files: list[str] = []
     for path in (work / output for output in outputs):
-        # Before anybody walks through it: a rule may have made it, or `work`, a link to anywhere.
+        # Checked before it is searched: a rule may have replaced it, or `work`, by a link to anywhere.
         if not (path.is_relative_to(work) and Path(os.path.realpath(path)).is_relative_to(work)):
             continue
         found = path.rglob("*") if path.is_dir() else [path]
@@ -101,9 +101,9 @@ def files_of(work: Path, outputs: Iterable[str]) -> list[str]:
 
 
 def snakefile_item(work: Path, path: Path) -> SnakefileItem | None:
-    """The Snakefile as it was before the first rule ran; none of a giant."""
+    """The Snakefile before the first rule runs; None if it is missing or too large."""
     try:
-        # The rules of the job that is resumed have run: it may be a link to elsewhere, which is none.
+        # In a resumed job, rules have run: one may have replaced it by a link, which counts as missing.
         with open_file(work / path, within=work) as file:
             content = file.read(_LONGEST_SNAKEFILE + 1)
     except FileNotFoundError:
@@ -115,7 +115,7 @@ def snakefile_item(work: Path, path: Path) -> SnakefileItem | None:
 
 
 def _is_text(path: str) -> bool:
-    """Whether JSON can hold this name: a file may be called by bytes that are no UTF-8."""
+    """Whether JSON can contain this name: file names may have bytes that are not UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -124,6 +124,6 @@ def _is_text(path: str) -> bool:
 
 
 def _free_path(name: str, taken: Collection[str]) -> str:
-    """`name`, or one like it that no output of the workflow has."""
+    """`name`, or a similar name if an output of the workflow already has it."""
     others = (f"snakemake-{number}-{name}" for number in count(2))
     return next(path for path in chain((name, f"snakemake-{name}"), others) if path not in taken)

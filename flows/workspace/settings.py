@@ -1,4 +1,4 @@
-"""Where jobs live, and where workflows may come from."""
+"""Settings for where jobs are stored, and where workflows may come from."""
 
 from pydantic_settings import SettingsConfigDict
 
@@ -9,6 +9,6 @@ from flows.workspace.git import CheckoutSettings
 
 
 class WorkspaceSettings(StorageSettings, SourceSettings, BundleLimits, CheckoutSettings):
-    """What an operator can set of a job's directory."""
+    """The operator's settings for the directories of jobs."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")

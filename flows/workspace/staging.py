@@ -1,4 +1,4 @@
-"""Brings a workflow into a job's directory: from a directory of the server, a bundle or a git repository."""
+"""Copies a workflow into a job's directory: from a directory, a bundle or a git repository."""
 
 import hashlib
 import shutil
@@ -19,7 +19,7 @@ _MAKE_READABLE = "Make the workflow's directory readable for the service."
 
 
 class StageError(Exception):
-    """The workflow can't be brought in; `resolution` says what the submitter can do."""
+    """The workflow can't be staged; `resolution` says what the submitter can do."""
 
     def __init__(self, message: str, resolution: str) -> None:
         super().__init__(message)
@@ -28,16 +28,16 @@ class StageError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What came in."""
+    """The result of staging."""
 
     commit: str | None = None
-    """Of the git repository, if it came from one."""
+    """The commit, if the workflow came from a git repository."""
     notes: tuple[str, ...] = ()
-    """What the submitter should know about it."""
+    """Warnings for the submitter."""
 
 
 class Staging:
-    """Makes a job's `work` from what its spec names."""
+    """Creates a job's `work` from the source that its spec names."""
 
     def __init__(self, settings: WorkspaceSettings, storage: Storage) -> None:
         self._settings = settings
@@ -45,7 +45,7 @@ class Staging:
         self._home = settings.home.resolve()
 
     def bring_in(self, workflow: WorkflowSource, work: Path) -> Staged:
-        """Make `work`; it is there as a whole or not at all. Raises `StageError` and `StorageError`."""
+        """Create `work` atomically. Raises `StageError` and `StorageError`."""
         partial = work.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         staged = Staged()
@@ -74,10 +74,12 @@ class Staging:
                     archive.write(chunk)
             except BlobNotFound:
                 raise StageError(
-                    f"there is no bundle {bundle}", "Send it with PUT /bundles and submit the job again."
+                    f"there is no bundle {bundle}", "Upload it with PUT /bundles, and submit the job again."
                 ) from None
             if f"sha256:{checksum.hexdigest()}" != bundle:
-                raise StorageError(f"The bundle {bundle} is damaged in the storage. Remove it there.")
+                raise StorageError(
+                    f"The bundle {bundle} is damaged in the storage. Remove it there, and upload it again."
+                )
             unpack_bundle(archive, directory, self._settings, subdirectory, _NOT_COPIED)
 
     def _copy(self, source: Path, directory: Path) -> None:
@@ -93,7 +95,7 @@ class Staging:
             raise StageError(f"the workflow can't be copied: {error.strerror}", _MAKE_READABLE) from error
 
     def _not_copied(self, directory: str, names: list[str]) -> set[str]:
-        """What is Snakemake's or Git's own, and the service's home if it lies in the workflow."""
+        """Directories of Snakemake and Git, and JOBS_HOME if it is inside the workflow."""
         return {name for name in names if name in _NOT_COPIED or Path(directory, name) == self._home}
 
     def _source(self, path: str) -> Path:

@@ -1,7 +1,7 @@
-"""What a job that has not completed leaves behind, where its disk goes with its machine.
+"""Saves the working directory of an incomplete job, where disks do not outlive their machines.
 
-Its outputs are in the storage already. Kept besides is the rest of `work/` in one archive: the
-workflow's own files, with the times that Snakemake compares, and what Snakemake knows of its outputs.
+The job's outputs are already in the storage. The archive has the rest of `work/`: the workflow's own
+files, with the modification times that Snakemake compares, and Snakemake's records about its outputs.
 """
 
 import json
@@ -25,7 +25,7 @@ _DOWNLOADS_AT_ONCE = 8
 
 
 def keep_work(storage: Storage, job_id: UUID, work: Path, manifest: Path) -> None:
-    """Put `work` into the storage, without the outputs that the manifest lists. Raises `StorageError`."""
+    """Store `work` without the outputs that the manifest lists. Raises `StorageError`."""
     left_out = {*_NOT_KEPT, *_outputs(json.loads(manifest.read_bytes()))}
 
     def is_kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -38,7 +38,7 @@ def keep_work(storage: Storage, job_id: UUID, work: Path, manifest: Path) -> Non
 
 
 def bring_back_work(storage: Storage, job_id: UUID, work: Path) -> bool:
-    """Make `work` as the job left it, as a whole or not at all; False if nothing was kept of it.
+    """Restore `work` as the job left it, atomically. Returns False if nothing was saved.
 
     Raises `StorageError`.
     """
@@ -58,7 +58,9 @@ def bring_back_work(storage: Storage, job_id: UUID, work: Path) -> bool:
         for done in [
             downloads.submit(_download, storage, job_key(job_id, "work", path), partial / path, modified_at)
             for path, modified_at in _outputs(manifest).items()
-            if (partial / path).resolve().is_relative_to(inside)  # through a link: made anew instead
+            if (partial / path)
+            .resolve()
+            .is_relative_to(inside)  # not through a link: the rule runs again instead
         ]:
             done.result()
     partial.replace(work)
@@ -66,7 +68,7 @@ def bring_back_work(storage: Storage, job_id: UUID, work: Path) -> bool:
 
 
 def _outputs(manifest: Mapping[str, Any]) -> dict[str, datetime]:
-    """When each was made; only those that are files of `work`."""
+    """The modification time of each output in `work`, by path."""
     items = [item for item in manifest["outputs"] if "file" not in item]
     return {item["path"]: datetime.fromisoformat(item["modified_at"]) for item in items}
 

@@ -1,15 +1,15 @@
-"""A job's directory: brings the workflow in, and writes down and publishes what came out.
+"""A job's directory: stages the workflow, and records and publishes the outputs.
 
 JOBS_HOME/jobs/<job id>/
-  work/           a copy of the workflow's directory; Snakemake's working directory. Of a job that
-                  resumes another, a link to that one's
+  work/           a copy of the workflow's directory; Snakemake's working directory. If the job
+                  resumes another one, a link to that job's
   work.lock       locked by the job that runs in work/
-  config.json     what the job spec overrides of the workflow's configuration
+  config.json     the `config` of the job spec, which overrides the workflow's configuration
   snakemake.log   stdout and stderr of Snakemake
-  report.html     Snakemake's report, if the job asks for one
+  report.html     Snakemake's report, if the job requests one
   events.jsonl    every workflow event, one JSON line each
-  environment.json  what Snakemake runs in: Python and every package
-  flow.pid        locked by the job's flow process as long as it lives
+  environment.json  the environment of Snakemake: Python and every package
+  flow.pid        locked by the job's flow process while it runs
   outputs.json    the manifest: path, size and checksum of every output; the Snakefile that ran
 JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 """
@@ -39,7 +39,7 @@ class Workspace:
     """The directory of one job."""
 
     def __init__(self, settings: WorkspaceSettings, job_id: UUID, resumes: UUID | None = None) -> None:
-        """`resumes` is the job that this one goes on with."""
+        """`resumes` is the job that this one continues."""
         self._settings = settings
         self._job_id = job_id
         self._resumes = resumes
@@ -60,7 +60,7 @@ class Workspace:
         self._work_lock: DirectoryLock | None = None
 
     def lock(self) -> None:
-        """Hold this directory until the process ends, however it ends.
+        """Lock this directory until the process ends, however it ends.
 
         Raises `StageError` if another process holds it.
         """
@@ -68,11 +68,11 @@ class Workspace:
 
     @property
     def work_locks(self) -> list[int]:
-        """Descriptors that keep others out of `work/` as long as one process has them open."""
+        """Descriptors that keep `work/` locked while any process has them open."""
         return [] if self._work_lock is None else self._work_lock.descriptors
 
     def holder(self) -> int | None:
-        """The pid of the process that holds this directory; 0 if it is gone, None if there was none."""
+        """The pid of the process that holds this directory; 0 if that has ended, None without any."""
         return self._lock.holder()
 
     @cached_property
@@ -81,9 +81,9 @@ class Workspace:
         return open_storage(self._settings)
 
     def stage(self, spec: ExecutionSpec) -> Staged:
-        """Make the directory and copy the workflow in, so that later changes can't reach the job.
+        """Create the directory and copy the workflow, so that later changes do not affect the job.
 
-        Raises `StageError`, and `StorageError` where it is the service that can't.
+        Raises `StageError`, and `StorageError` if the service is at fault.
         """
         notes: tuple[str, ...] = ()
         if self._resumes is not None:
@@ -100,15 +100,15 @@ class Workspace:
         self._snakefile = snakefile_item(self.work, self.snakefile(spec))
         return replace(staged, notes=(*notes, *staged.notes))
 
-    def note_environment(self, environment: EnvironmentRecord) -> None:
-        """Write down what Snakemake runs in: for people, and for the job that resumes this one."""
+    def record_environment(self, environment: EnvironmentRecord) -> None:
+        """Save the environment that Snakemake runs in, for people and for a job that resumes this one."""
         self._environment = environment
         self._environment_file.write_text(environment.model_dump_json())
         if self._snakefile is not None:
             self._snakefile = self._snakefile.model_copy(update={"snakemake": environment.snakemake})
 
     def environment_before(self) -> EnvironmentRecord | None:
-        """What the job that this one resumes ran in; None if there is none, or it did not come so far."""
+        """The environment of the job that this one resumes; None if no job is resumed or it had none."""
         if self._resumes is None:
             return None
         file = self.directory.parent / str(self._resumes) / self._environment_file.name
@@ -123,15 +123,15 @@ class Workspace:
             return None
 
     def keep(self) -> None:
-        """Leave what a successor needs to go on, where the job's disk may be gone by then.
+        """Store what a job that resumes this one needs, if this machine's disk may be gone by then.
 
-        To be called after `publish`. Raises `StorageError`.
+        Call it after `publish`. Raises `StorageError`.
         """
         if self.storage.outlives_machines and self.work.is_dir():
             keep_work(self.storage, self._job_id, self.work, self.manifest)
 
     def _take_over(self, job_id: UUID) -> tuple[str, ...]:
-        """Go on in the directory of another job; it stays where it is, for programs may know its path."""
+        """Continue in the directory of another job. It is not moved, because programs may know its path."""
         work = work_of(self.directory.parent / str(job_id))
         if self.storage.outlives_machines and not os.path.lexists(work):
             work.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +142,7 @@ class Workspace:
         self.work = work_of(self.directory)
         if self.work.is_dir():
             return ()
-        return (f"Nothing was kept of the job {job_id}: all is done anew.",)
+        return (f"Nothing was kept of job {job_id}: this job starts from the beginning.",)
 
     def snakefile(self, spec: ExecutionSpec) -> Path:
         """The Snakefile, relative to `work`. Raises `StageError` if there is none."""
@@ -152,7 +152,7 @@ class Workspace:
             raise StageError(str(refusal), refusal.resolution) from refusal
 
     def publish(self, outputs: Iterable[str]) -> int:
-        """Keep those `outputs` (paths relative to `work`) that exist, and the job's logs; their number.
+        """Publish those `outputs` (relative to `work`) that exist, and the logs; the number of outputs.
 
         Raises `StorageError`.
         """
@@ -161,7 +161,7 @@ class Workspace:
         )
 
     def files_of(self, outputs: Iterable[str]) -> list[str]:
-        """`outputs` relative to `work`, every directory replaced by the files in it; none from elsewhere."""
+        """`outputs` relative to `work`, directories replaced by their files. Skips paths outside `work`."""
         return files_of(self.work, outputs)
 
     def _hold(self, lock: DirectoryLock) -> None:

@@ -101,7 +101,7 @@ def test_a_job_says_so_when_nothing_is_left_of_the_one_that_it_resumes(
     successor = resume(jobs, failed)["id"]
 
     jobs.wait(successor, "completed")
-    assert f"Nothing was kept of the job {failed}: all is done anew." in jobs.log(successor)
+    assert f"Nothing was kept of job {failed}: this job starts from the beginning." in jobs.log(successor)
     assert tally.read_text() == "run\nrun\n"
 
 

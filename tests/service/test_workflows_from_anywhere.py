@@ -73,4 +73,4 @@ def test_a_bundle_that_leads_out_of_its_tree_never_becomes_a_job(jobs: JobsClien
     answer = jobs.http.put("/bundles", content=archive)
 
     assert answer.status_code == 422
-    assert "leads out" in answer.json()["detail"]
+    assert "points outside" in answer.json()["detail"]

@@ -164,7 +164,7 @@ def test_directories_that_are_only_implied_count_as_well() -> None:
 
 def test_a_long_table_of_contents_is_refused_before_it_is_read() -> None:
     limits = LIMITS.model_copy(update={"workflow_max_entries": 10})
-    with pytest.raises(Refused, match="table of contents"):
+    with pytest.raises(Refused, match="central directory"):
         check(zipped(*((f"f{number:0100}", b"") for number in range(2000))), limits)
 
 
@@ -221,7 +221,7 @@ def test_a_link_out_of_the_unpacked_directory_is_refused_even_if_the_bundle_has_
         member("data/x", HELLO), member("workflow/Snakefile", HELLO), link("workflow/x", "../data/x")
     )
     check(archive)
-    with pytest.raises(Refused, match="leads out"):
+    with pytest.raises(Refused, match="points outside"):
         unpack(archive, tmp_path / "work", subdirectory="workflow")
 
 

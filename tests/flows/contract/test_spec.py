@@ -127,7 +127,7 @@ def test_snakemake_needs_a_workflow() -> None:
     [
         ({}, "given: none of them"),
         ({"path": "/srv/x", "git": "https://example.org/x"}, "given: path, git"),
-        ({"path": "/srv/x", "ref": "main"}, "ref goes with git only"),
+        ({"path": "/srv/x", "ref": "main"}, "ref is only allowed with git"),
         ({"path": "/srv/x", "subdir": "x"}, "append it to path"),
         ({"git": "https://example.org/x", "subdir": "../x"}, "must be a relative path"),
         ({"git": "https://example.org/x", "ref": "--upload-pack=x"}, "should match pattern"),

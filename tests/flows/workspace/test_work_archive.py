@@ -91,7 +91,7 @@ def test_where_nothing_was_kept_all_is_done_anew_and_said(bucket: Bucket, tmp_pa
 
     staged = workspace.stage(SPEC)
 
-    assert staged.notes == (f"Nothing was kept of the job {gone}: all is done anew.",)
+    assert staged.notes == (f"Nothing was kept of job {gone}: this job starts from the beginning.",)
     assert (workspace.work / "data" / "reads.txt").read_text() == "ACGT\n"
 
 

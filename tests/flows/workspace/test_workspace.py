@@ -175,7 +175,7 @@ class TestASuccessor:
 
         staged = successor.stage(spec_of(workflow))
 
-        assert staged.notes == (f"Nothing was kept of the job {JOB_ID}: all is done anew.",)
+        assert staged.notes == (f"Nothing was kept of job {JOB_ID}: this job starts from the beginning.",)
         assert successor.work == successor.directory / "work"
         assert files_below(successor.work) == {"Snakefile", "scripts/map.py"}
         # As after a crash: what it has begun is its own.

@@ -91,7 +91,7 @@ def test_a_directory_that_nobody_has_held_has_no_holder(workspace: Workspace) ->
 def test_a_directory_that_another_process_holds_is_refused_until_that_is_gone_however_it_goes(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.workspace.lock.LEAVING_SECONDS", 0.5)
+    monkeypatch.setattr("flows.workspace.lock.LOCK_TIMEOUT_SECONDS", 0.5)
     with another_holder(tmp_path) as pid:
         assert workspace.holder() == pid
         with pytest.raises(StageError, match="another process runs in"):
