@@ -91,7 +91,7 @@ async def an_ended_job(
     workspace = Workspace(WorkspaceSettings(home=home, workflow_roots=(workflow_root,)), job_id)
     workspace.directory.mkdir(parents=True)
     workspace.stage(ExecutionSpec.model_validate({name: body[name] for name in ("workflow", "snakefile")}))
-    workspace.note_environment(ENVIRONMENT)
+    workspace.record_environment(ENVIRONMENT)
     output = workspace.work / OUTPUT
     output.parent.mkdir(exist_ok=True)
     output.write_text("##fileformat=VCFv4.2\n")
