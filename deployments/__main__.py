@@ -1,4 +1,4 @@
-"""`python -m deployments`: see it run here, or offer it on a Prefect server."""
+"""`python -m deployments`: run the service here, or register it on a Prefect server."""
 
 import argparse
 import asyncio
@@ -30,7 +30,7 @@ _CHECK_SECONDS = 1.0
 
 def main() -> int:
     arguments = _parser().parse_args()
-    # A shell that starts us in the background leaves SIGINT ignored; SIGTERM ends us in order as well.
+    # A shell that starts it in the background leaves SIGINT ignored. SIGTERM ends it in order, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def up(settings: LocalSettings, console: Console) -> int:
-    """Start the stack and stay until Ctrl-C."""
+    """Start the stack, and keep it running until Ctrl-C."""
     with LocalStack(settings, console.print) as stack:
         console.print(
             f"\nJobs API    {settings.api_url}/docs\nPrefect UI  {settings.prefect_url}\nStop with Ctrl-C.\n",
@@ -74,7 +74,7 @@ def demo(settings: LocalSettings, console: Console) -> int:
 
 
 def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
-    """Register prefect.yaml on the Prefect server that PREFECT_API_URL names; again, if it changed."""
+    """Register prefect.yaml on the Prefect server that PREFECT_API_URL names. Repeat it after changes."""
     from deployments import registration  # noqa: PLC0415 - seconds to import, and only needed here
 
     api_url = os.environ.get("PREFECT_API_URL", f"{settings.prefect_url}/api")
@@ -85,7 +85,7 @@ def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
 
 
 def reconcile(settings: LocalSettings, console: Console, *, once: bool) -> int:
-    """End with a reason what is stuck between Prefect and ECS, again and again."""
+    """End jobs that are stuck between Prefect and ECS, in pass after pass."""
     from deployments import reconciler  # noqa: PLC0415 - seconds to import, and only needed here
 
     reconciler.configure_logs()
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
                 help="remove those that no job has used for JOBS_SOFTWARE_KEEP_DAYS",
             )
         if command is reconcile:
-            subparser.add_argument("--once", action="store_true", help="look once, and end")
+            subparser.add_argument("--once", action="store_true", help="make one pass only")
     return parser
 
 

@@ -19,7 +19,7 @@ from deployments.settings import LocalSettings
 EXAMPLE = Path(__file__).parent.parent / "flows" / "examples" / "variants"
 SUMMARY = "results/summary.md"
 EXPECTED_OUTPUTS = ("results/variants.vcf.gz", "results/plot.png", "results/summary.json", SUMMARY)
-PATIENCE_SECONDS = 600.0
+TIMEOUT_SECONDS = 600.0
 _POLL_SECONDS = 0.3
 _FINAL = frozenset({"completed", "failed", "cancelled"})
 
@@ -69,10 +69,10 @@ class Demo:
 
     def _follow(self, job: Json) -> Json:
         """Show progress until the job is final: live on a terminal, plain lines elsewhere."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         with _progress(self.console) as progress:
             bars: dict[str, Any] = {}
-            told: dict[str, tuple[int, int]] = {}
+            printed: dict[str, tuple[int, int]] = {}
             while time.monotonic() < deadline:
                 job = self.api.get(f"/jobs/{job['id']}").raise_for_status().json()
                 tasks = list(_items(self.api, f"/jobs/{job['id']}/tasks"))
@@ -80,13 +80,13 @@ class Demo:
                     if rule not in bars:
                         bars[rule] = progress.add_task(rule, total=total)
                     progress.update(bars[rule], completed=done, total=total)
-                    if not self.console.is_terminal and told.get(rule) != (done, total) and done:
-                        told[rule] = (done, total)
+                    if not self.console.is_terminal and printed.get(rule) != (done, total) and done:
+                        printed[rule] = (done, total)
                         self.console.print(f"  {rule}: {done} of {total}")
                 if job["status"] in _FINAL:
                     return job
                 time.sleep(_POLL_SECONDS)
-        raise DemoError(f"job {job['id']} is still {job['status']} after {PATIENCE_SECONDS:g} s")
+        raise DemoError(f"job {job['id']} is still {job['status']} after {TIMEOUT_SECONDS:g} s")
 
     def _show_outputs(self, job: Json, outputs: list[Json]) -> None:
         self.console.print(f"\n{len(outputs)} outputs of job {job['id']}:")

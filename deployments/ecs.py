@@ -1,4 +1,4 @@
-"""Jobs as ECS tasks: where they run, and the base job template that tells Prefect's worker so.
+"""Jobs as ECS tasks: the settings of the work pool, and its base job template for Prefect's worker.
 
 The worker is Prefect's own (`prefect worker start --type ecs`, from prefect-aws).
 """
@@ -21,16 +21,16 @@ def _split_at_commas(value: object) -> object:
 
 
 Ids = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
-"""Ids of AWS's, separated by commas."""
+"""Ids of AWS resources, separated by commas."""
 
 
 class ClusterSettings(BaseSettings):
-    """Which tasks are jobs of ours."""
+    """Which ECS tasks are jobs of this service."""
 
     model_config = SettingsConfigDict(
         env_prefix="JOBS_ECS_",
         frozen=True,
-        hide_input_in_errors=True,  # somebody may give the password in place of its secret's ARN
+        hide_input_in_errors=True,  # somebody may set the password instead of its secret's ARN
     )
 
     cluster: str = Field(min_length=1, description="Name or ARN of the ECS cluster.")
@@ -46,13 +46,13 @@ class WorkPoolSettings(ClusterSettings):
     subnets: Ids = Field(min_length=1, max_length=16, description="Subnets of the tasks.")
     security_groups: Ids = Field(min_length=1, max_length=5, description="Security groups of the tasks.")
     assign_public_ip: bool = Field(
-        default=False, description="Whether tasks get public addresses: in subnets without a NAT only."
+        default=False, description="Whether tasks get public addresses; only for subnets without NAT."
     )
     auth_secret_arn: str | None = Field(
         default=None,
         pattern=r"^arn:[\w-]+:secretsmanager:",
         description="The secret of Secrets Manager that holds PREFECT_API_AUTH_STRING; "
-        "absent where the Prefect server asks for none.",
+        "absent if the Prefect server has no password.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What ECS says of the tasks of jobs: a few requests for all of them, never one for each."""
+"""Reads and stops the ECS tasks of jobs, with a few requests for all of them."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,15 +15,15 @@ from deployments.ecs import ClusterSettings
 from deployments.verdicts import Task
 
 _FLOW_RUN_TAG = "prefect.io/flow-run-id"
-"""Which Prefect's worker tags its tasks with (`prefect.workers.base`)."""
+"""The tag that Prefect's worker sets on its tasks (`prefect.workers.base`)."""
 
 _DESCRIBED_AT_ONCE = 100
 """https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html"""
 
 _ARN = re.compile(r"arn:[\w-]+:ecs:(?P<region>[\w-]+):\d*:task/(?P<cluster>[\w-]+)/[\w-]+")
 
-# ECS answers ThrottlingException above some requests a second: the client slows down by itself.
-_PATIENT = Config(retries={"mode": "adaptive", "total_max_attempts": 10})
+# ECS throttles above some requests a second: the client slows down.
+_RETRYING = Config(retries={"mode": "adaptive", "total_max_attempts": 10})
 
 
 class EcsTasks:
@@ -31,11 +31,11 @@ class EcsTasks:
 
     def __init__(self, settings: ClusterSettings) -> None:
         self._settings = settings
-        self._ecs = boto3.client("ecs", config=_PATIENT)
+        self._ecs = boto3.client("ecs", config=_RETRYING)
         self._here = (self._ecs.meta.region_name, settings.cluster.rpartition("/")[2])
 
     def has(self, arn: str) -> bool:
-        """Whether it is the ARN of a task of this cluster: ECS refuses all when one of them is not."""
+        """Whether it is the ARN of a task of this cluster. ECS rejects a request with any other."""
         task = _ARN.fullmatch(arn)
         return task is not None and task.group("region", "cluster") == self._here
 
@@ -44,7 +44,7 @@ class EcsTasks:
         return _ARN.fullmatch(arn) is not None and not self.has(arn)
 
     def read(self, also: Collection[str]) -> Sequence[Task]:
-        """All that are to run, and those of the ARNs `also`, of this cluster, that ECS still knows."""
+        """All tasks that run or start, and those of the ARNs `also` of this cluster that ECS still knows."""
         pages = self._ecs.get_paginator("list_tasks").paginate(
             cluster=self._settings.cluster, family=self._settings.task_definition, desiredStatus="RUNNING"
         )
@@ -52,7 +52,7 @@ class EcsTasks:
         return [task for some in _batches(arns) for task in self._describe(some)]
 
     def stop(self, arn: str, reason: str) -> None:
-        """One that has stopped already, or is unknown, is none the worse for it."""
+        """Stop a task. One that has stopped already, or is unknown, is left alone."""
         try:
             self._ecs.stop_task(cluster=self._settings.cluster, task=arn, reason=reason[:1024])
         except ClientError as error:
@@ -65,7 +65,7 @@ class EcsTasks:
 
 
 def task_from(described: Mapping[str, Any]) -> Task:
-    """A task as DescribeTasks tells it."""
+    """A task from the answer of DescribeTasks."""
     tags = {tag["key"]: tag["value"] for tag in described.get("tags", [])}
     exit_codes = [container.get("exitCode") for container in described.get("containers", [])]
     has_stopped = described["lastStatus"] == "STOPPED"
@@ -82,7 +82,7 @@ def task_from(described: Mapping[str, Any]) -> Task:
 
 
 def _id_from(tag: str) -> UUID | None:
-    """Whoever may run tasks may tag one with anything."""
+    """None if the tag is not an id: a task that somebody else runs may have any tag."""
     try:
         return UUID(tag)
     except ValueError:

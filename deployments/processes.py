@@ -1,4 +1,4 @@
-"""Starts the processes of the local stack, and ends each of them."""
+"""Starts and stops the processes of the local stack."""
 
 import contextlib
 import signal
@@ -14,7 +14,7 @@ _SHOWN_LINES = 15
 
 
 class StackError(Exception):
-    """The local stack can't be started; the message says what to do."""
+    """The local stack can't start. The message says what to do."""
 
 
 @dataclass
@@ -38,7 +38,7 @@ class StackProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C goes to the stack alone, which ends its processes in order.
+                # Ctrl-C reaches only the stack, which ends its processes in order.
                 start_new_session=True,
                 preexec_fn=_prepare,
             )
@@ -63,11 +63,11 @@ class StackProcess:
             )
 
     def wait(self) -> None:
-        """Until it has ended by itself."""
+        """Wait until the process has ended."""
         self._process.wait()
 
     def stop(self, seconds: float) -> None:
-        """Ask the process to end; kill it when it takes longer than `seconds`."""
+        """Ask the process to end, and kill it after `seconds`."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(seconds)
@@ -93,7 +93,7 @@ def run_to_end(name: str, command: Sequence[str], environment: Mapping[str, str]
 
 
 def _prepare() -> None:
-    """Even when the stack is killed, its processes end; and they can be ended in order."""
+    """Let the process end with the stack, even if that is killed, and react to SIGINT."""
     # A shell that starts the stack in the background leaves SIGINT ignored, and Prefect's
     # worker turns SIGTERM into SIGINT.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

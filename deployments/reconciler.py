@@ -1,7 +1,7 @@
-"""Compares what Prefect believes with what ECS says, and ends with a reason what is stuck.
+"""Compares the states in Prefect with the tasks in ECS, and ends stuck jobs with a reason.
 
-Prefect's worker hears of tasks that stop, as long as it lives, its queue works and their exit code is
-not zero. Whatever falls through is found here. `deployments.verdicts` says what is done when.
+Prefect's worker learns that a task has stopped only while it runs itself, while its queue works, and if
+the exit code is not zero. The reconciler finds all other cases; `deployments.verdicts` decides what to do.
 """
 
 import asyncio
@@ -37,60 +37,63 @@ from pythonjsonlogger.json import JsonFormatter
 
 from deployments.ecs import ECS, ClusterSettings
 from deployments.ecs_tasks import EcsTasks
-from deployments.verdicts import Ending, Patience, Run, Task, Verdict, judge
+from deployments.verdicts import Ending, GracePeriods, Run, Task, Verdict, judge
 from flows.contract.spec import ErrorKind, Label
 from flows.worker.close_task_runs import close_task_runs
 
 _log = logging.getLogger(__name__)
 
 LOOKED = "Looked at all jobs."
-"""Told after each look. An alarm of the deployment rings when it is not told any more."""
+"""Logged after each pass. An alarm of the deployment fires when it is missing."""
 
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 _PAGE = 200
 _EXPLAINED_FOR = timedelta(minutes=30)
 _ACTS_AT_ONCE = 8
 _MOST_ACTS = 500
-"""At one look; the next one finds the others."""
+"""In one pass; the next one handles the others."""
 
 _CALM_SECONDS = 1.0
-"""Between two looks, however many jobs are cancelled."""
+"""The least pause between two passes, however many jobs are cancelled."""
 
 _LISTEN_AGAIN_SECONDS = 10.0
 _UNREACHABLE = (httpx.HTTPError, BotoCoreError, ClientError)
 
 
 class ReconcilerSettings(ClusterSettings):
-    """How often, and how patient."""
+    """How often the reconciler runs, and its grace periods."""
 
     reconcile_seconds: float = Field(
-        default=60, gt=0, le=3600, description="How often all jobs are looked at."
+        default=60, gt=0, le=3600, description="Seconds between two passes over all jobs."
     )
     settle_seconds: float = Field(
-        default=30, ge=0, le=3600, description="How long what has just happened may be on its way to Prefect."
+        default=30, ge=0, le=3600, description="Grace period for a change to reach Prefect."
     )
     lost_seconds: float = Field(
-        default=120, ge=0, le=86_400, description="How long a job waits for a task whose worker is gone."
+        default=120,
+        ge=0,
+        le=86_400,
+        description="Grace period for a job without a task whose worker is gone.",
     )
     silent_seconds: float = Field(
         default=900,
         ge=0,
         le=86_400,
-        description="How long a job waits for its worker to start a task, and for that to begin.",
+        description="Grace period for a worker to start the task of a job, and for the task to begin.",
     )
     cancel_seconds: float = Field(
-        default=120, ge=0, le=3600, description="How long a running job that is cancelled may take to end."
+        default=120, ge=0, le=3600, description="Grace period for a running job that is cancelled to end."
     )
 
     @property
-    def patience(self) -> Patience:
+    def grace(self) -> GracePeriods:
         seconds = (self.settle_seconds, self.lost_seconds, self.silent_seconds, self.cancel_seconds)
-        return Patience(*(timedelta(seconds=each) for each in seconds))
+        return GracePeriods(*(timedelta(seconds=each) for each in seconds))
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A job and its task, as far as there are."""
+    """A job, its task, and what to do. Either may be missing."""
 
     run: Run | None
     task: Task | None
@@ -98,21 +101,21 @@ class Case:
 
 
 class Reconciler:
-    """Looks at all jobs of the work pool at once; several may do so at the same time."""
+    """Checks all jobs of the work pool together. Several reconcilers may run at the same time."""
 
-    def __init__(self, client: PrefectClient, tasks: EcsTasks, patience: Patience) -> None:
+    def __init__(self, client: PrefectClient, tasks: EcsTasks, grace: GracePeriods) -> None:
         self._client = client
         self._tasks = tasks
-        self._patience = patience
+        self._grace = grace
 
     async def reconcile(self) -> Sequence[Case]:
-        """One look, and what it asks for: the cases that something was done about.
+        """Make one pass. Returns the cases that it acted on.
 
-        Raises httpx's and botocore's errors, when Prefect or ECS can't be asked.
+        Raises httpx's and botocore's errors if Prefect or ECS can't be reached.
         """
-        # A later clock than the reading would count what has just ended as long gone.
+        # Taken before the reading: a later time would make what has just ended look long gone.
         now = datetime.now(UTC)
-        # Runs first: a task that is not there after its run was seen is really missing.
+        # Runs first: a task that is missing after its run was read does not exist.
         flow_runs = await self._flow_runs_here()
         arns = [arn for flow_run in flow_runs if (arn := _task_arn(flow_run)) and self._tasks.has(arn)]
         tasks = await asyncio.to_thread(self._tasks.read, arns)
@@ -120,15 +123,15 @@ class Reconciler:
         runs = [_run_from(flow_run, online) for flow_run in flow_runs]
         strays = {task.flow_run_id for task in tasks if task.lives} - {run.id for run in runs}
         runs += [_run_from(run, online) async for run in self._read_by_id(id for id in strays if id)]
-        cases = list(islice(_cases(runs, tasks, self._patience, now), _MOST_ACTS))
+        cases = list(islice(_cases(runs, tasks, self._grace, now), _MOST_ACTS))
         limit = asyncio.Semaphore(_ACTS_AT_ONCE)
         await asyncio.gather(*(self._act(case, limit) for case in cases))
         return cases
 
     async def _act(self, case: Case, limit: asyncio.Semaphore) -> None:
-        """Do it, unless the job has moved on; what fails is looked at again the next time."""
+        """Act on a case, unless the job has changed meanwhile. The next pass repeats what fails."""
         verdict, run, task = case.verdict, case.run, case.task
-        told = {
+        fields = {
             "job_id": str(run.id if run else task.flow_run_id if task else None),
             "state": run.state.value if run else None,
             "task": task.arn if task else None,
@@ -139,25 +142,25 @@ class Reconciler:
             try:
                 if run is not None and not await self._is_still(run):
                     return
-                # Its end first: Prefect's worker takes a task that is stopped for the crash of its job.
+                # The state first: Prefect's worker takes a stopped task for the crash of its job.
                 if verdict.ending is not None and run is not None:
                     await self._end(run, verdict, verdict.ending)
                 if verdict.stops_task and task is not None:
                     await asyncio.to_thread(self._tasks.stop, task.arn, verdict.message)
             except (*_UNREACHABLE, ObjectNotFound) as error:
-                _log.error("%s This can't be told to Prefect or ECS: %s", verdict.message, error, extra=told)
-            except Exception:  # noqa: BLE001 - one job's trouble is not that of the others
-                _log.exception("%s This has failed.", verdict.message, extra=told)
+                _log.error("%s Prefect or ECS rejected the change: %s", verdict.message, error, extra=fields)
+            except Exception:  # noqa: BLE001 - a fault with one job must not stop the others
+                _log.exception("%s The change failed.", verdict.message, extra=fields)
             else:
-                _log.warning(verdict.message, extra=told)
+                _log.warning(verdict.message, extra=fields)
 
     async def _is_still(self, run: Run) -> bool:
-        """Whether the job is as it was judged: Prefect would let even what has ended be cancelled."""
+        """Whether the job is still as it was judged. Prefect would even cancel a job that has ended."""
         state = (await self._client.read_flow_run(run.id)).state
         return state is not None and (state.type, state.timestamp) == (run.state, run.since)
 
     async def _end(self, run: Run, verdict: Verdict, ending: Ending) -> None:
-        """Labels first: whoever sees the state sees the reason."""
+        """Labels first, so that the reason is there as soon as the state is."""
         if ending is Ending.CRASHED:
             labels: dict[str, bool | int | float | str] = {
                 Label.ERROR_KIND.value: ErrorKind.SYSTEM.value,
@@ -177,7 +180,7 @@ class Reconciler:
         await self._client.set_flow_run_state(run.id, state)
 
     async def _read_flow_runs(self) -> AsyncIterator[FlowRun]:
-        """Those that are neither waiting nor final, and those that crashed a short while ago."""
+        """Flow runs that are active, and those that crashed recently without a reason."""
         crashed_since = FlowRunFilterEndTime.model_validate({"after_": datetime.now(UTC) - _EXPLAINED_FOR})
         for flow_run_filter in (
             FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ACTIVE))),
@@ -191,12 +194,12 @@ class Reconciler:
                     yield flow_run
 
     async def _flow_runs_here(self) -> Sequence[FlowRun]:
-        """Each once, as it was read last: what starts meanwhile pushes others onto the next page."""
+        """Each once, as read last: runs that start meanwhile push others onto the next page."""
         found = {run.id: run async for run in self._read_flow_runs() if self._is_here(run)}
         return list(found.values())
 
     def _is_here(self, flow_run: FlowRun) -> bool:
-        """Not of another cluster, from before somebody changed it: its task can't be seen from here."""
+        """Whether its task is in this cluster. Tasks of an earlier cluster are not visible."""
         return not self._tasks.is_elsewhere(_task_arn(flow_run) or "")
 
     async def _pages(self, flow_run_filter: FlowRunFilter) -> AsyncIterator[FlowRun]:
@@ -227,8 +230,8 @@ class Reconciler:
         return frozenset(worker.name for worker in workers if worker.status == "ONLINE")
 
 
-def _cases(runs: Iterable[Run], tasks: Iterable[Task], patience: Patience, now: datetime) -> Iterable[Case]:
-    """Every run with its newest task; older ones that live, and those without a run, by themselves."""
+def _cases(runs: Iterable[Run], tasks: Iterable[Task], grace: GracePeriods, now: datetime) -> Iterable[Case]:
+    """Each run with its newest task; then older tasks that still run, and tasks without a run."""
     of_run: dict[UUID, list[Task]] = {}
     for task in sorted(tasks, key=lambda task: task.created_at):
         if task.flow_run_id is not None:
@@ -236,14 +239,14 @@ def _cases(runs: Iterable[Run], tasks: Iterable[Task], patience: Patience, now: 
     for run in runs:
         own = of_run.pop(run.id, [])
         newest = own[-1] if own else None
-        if verdict := judge(run, newest, patience, now):
+        if verdict := judge(run, newest, grace, now):
             yield Case(run, newest, verdict)
         for task in own[:-1]:
             if task.lives and not task.is_stopping:
                 yield Case(run, task, Verdict("A newer task runs its job.", stops_task=True))
     for without_run in of_run.values():
         for task in without_run:
-            if verdict := judge(None, task, patience, now):
+            if verdict := judge(None, task, grace, now):
                 yield Case(None, task, verdict)
 
 
@@ -261,15 +264,15 @@ def _run_from(flow_run: FlowRun, workers_online: frozenset[str]) -> Run:
 
 
 def _task_arn(flow_run: FlowRun) -> str | None:
-    """Prefect's worker writes down `cluster::task-arn`."""
+    """From `cluster::task-arn`, which Prefect's worker stores."""
     return (flow_run.infrastructure_pid or "").partition("::")[2] or None
 
 
 async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
-    """Look again and again, and as soon as a job is cancelled; whatever fails is tried again later."""
+    """Make pass after pass, and one as soon as a job is cancelled. Failures are retried in the next pass."""
     tasks = EcsTasks(settings)
     async with get_client() as client:
-        reconciler = Reconciler(client, tasks, settings.patience)
+        reconciler = Reconciler(client, tasks, settings.grace)
         if once:
             await reconciler.reconcile()
             return
@@ -277,7 +280,7 @@ async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
         listening = asyncio.create_task(_listen_for_cancels(client, is_due))
         try:
             while True:
-                await _look(reconciler)
+                await _make_a_pass(reconciler)
                 is_due.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(settings.reconcile_seconds):
@@ -287,18 +290,18 @@ async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
             listening.cancel()
 
 
-async def _look(reconciler: Reconciler) -> None:
+async def _make_a_pass(reconciler: Reconciler) -> None:
     try:
         cases = await reconciler.reconcile()
         _log.info(LOOKED, extra={"cases": len(cases)})
     except _UNREACHABLE as error:
-        _log.error("Prefect or ECS can't be asked: %s", error)
-    except Exception:  # noqa: BLE001 - the worker shares the task, which ends with this process
-        _log.exception("A look at all jobs has failed.")
+        _log.error("Prefect or ECS can't be reached: %s", error)
+    except Exception:  # noqa: BLE001 - this process must not end: the worker shares its task
+        _log.exception("A pass over all jobs has failed.")
 
 
 async def _listen_for_cancels(client: PrefectClient, is_due: asyncio.Event) -> None:
-    """Until it is cancelled itself; without Prefect's events, a cancel waits for the next look."""
+    """Start a pass for each cancelled job, until cancelled itself. Without events, the next pass finds it."""
     while True:
         try:
             pool = await client.read_work_pool(ECS)
@@ -309,13 +312,13 @@ async def _listen_for_cancels(client: PrefectClient, is_due: asyncio.Event) -> N
             async with get_events_subscriber(filter=cancels) as subscriber:
                 async for _ in subscriber:
                     is_due.set()
-        except Exception as error:  # noqa: BLE001 - Prefect raises a plain one when it is not let in
-            _log.warning("Prefect's events are not heard: %r", error)
+        except Exception as error:  # noqa: BLE001 - Prefect raises a plain one when authentication fails
+            _log.warning("The connection to Prefect's events failed: %r", error)
             await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
 
 
 def configure_logs() -> None:
-    """One JSON object a line, for a log group."""
+    """Log one JSON object per line, for CloudWatch."""
     handler = logging.StreamHandler(sys.stderr)
     formatter = JsonFormatter(
         "{levelname}{name}{message}",

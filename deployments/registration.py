@@ -1,8 +1,8 @@
-"""Offers the flow: the work pool, its work queues and the groups that `prefect.yaml` and settings declare.
+"""Registers work pool, work queues and groups in Prefect, as `prefect.yaml` and the settings declare them.
 
 A group is a deployment with a work queue of its own name. The queue's concurrency limit is the
-group's: what is over it waits in order. (A deployment's own limit, in Prefect, lets each waiting
-run try again every thirty seconds, in no order.)
+group's: further jobs wait in order. (Over a deployment's own limit, Prefect lets each run try again
+every thirty seconds, in no order.)
 """
 
 import asyncio
@@ -31,25 +31,25 @@ PREFECT_FILE = PROJECT / "prefect.yaml"
 
 
 class WorkQueue(BaseModel):
-    """A group's place in the work pool."""
+    """Priority and limit of a group."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     priority: int = Field(ge=1, description="Jobs of the queue with the lowest number go first.")
     concurrency_limit: int | None = Field(
-        default=None, ge=0, description="How many jobs run at once; 0 holds the group, none is no limit."
+        default=None, ge=0, description="Jobs that run at once. 0 pauses the group; no limit when absent."
     )
 
 
 class RegistrationSettings(BaseSettings):
-    """What an operator decides about groups without a change of prefect.yaml."""
+    """Groups that an operator changes without changing prefect.yaml."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_", frozen=True)
 
     groups: dict[str, WorkQueue] = Field(
         default={},
-        description="Work queues by group, as JSON; they replace those of prefect.yaml, and a name that it "
-        "has not becomes a group as well.",
+        description="Work queues by group, as JSON. They replace those of prefect.yaml; other names become "
+        "new groups.",
     )
 
 
@@ -59,10 +59,10 @@ def register(
     work_pool: str = WORK_POOL,
     groups: Mapping[str, WorkQueue] = MappingProxyType({}),
 ) -> None:
-    """Make or change everything that the file and `groups` declare; doing it again changes nothing.
+    """Create or update everything that the file and `groups` declare. It is idempotent.
 
-    The groups are offered in `work_pool`, whichever the file names. `environment` names the Prefect
-    server in `PREFECT_API_URL`. Raises `StackError`, and `ValidationError` where a setting of the
+    The groups are registered in `work_pool`, whichever the file names. `environment` names the Prefect
+    server in `PREFECT_API_URL`. Raises `StackError`, and `ValidationError` if a setting of the
     work pool is wrong.
     """
     queues = work_queues(prefect_file) | dict(groups)
@@ -83,7 +83,7 @@ def work_queues(prefect_file: Path) -> dict[str, WorkQueue]:
 
 
 def _offered_in(work_pool: str, prefect_file: Path, groups: Iterable[str]) -> dict[str, Any]:
-    """The file, with the groups that it has not: they are as its first one."""
+    """The file with all groups. Groups that it does not declare are copies of its first one."""
     content: dict[str, Any] = yaml.safe_load(prefect_file.read_text())
     first, *_ = deployments = content["deployments"]
     known = {deployment["name"] for deployment in deployments}
@@ -99,7 +99,7 @@ def _offered_in(work_pool: str, prefect_file: Path, groups: Iterable[str]) -> di
 async def _register_queues(work_pool: str, queues: Mapping[str, WorkQueue]) -> None:
     async with get_client() as client:
         await _register_work_pool(client, work_pool)
-        # Prefect moves the others down when a priority is taken: from the first to the last, all come right.
+        # Prefect moves others down when a priority is taken, so queues are updated in this order.
         for name, queue in sorted(queues.items(), key=lambda item: item[1].priority):
             try:
                 known = await client.read_work_queue_by_name(name, work_pool)
@@ -111,12 +111,12 @@ async def _register_queues(work_pool: str, queues: Mapping[str, WorkQueue]) -> N
 
 
 async def _register_work_pool(client: PrefectClient, work_pool: str) -> None:
-    """Its template is the project's: what somebody has changed in Prefect is changed back."""
+    """Write the project's template, and so undo changes that were made in Prefect."""
     if work_pool == ECS:
         template = base_job_template(WorkPoolSettings())  # type: ignore[call-arg]  # from the environment
     else:
         template = SnakemakeWorker.get_default_base_job_template()
-    with suppress(ObjectAlreadyExists):  # a worker that starts meanwhile makes it as well
+    with suppress(ObjectAlreadyExists):  # a worker that starts meanwhile creates it as well
         await client.create_work_pool(
             WorkPoolCreate(name=work_pool, type=work_pool, base_job_template=template)
         )

@@ -1,7 +1,7 @@
 """Starts the Prefect server, tuned for jobs of many rule jobs: `python -m deployments.server --host …`.
 
-What follows are the options of `prefect server start`. The tuning are variables of Prefect's own;
-those that are set already keep their values.
+It takes the options of `prefect server start`. The tuning sets variables of Prefect's own that are not
+set already.
 """
 
 import os
@@ -10,17 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 TUNING: Mapping[str, str] = {
-    # Task-run states and events arrive in bursts of thousands: recorded in batches of 200, two
-    # states of a rule job cost the server 4.8 ms of CPU.
+    # Task-run states and events arrive in bursts of thousands. In batches of 200, two states of a rule
+    # job cost the server 4.8 ms of CPU.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
-    # A job is final when the last of its rule jobs is recorded: a small one would wait for it.
+    # A job is final when its last rule job is recorded, so a small job would wait for this interval.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
-    # A job that waits for its turn in a full group is not late; telling so would cost each waiting
-    # job a change of state.
+    # A job that waits in a full group is not late, and marking it Late costs a change of state.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
 }
 
@@ -37,10 +36,10 @@ def main() -> None:
 
 
 def _record_within_fractions_of_a_second() -> None:
-    """Let the recorder of task runs keep to its interval.
+    """Let the recorder of task runs flush at intervals below a second.
 
-    Prefect rounds it down to whole seconds (`int(flush_interval)` in `TaskRunRecorder.start`,
-    3.8.8), so that less than one is none at all: the recorder then spins on a whole core.
+    Prefect rounds the interval down to whole seconds (`int(flush_interval)` in `TaskRunRecorder.start`),
+    and with 0 the recorder uses a whole core. `tests/contracts` fails when that is repaired.
     """
     from prefect.server.services import task_run_recorder  # noqa: PLC0415 - as in `main`
     from prefect.settings import get_current_settings  # noqa: PLC0415 - as in `main`

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class LocalSettings(BaseSettings):
-    """Where the local stack keeps its data and listens. Everything listens on loopback only."""
+    """Where the local stack keeps its data, and its ports. It listens on loopback only."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_", populate_by_name=True)
 
@@ -34,7 +34,7 @@ class LocalSettings(BaseSettings):
     concurrent_jobs: int = Field(default=10, ge=1, le=1000, description="Jobs that run at once.")
 
     drain_seconds: float = Field(
-        default=0, ge=0, description="How long the worker, when it is stopped, lets its jobs go on."
+        default=0, ge=0, description="How long a worker that is stopped waits for its jobs."
     )
 
     @property

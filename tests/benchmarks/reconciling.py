@@ -30,14 +30,14 @@ from deployments.ecs_tasks import EcsTasks
 from deployments.local import PROJECT
 from deployments.processes import run_to_end
 from deployments.reconciler import Reconciler
-from deployments.verdicts import Patience
+from deployments.verdicts import GracePeriods
 from tests.api.servers import prefect_server
 from tests.ecs.agent import Agent
 from tests.ecs.aws import AUTH_STRING, CLUSTER, FAMILY, aws_account
 from tests.ecs.conftest import EcsStack
 
 _CLIENTS = 16
-_PATIENCE = Patience(*(timedelta(days=1) for _ in range(4)))
+_GRACE = GracePeriods(*(timedelta(days=1) for _ in range(4)))
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ async def _look(client: PrefectClient, tasks: EcsTasks, count: int, rate: float)
     """While all jobs are Pending with a task, none of which needs anything."""
     process = psutil.Process()
     cpu, started = process.cpu_times(), time.monotonic()
-    cases = await Reconciler(client, tasks, _PATIENCE).reconcile()
+    cases = await Reconciler(client, tasks, _GRACE).reconcile()
     seconds, used = time.monotonic() - started, process.cpu_times()
     print(  # noqa: T201 - what the program is for
         f"{count} open jobs: the worker started {rate:.1f} tasks/s; a look took {seconds:.1f} s, "

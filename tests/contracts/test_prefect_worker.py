@@ -13,6 +13,7 @@ from prefect.settings import get_current_settings
 from prefect.utilities.services import critical_service_loop
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
+from deployments.ecs_tasks import _FLOW_RUN_TAG
 from flows.worker.worker import SnakemakeWorker
 from tests.contracts.overriding import assert_overrides, is_called_by
 
@@ -79,6 +80,13 @@ def test_a_slot_of_the_limit_is_released_by_the_id_of_its_job() -> None:
     assert "acquire_on_behalf_of_nowait(flow_run.id)" in inspect.getsource(
         BaseWorker._submit_scheduled_flow_runs
     )
+
+
+def test_prefects_worker_leaves_what_the_reconciler_finds_tasks_and_workers_by() -> None:
+    flow_run = FlowRun(flow_id=uuid4())
+    tags = BaseJobConfiguration._base_flow_run_labels(flow_run)
+    assert tags[_FLOW_RUN_TAG] == str(flow_run.id)
+    assert '"prefect.worker.name": self.name' in inspect.getsource(BaseWorker._give_worker_labels_to_flow_run)
 
 
 def test_prefect_still_listens_for_cancels_only_when_asked_to() -> None:

@@ -108,21 +108,21 @@ class Service:
 
     container: Container
     definition: dict[str, Any]
-    given: Mapping[str, str]
+    variables: Mapping[str, str]
     """The variables that compose.yaml asks for, and `POSTGRES_PORT`."""
     ports: Mapping[str, str]
     """Those here, by those in compose.yaml."""
 
     def here(self, text: str) -> str:
-        text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda variable: self.given[variable[1]], text)
+        text = re.sub(r"\$\{(\w+):\?[^}]*\}", lambda variable: self.variables[variable[1]], text)
         text = re.sub(r"\bserver(?=:\d)|^postgres$|^0\.0\.0\.0$", "127.0.0.1", text)
         return re.sub(r"\b(4200|5432|8000)\b", lambda port: self.ports[port[0]], text)
 
     @property
     def environment(self) -> dict[str, str]:
-        told = {name: self.here(value) for name, value in self.definition["environment"].items()}
+        named = {name: self.here(value) for name, value in self.definition["environment"].items()}
         # The image's default, which compose.yaml publishes.
-        return told | ({"JOBS_API_PORT": self.ports["8000"]} if "JOBS_API_HOST" in told else {})
+        return named | ({"JOBS_API_PORT": self.ports["8000"]} if "JOBS_API_HOST" in named else {})
 
     @property
     def command(self) -> list[str]:
@@ -145,9 +145,9 @@ def build(tag: str) -> str:
 
 
 def _configuration_of_pip() -> list[str]:
-    """What pip on this machine is told, for pip in the build."""
-    told = ("/etc/pip.conf", os.environ.get("PIP_FIND_LINKS", ""), os.environ.get("PIP_CERT", ""))
-    return [f"--volume={path}:{path}:ro" for path in told if path.startswith("/") and Path(path).exists()]
+    """The configuration of pip on this machine, for pip in the build, and its certificates, for uv."""
+    files = ("/etc/pip.conf", os.environ.get("PIP_FIND_LINKS", ""), os.environ.get("PIP_CERT", ""))
+    return [f"--volume={path}:{path}:ro" for path in files if path.startswith("/") and Path(path).exists()]
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +265,7 @@ def services(container: Container, tmp_path: Path) -> Iterator[dict[str, Service
         postgres.psql(f"CREATE DATABASE {owner['POSTGRES_DB']} OWNER {owner['POSTGRES_USER']}")
         [directory] = parse_qs(urlsplit(postgres.get_uri()).query)["host"]
         database_port = running.enter_context(offered_on_a_port(Path(directory) / ".s.PGSQL.5432"))
-        given = {
+        variables = {
             "POSTGRES_PASSWORD": "p@ss:w/rd",
             "PREFECT_AUTH": "operator:in-a-test",
             "JOBS_TOKENS": content,
@@ -273,7 +273,7 @@ def services(container: Container, tmp_path: Path) -> Iterator[dict[str, Service
         }
         ports = {"4200": prefect_port, "8000": api_port, "5432": str(database_port)}
         yield {
-            name: Service(container, definition, given, ports)
+            name: Service(container, definition, variables, ports)
             for name, definition in COMPOSE["services"].items()
             if name != "postgres"
         }
@@ -297,7 +297,7 @@ def test_its_containers_are_the_service(services: dict[str, Service], tmp_path: 
         wait_until(facade.is_healthy, "the jobs API is healthy", seconds=60)
         url = f"http://127.0.0.1:{facade.ports['8000']}"
         assert httpx.get(f"{url}/jobs").status_code == 401
-        headers = {"Authorization": f"Bearer {facade.given['TOKEN']}"}
+        headers = {"Authorization": f"Bearer {facade.variables['TOKEN']}"}
         with httpx.Client(base_url=url, headers=headers, timeout=30) as http:
             jobs = JobsClient(http)
             bundle = http.put("/bundles", content=workflow({"Snakefile": SNAKEFILE})).json()["bundle"]

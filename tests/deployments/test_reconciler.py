@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from deployments import reconciler
 from deployments.reconciler import Reconciler
-from deployments.verdicts import Patience, Task
+from deployments.verdicts import GracePeriods, Task
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +73,6 @@ async def test_a_job_that_is_read_twice_is_not_taken_for_one_without_its_task(
     client: Any = Prefect(runs=3)
     tasks: Any = EcsTasks()
 
-    cases = await Reconciler(client, tasks, Patience(*[timedelta(seconds=1)] * 4)).reconcile()
+    cases = await Reconciler(client, tasks, GracePeriods(*[timedelta(seconds=1)] * 4)).reconcile()
 
     assert cases == []

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 
-from deployments.verdicts import Ending, Patience, Run, Task, Verdict, judge
+from deployments.verdicts import Ending, GracePeriods, Run, Task, Verdict, judge
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SECONDS = timedelta(seconds=1)
-PATIENCE = Patience(30 * SECONDS, 120 * SECONDS, 900 * SECONDS, 60 * SECONDS)
+GRACE = GracePeriods(30 * SECONDS, 120 * SECONDS, 900 * SECONDS, 60 * SECONDS)
 
 LIVES = Task("arn:task", uuid4(), created_at=NOW - 3600 * SECONDS)
 STOPPING = replace(LIVES, is_stopping=True)
@@ -87,7 +87,7 @@ STARTED = {"has_started": True}
 def test_what_is_done(
     state: str, age: float, known: dict[str, object], task: Task | None, expected: object
 ) -> None:
-    assert outcome(judge(run(StateType(state), age, **known), task, PATIENCE, NOW)) == expected
+    assert outcome(judge(run(StateType(state), age, **known), task, GRACE, NOW)) == expected
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_what_is_done(
     ],
 )
 def test_a_task_without_a_job(task: Task | None, expected: object) -> None:
-    assert outcome(judge(None, task, PATIENCE, NOW)) == expected
+    assert outcome(judge(None, task, GRACE, NOW)) == expected
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_task_without_a_job(task: Task | None, expected: object) -> None:
     ],
 )
 def test_a_crash_says_why_and_what_to_do(task: Task | None, said: str, to_do: str) -> None:
-    verdict = judge(run(StateType.RUNNING, 3600, has_started=True), task, PATIENCE, NOW)
+    verdict = judge(run(StateType.RUNNING, 3600, has_started=True), task, GRACE, NOW)
 
     assert verdict is not None
     assert said in verdict.message
@@ -154,7 +154,7 @@ _TASKS = st.builds(
 
 @given(st.one_of(st.none(), _RUNS), st.one_of(st.none(), _TASKS))
 def test_no_verdict_harms_what_is_well(run: Run | None, task: Task | None) -> None:
-    verdict = judge(run, task, PATIENCE, NOW)
+    verdict = judge(run, task, GRACE, NOW)
 
     if verdict is None:
         return
@@ -172,7 +172,7 @@ def test_no_verdict_harms_what_is_well(run: Run | None, task: Task | None) -> No
 
 @given(_RUNS, st.one_of(st.none(), _TASKS.filter(lambda task: not task.lives)))
 def test_nothing_without_a_task_stays_open_for_ever(run: Run, task: Task | None) -> None:
-    verdict = judge(run, task, PATIENCE, NOW + 10_000 * SECONDS)
+    verdict = judge(run, task, GRACE, NOW + 10_000 * SECONDS)
 
     if run.state in (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING):
         assert verdict is not None

@@ -176,7 +176,7 @@ def test_a_task_that_ends_with_exit_code_0_without_a_word(jobs: JobsClient, stac
 
     stack.agent.container_of(job_id).kill()
 
-    failed_by_the_system(jobs, job_id, "ended with exit code 0 and did not say how")
+    failed_by_the_system(jobs, job_id, "ended with exit code 0 and did not report how")
 
 
 def test_a_task_that_ends_before_its_job_began(jobs: JobsClient, stack: EcsStack) -> None:
