@@ -251,7 +251,7 @@ def test_a_timeout_is_the_submitters_and_says_what_to_change() -> None:
     assert "`timeout_seconds`" in error.resolution
 
 
-@pytest.mark.parametrize(("signal_number", "how"), [(9, "killed by signal 9"), (None, "without a word")])
+@pytest.mark.parametrize(("signal_number", "how"), [(9, "killed by signal 9"), (None, "without a message")])
 def test_an_engine_that_is_gone_is_the_services_fault(signal_number: int | None, how: str) -> None:
     error = diagnosis.of_vanished_engine(signal_number, Path("/srv/jobs/1"))
     assert error.kind is ErrorKind.SYSTEM
