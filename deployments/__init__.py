@@ -1,1 +1,1 @@
-"""Where the flow is offered: the local stack, and the demo that shows it."""
+"""Deploys the flow: the local stack and its demo, registration, and the reconciler."""

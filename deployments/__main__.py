@@ -1,4 +1,4 @@
-"""`python -m deployments`: run the service here, or register it on a Prefect server."""
+"""`python -m deployments`: run the service on this machine, or deploy it to a Prefect server."""
 
 import argparse
 import asyncio
@@ -30,7 +30,7 @@ _CHECK_SECONDS = 1.0
 
 def main() -> int:
     arguments = _parser().parse_args()
-    # A shell that starts it in the background leaves SIGINT ignored. SIGTERM ends it in order, too.
+    # A shell that starts this in the background leaves SIGINT ignored. SIGTERM shuts down cleanly, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console()
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def up(settings: LocalSettings, console: Console) -> int:
-    """Start the stack, and keep it running until Ctrl-C."""
+    """Start the stack, and run it until Ctrl-C."""
     with LocalStack(settings, console.print) as stack:
         console.print(
             f"\nJobs API    {settings.api_url}/docs\nPrefect UI  {settings.prefect_url}\nStop with Ctrl-C.\n",
@@ -62,7 +62,7 @@ def up(settings: LocalSettings, console: Console) -> int:
 
 
 def demo(settings: LocalSettings, console: Console) -> int:
-    """Start the stack, run the example pipeline, and stop again."""
+    """Start the stack, run the example pipeline, and stop the stack."""
     token = os.environ.get("JOBS_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else None
     with (
@@ -74,8 +74,8 @@ def demo(settings: LocalSettings, console: Console) -> int:
 
 
 def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
-    """Register prefect.yaml on the Prefect server that PREFECT_API_URL names. Repeat it after changes."""
-    from deployments import registration  # noqa: PLC0415 - seconds to import, and only needed here
+    """Register prefect.yaml on the Prefect server at PREFECT_API_URL. Repeat it after changes."""
+    from deployments import registration  # noqa: PLC0415 - takes seconds to import, and is only needed here
 
     api_url = os.environ.get("PREFECT_API_URL", f"{settings.prefect_url}/api")
     groups = registration.RegistrationSettings().groups
@@ -85,8 +85,8 @@ def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
 
 
 def reconcile(settings: LocalSettings, console: Console, *, once: bool) -> int:
-    """End jobs that are stuck between Prefect and ECS, in pass after pass."""
-    from deployments import reconciler  # noqa: PLC0415 - seconds to import, and only needed here
+    """Watch for jobs that are stuck between Prefect and ECS, and end them with a reason."""
+    from deployments import reconciler  # noqa: PLC0415 - takes seconds to import, and is only needed here
 
     reconciler.configure_logs()
     of_environment = reconciler.ReconcilerSettings()  # type: ignore[call-arg]  # from the environment
@@ -95,7 +95,7 @@ def reconcile(settings: LocalSettings, console: Console, *, once: bool) -> int:
 
 
 def environments(settings: LocalSettings, console: Console, *, remove_unused: bool) -> int:
-    """Make the environments that prefect.yaml declares, so that no job waits for one."""
+    """Create the environments that prefect.yaml declares, so that no job waits for one."""
     declared = EnvironmentSettings()
     makes = Environments(declared, settings.home, lambda line: console.print(f"  {line}", highlight=False))
     if remove_unused:
@@ -125,7 +125,7 @@ def software(
     environment: str | None,
     remove_unused: bool,
 ) -> int:
-    """Make the conda environments and images of a workflow beforehand, or remove unused ones."""
+    """Create the conda environments and images of a workflow in advance, or remove unused ones."""
     declared = SoftwareSettings()
     if remove_unused:
         directory = declared.software_directory or settings.home / "software"
@@ -157,32 +157,36 @@ def _parser() -> argparse.ArgumentParser:
                 "--work-pool",
                 choices=(WORK_POOL, ECS),
                 default=WORK_POOL,
-                help=f"where jobs run: in processes of our worker, or as ECS tasks ({WORK_POOL})",
+                help=f"where jobs run: as processes of our worker, or as ECS tasks (default: {WORK_POOL})",
             )
         if command is environments:
             subparser.add_argument(
                 "--remove-unused",
                 action="store_true",
-                help="instead, remove those that no job has used for JOBS_ENVIRONMENTS_KEEP_DAYS",
+                help="instead, remove environments that no job has used for JOBS_ENVIRONMENTS_KEEP_DAYS",
             )
         if command is software:
-            subparser.add_argument("--prepare", type=Path, metavar="WORKFLOW", help="directory of a workflow")
-            subparser.add_argument("--group", default=DEFAULT_GROUP, help="group that runs it (default)")
+            subparser.add_argument(
+                "--prepare", type=Path, metavar="WORKFLOW", help="directory of the workflow"
+            )
+            subparser.add_argument(
+                "--group", default=DEFAULT_GROUP, help=f"group that runs it (default: {DEFAULT_GROUP})"
+            )
             subparser.add_argument(
                 "--method",
                 action="append",
                 type=SoftwareMethod,
                 choices=list(SoftwareMethod),
-                help="how rules declare it; may be repeated (conda)",
+                help="how rules declare the software; can be repeated (default: conda)",
             )
             subparser.add_argument("--environment", help="named environment that Snakemake runs in")
             subparser.add_argument(
                 "--remove-unused",
                 action="store_true",
-                help="remove those that no job has used for JOBS_SOFTWARE_KEEP_DAYS",
+                help="remove conda environments that no job has used for JOBS_SOFTWARE_KEEP_DAYS",
             )
         if command is reconcile:
-            subparser.add_argument("--once", action="store_true", help="make one pass only")
+            subparser.add_argument("--once", action="store_true", help="check once, and exit")
     return parser
 
 

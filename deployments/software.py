@@ -1,4 +1,4 @@
-"""Makes the software of a workflow before its first job needs it."""
+"""Creates the software of a workflow before its first job needs it."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ _SHOWN_CHARACTERS = 2_000
 
 
 class NotPrepared(Exception):
-    """The software could not be made; the message says why and what to do."""
+    """The software could not be created; the message says why and what to do."""
 
 
 def prepare(
@@ -31,9 +31,9 @@ def prepare(
     home: Path,
     say: Callable[[str], None],
 ) -> None:
-    """Make everything that the rules of `workflow` declare, in the cache of `group`.
+    """Create all software that the rules of `workflow` declare, in the cache of `group`.
 
-    The workflow is copied, and no rule runs. Raises `NotPrepared`, and `EnvironmentFailure`.
+    This copies the workflow, and runs no rule. Raises `NotPrepared`, and `EnvironmentFailure`.
     """
     environments = Environments(EnvironmentSettings(), home, say)
     software = replace(Software.of_group(SoftwareSettings(), methods, home, group), only_prepare=True)

@@ -1,7 +1,7 @@
-"""What the container of one job runs: Prefect's runner, unless the job has ended already.
+"""The program of a job's container: Prefect's runner, unless the job has already ended.
 
-A task may begin long after its job was given up, because ECS was asked late or had no room. Prefect's
-server takes a run that has crashed for Running again, and so would `prefect flow-run execute`.
+A task may start long after its job has been given up, because ECS received the request late or lacked
+capacity. Prefect's server would set a crashed run to Running again, and `prefect flow-run execute` too.
 """
 
 import logging
@@ -18,13 +18,13 @@ _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run the job that `PREFECT__FLOW_RUN_ID` names. Raises Prefect's errors, when there is no such job."""
+    """Run the job of `PREFECT__FLOW_RUN_ID`. Raises Prefect's errors if there is no such job."""
     with get_client(sync_client=True) as client:
         state = read_flow_run(client, UUID(os.environ["PREFECT__FLOW_RUN_ID"])).state
     if state is not None and state.is_final():
-        _log.warning("The job has ended as %s already: nothing is run.", state.name)
+        _log.warning("The job has already ended as %s; it is not run.", state.name)
         return
-    # A server whose database is away for a moment answers 500; what has been done must not fail for that.
+    # A server whose database is briefly unreachable responds with 500; a job must survive that.
     os.environ.setdefault("PREFECT_CLIENT_RETRY_EXTRA_CODES", "500")
     sys.argv = ["prefect", "flow-run", "execute"]
     runpy.run_module("prefect", run_name="__main__")

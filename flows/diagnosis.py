@@ -1,4 +1,4 @@
-"""Says why a job failed and what to do, from what its engine told: no I/O, no Prefect."""
+"""Determines why a job failed and what to do, from the events of its engine. No I/O, no Prefect."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -14,15 +14,12 @@ from flows.snakemake_process.events import ErrorRaised
 _MESSAGE_CHARACTERS = 8_000
 
 _REFUSED = "MissingOutputException"
-_CORRECT_TARGETS = "Correct `targets`: each names a rule or a file that a rule makes."
-_CORRECT_SNAKEFILE = "Correct the Snakefile at the line that the message names, and submit again."
-_CORRECT_SYNTAX = f"{_CORRECT_SNAKEFILE} If a newer Python accepts it, name that one in `environment.python`."
-_ADD_PACKAGE = (
-    "Add what the message names to the packages of the job's `environment`, in the version that the workflow "
-    "is written for."
-)
+_CORRECT_TARGETS = "Correct `targets`: each must be a rule, or a file that a rule creates."
+_CORRECT_SNAKEFILE = "Correct the Snakefile at the line in the message, and submit the job again."
+_CORRECT_SYNTAX = f"{_CORRECT_SNAKEFILE} If the syntax needs a newer Python, set `environment.python`."
+_ADD_PACKAGE = "Add the missing package to the job's `environment`, in the version that the workflow needs."
 _RESOLUTIONS = {
-    _REFUSED: "Its command ended well, but not every file of `output` is there; correct one of them.",
+    _REFUSED: "The command succeeded, but not all files in `output` exist; correct one of them.",
     "MissingInputException": "Add the missing files to the workflow's directory, or a rule that makes them.",
     "MissingRuleException": _CORRECT_TARGETS,
     "UnknownRuleException": _CORRECT_TARGETS,
@@ -32,15 +29,15 @@ _RESOLUTIONS = {
     "ModuleNotFoundError": _ADD_PACKAGE,
     "ImportError": _ADD_PACKAGE,
     "NameError": _CORRECT_SNAKEFILE,
-    "KeyError": "A key is missing; if it is one of the configuration's, set it in `config`.",
+    "KeyError": "A key is missing. If it is a key of the configuration, set it in `config`.",
     "ProtectedOutputException": "An output is write-protected; remove it, or leave it out of the targets.",
-    "AmbiguousRuleException": "Two rules make the same file; set a `ruleorder` in the workflow.",
+    "AmbiguousRuleException": "Two rules create the same file; set a `ruleorder` in the workflow.",
     "CyclicGraphException": "The rules depend on each other in a circle; correct their inputs.",
-    "WildcardError": "Correct the wildcards of the rule that the message names.",
-    "CreateCondaEnvironmentException": "Correct the environment file that the message names: its channels "
-    "must be reachable from the service and have the packages in versions that go together.",
+    "WildcardError": "Correct the wildcards of the rule in the message.",
+    "CreateCondaEnvironmentException": "Correct the environment file in the message: its channels must be "
+    "reachable from the service and have the packages in compatible versions.",
 }
-"""What to do, by Snakemake's exception. Its name in lower case is the section of the documentation."""
+"""What to do, by Snakemake's exception. Its name in lower case is the section in the documentation."""
 
 
 _PACKAGES = {
@@ -55,23 +52,23 @@ _PACKAGES = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-"""Well-known modules that a package of another name brings."""
+"""Well-known modules whose package has another name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A message that says more than its exception does."""
+    """A message that identifies the error better than its exception."""
 
     pattern: re.Pattern[str]
     resolution: str
-    """May name groups of the pattern."""
+    """May refer to groups of the pattern."""
     section: str
     kind: ErrorKind = ErrorKind.WORKFLOW
 
 
 _MODULE_NOT_FOUND = _Known(
     re.compile(r"No module named '(?P<module>[\w]+)"),
-    "Add the package that brings `{module}` to the job's environment, for example "
+    "Add the package that contains `{module}` to the job's environment, for example "
     '"environment": {{"packages": ["{package}"]}} with the other packages that the workflow imports; '
     "or ask the operator for an environment that has it.",
     "modulenotfounderror",
@@ -80,15 +77,15 @@ _KNOWN = (
     _MODULE_NOT_FOUND,
     _Known(
         re.compile(r"Expecting Snakemake version (?P<version>[\w.]+) or higher"),
-        'Ask for it: "environment": {{"packages": ["snakemake >= {version}"]}}, with the other packages '
+        'Request it: "environment": {{"packages": ["snakemake >= {version}"]}}, with the other packages '
         "that the workflow imports.",
         "environment",
     ),
     _Known(
         re.compile(r"cannot import name '\w+' from 'snakemake|'Logger' object has no attribute"),
-        "The workflow is written for another version of Snakemake. Ask for one that this service has (8.30 "
-        'to 9), for example "environment": {{"packages": ["snakemake == 8.30.0"]}}, with the other packages '
-        "that it imports.",
+        "The workflow is written for another version of Snakemake. Request one that this service supports "
+        '(8.30 to 9), for example "environment": {{"packages": ["snakemake == 8.30.0"]}}, with the other '
+        "packages that it imports.",
         "environment",
     ),
     _Known(
@@ -99,13 +96,13 @@ _KNOWN = (
     ),
     _Known(
         re.compile(r"Is conda installed and accessible|'conda' command is not available"),
-        "Tell the operator: this worker has no conda. JOBS_CONDA_DIRECTORY names its `bin`.",
+        "Contact the operator: this worker has no conda. JOBS_CONDA_DIRECTORY sets its `bin`.",
         "software",
         ErrorKind.SYSTEM,
     ),
     _Known(
         re.compile(r"apptainer or singularity command has to be available"),
-        "Tell the operator: apptainer is not installed where the job runs.",
+        "Contact the operator: apptainer is not installed where the job runs.",
         "software",
         ErrorKind.SYSTEM,
     ),
@@ -119,7 +116,7 @@ _KNOWN = (
             r"wrapper git repository|GitCommandError|Failed to open source file|"
             r"environment for wrapper \S+ not accessible|Invalid meta wrapper"
         ),
-        "Check the address. If this service has no way to it, ask the operator for a mirror "
+        "Check the address. If this service can't reach it, ask the operator for a mirror "
         "(JOBS_WRAPPER_PREFIX for wrappers), or put the file into the workflow.",
         "software",
     ),
@@ -132,21 +129,21 @@ _CONDA_FAILED = re.compile(
 _CONDA_LINES = 6
 _CLOSING_WORDS = "At least one job did not complete successfully."
 _RULE_FAILED = (
-    "Read the rule job's log, correct the workflow or its input, and submit again; "
-    "or resume the job, if what was missing is there now."
+    "Read the rule job's log, correct the workflow or its input, and submit the job again; "
+    "or resume it, if the cause was outside the workflow."
 )
-_UNKNOWN = "The message and the job's log say where; correct the workflow or its configuration."
+_UNKNOWN = "Correct the workflow or its configuration; the message and the job's log say where."
 
 
 @dataclass(frozen=True, slots=True)
 class JobError:
-    """Why a job failed, for people: whose fault, where, what, and what to do now."""
+    """Why a job failed, for people: who can fix it, where and what it is, and what to do now."""
 
     kind: ErrorKind
     message: str
     resolution: str
     section: str
-    """Of the documentation's page on troubleshooting."""
+    """Its section on the troubleshooting page of the documentation."""
     rule: str | None = None
     """The rule job, as `rule[wildcards]`."""
 
@@ -164,7 +161,7 @@ class JobError:
 
 
 def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], output: str) -> JobError:
-    """`failed` was the first of `failures` rule jobs; `output` is the end of what it wrote."""
+    """`failed` is the first of `failures` failed rule jobs; `output` is the end of its output."""
     attempts = f" after {failed.attempts} attempts" if failed.attempts > 1 else ""
     others = f" {failures - 1} more rule jobs failed." if failures > 1 else ""
     message = f"Rule job {failed.name} failed{attempts}: {failed.state.message}{others}"
@@ -184,13 +181,13 @@ def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], ou
 
 
 def note_of_undeployed(rules: Mapping[str, Collection[str]]) -> str:
-    """What rules declare and this job does not deploy, by the names of the rules."""
+    """A warning about software that rules declare and the job does not deploy; `rules` is by name."""
     methods = sorted({method for declared in rules.values() for method in declared})
     named = ", ".join(sorted(rules)[:5]) + (", …" if len(rules) > 5 else "")
     wanted = ", ".join(f'"{method}"' for method in methods)
     return (
-        f"The rules {named} declare software that this job does not deploy, so they use what the machine "
-        f'has. Add "software": [{wanted}] to the job to have it deployed.'
+        f"The rules {named} declare software that this job does not deploy, so they use the software of the "
+        f'machine. Add "software": [{wanted}] to the job to deploy it.'
     )
 
 
@@ -202,13 +199,13 @@ def _resolution(known: _Known, match: re.Match[str]) -> str:
 
 
 def _ran_without_its_software(failed: RuleJob) -> bool:
-    """Whether a command was not found that the rule has declared software for."""
+    """Whether a command was not found, and the rule declares software that was not deployed."""
     code = failed.finished.exit_code if failed.finished else None
     return code == _COMMAND_NOT_FOUND and bool(failed.planned.undeployed)
 
 
 def _refusal(failed: RuleJob, errors: list[ErrorRaised]) -> ErrorRaised | None:
-    """What Snakemake says of a rule job whose command ended well and whose outputs are not there."""
+    """Snakemake's error about a rule job whose command succeeded and whose outputs are missing."""
     if failed.finished is None or failed.finished.exit_code is not None or failed.finished.message:
         return None
     of_rule = re.compile(rf"\brule {re.escape(failed.planned.rule)}\b")
@@ -218,12 +215,12 @@ def _refusal(failed: RuleJob, errors: list[ErrorRaised]) -> ErrorRaised | None:
 
 
 def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobError:
-    """The workflow could not be run at all; `output` is the end of the engine's own log."""
+    """The workflow could not run at all; `output` is the end of the engine's log."""
     if not errors:
-        # Snakemake tells of errors in its command line before its loggers exist.
+        # Snakemake reports errors in its command line before its loggers exist.
         text = output or f"Snakemake ended with exit code {exit_code} without a message."
         return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN, "workflow")
-    error = _most_telling(errors)
+    error = _most_informative(errors)
     text = _conda_first(error.text.strip())
     for known in _KNOWN:
         if match := known.pattern.search(text):
@@ -231,7 +228,7 @@ def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobEr
     if error.exception in _RESOLUTIONS:
         return JobError(ErrorKind.WORKFLOW, text, _RESOLUTIONS[error.exception], error.exception.lower())
     if "schema" in text and "Error validating" in text:
-        resolution = "Correct `config`: the workflow's schema rejects it at the place that the message names."
+        resolution = "Correct `config`: the workflow's schema rejects the key in the message."
         return JobError(ErrorKind.WORKFLOW, text, resolution, "workflow")
     return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN, "workflow")
 
@@ -245,19 +242,19 @@ def _conda_first(text: str) -> str:
     return f"The conda environment {found['file']} could not be made: {' '.join(lines)}\n\n{text}"
 
 
-def _most_telling(errors: list[ErrorRaised]) -> ErrorRaised:
-    """The last, for a retry has made good the earlier ones; no closing words, and rather not a traceback."""
-    telling = [error for error in errors if _CLOSING_WORDS not in error.text] or errors
-    plain = [error for error in telling if not error.text.startswith("Traceback")]
-    return (plain or telling)[-1]
+def _most_informative(errors: list[ErrorRaised]) -> ErrorRaised:
+    """The last error, because retries succeeded after earlier ones. Prefers plain messages to tracebacks."""
+    informative = [error for error in errors if _CLOSING_WORDS not in error.text] or errors
+    plain = [error for error in informative if not error.text.startswith("Traceback")]
+    return (plain or informative)[-1]
 
 
 def of_forgotten(names: list[str]) -> JobError:
     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     return JobError(
         ErrorKind.SYSTEM,
-        f"Snakemake reports success, but has never run {len(names)} rule jobs: {shown}",
-        "Resume the job; this is a fault of Snakemake, not of the workflow.",
+        f"Snakemake reports success, but never ran {len(names)} rule jobs: {shown}",
+        "Resume the job. This is an error of Snakemake, not of the workflow.",
         "system",
     )
 
@@ -272,32 +269,37 @@ def of_timeout(seconds: float) -> JobError:
 
 
 def of_vanished_engine(signal_number: int | None, directory: Path) -> JobError:
-    how = f"was killed by signal {signal_number}" if signal_number else "is gone without a word"
+    how = f"was killed by signal {signal_number}" if signal_number else "ended without a message"
     return JobError(
         ErrorKind.SYSTEM,
-        f"The process of Snakemake {how}; nothing of it runs any more.",
+        f"The process of Snakemake {how}; all its processes have ended.",
         "Resume the job. If it happens again, the machine may lack memory; "
-        f"the operator finds the whole log in {directory}.",
+        f"the operator can read the whole log in {directory}.",
         "system",
     )
 
 
 def of_environment(failure: EnvironmentFailure) -> JobError:
     text = str(failure).rstrip(".")
-    return JobError(failure.kind, f"The job has no environment: {text}.", failure.resolution, "environment")
+    return JobError(
+        failure.kind,
+        f"The job's environment could not be created: {text}.",
+        failure.resolution,
+        "environment",
+    )
 
 
 def of_service(error: Exception) -> JobError:
     return JobError(
         ErrorKind.SYSTEM,
         f"The service failed, not the workflow: {type(error).__name__}: {error}",
-        "Resume the job. If it happens again, the operator finds the trace in the job's log.",
+        "Resume the job. If it happens again, contact the operator; the job's log has the traceback.",
         "system",
     )
 
 
 def _shortened(text: str) -> str:
-    """The beginning and the end, where messages say what and where."""
+    """The beginning and the end: there, messages say what happened and where."""
     text = _storable(text)
     if len(text) <= _MESSAGE_CHARACTERS:
         return text
@@ -306,5 +308,5 @@ def _shortened(text: str) -> str:
 
 
 def _storable(text: str) -> str:
-    """What PostgreSQL takes: a command may have written anything, and a file be named anyhow."""
+    """Text that PostgreSQL accepts: outputs of commands and names of files may contain any bytes."""
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()

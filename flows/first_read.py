@@ -1,7 +1,7 @@
-"""The first thing that a flow process asks of Prefect, which may be away just then.
+"""The first request of a flow process to Prefect, which may be unreachable at that moment.
 
-Nothing of the job has begun, so it waits. A client of Prefect's own tries again only what has
-once answered.
+The job has not started yet, so it can wait. Prefect's own client only retries with a server that it has
+already reached.
 """
 
 import time
@@ -11,12 +11,12 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun
 
-PATIENCE_SECONDS = 300.0
+TIMEOUT_SECONDS = 300.0
 
 
 def read_flow_run(client: SyncPrefectClient, flow_run_id: UUID) -> FlowRun:
-    """The flow run, once Prefect answers. Raises httpx's errors when it does not, and `ObjectNotFound`."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    """The flow run, as soon as Prefect responds. Raises httpx's errors, and `ObjectNotFound`."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             return client.read_flow_run(flow_run_id)

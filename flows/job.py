@@ -1,7 +1,7 @@
 """The flow: one job, from its spec to its outputs. Reads top to bottom.
 
-A job's task runs are its rule jobs and nothing else; what the flow does around them is
-written to the flow run's log.
+The task runs of a job are exactly its rule jobs. Everything else that the flow does is written to the
+flow run's log.
 """
 
 import logging
@@ -65,20 +65,20 @@ _SHOWN_LINES = 20
 
 @dataclass
 class _Course:
-    """How an execution went."""
+    """The result of an execution."""
 
     exit_code: int | None = None
     errors: list[ErrorRaised] = field(default_factory=list)
     has_timed_out: bool = False
     has_vanished: bool = False
     undeployed: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """What rules declare and the job does not deploy, until the job's log has said so."""
+    """Software that rules declare and the job does not deploy; cleared when the job's log has a warning."""
     forgotten: list[str] = field(default_factory=list)
-    """Rule jobs that an engine which reports success has never run."""
+    """Rule jobs that never ran, although the engine reports success."""
 
     @property
     def is_broken(self) -> bool:
-        """Whether the engine itself is to blame, rather than the workflow."""
+        """Whether the engine failed, not the workflow."""
         return self.has_vanished or (self.exit_code is not None and self.exit_code < 0)
 
 
@@ -88,7 +88,7 @@ def snakemake_job(
     workflow: WorkflowSource | None = None,
     snakefile: str | None = None,
     targets: tuple[str, ...] = (),
-    config: dict[str, Any] = {},  # noqa: B006 - never changed; Prefect shows it as the form's default
+    config: dict[str, Any] = {},  # noqa: B006 - never modified; Prefect shows it as the default in its form
     environment: EnvironmentSpec | None = None,
     software: tuple[SoftwareMethod, ...] = (),
     cores: int = 1,
@@ -99,8 +99,8 @@ def snakemake_job(
 ) -> State[None]:
     """Run a Snakemake workflow; every rule job is a task run of this flow run.
 
-    The parameters are `flows.contract.spec.ExecutionSpec`, which says what each means. Ends as
-    Completed, Failed (the workflow's fault), Crashed (the service's) or Cancelled.
+    `flows.contract.spec.ExecutionSpec` documents the parameters. The final state is Completed, Failed (an
+    error of the workflow), Crashed (an error of the service) or Cancelled.
     """
     spec = ExecutionSpec(
         engine=engine,
@@ -120,12 +120,12 @@ def snakemake_job(
     job_id = flow_run.id
     resumes = flow_run.labels.get(Label.RESUMES)
     workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None)
-    group = flow_run.work_queue_name or DEFAULT_GROUP  # each has a work queue of its own name
+    group = flow_run.work_queue_name or DEFAULT_GROUP  # each group has a work queue of the same name
     deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
             error, ending = _run(spec, workspace, deployed, recorder)
-        except Exception as failure:  # noqa: BLE001 - the boundary of the process: whatever it is, the job must say so
+        except Exception as failure:  # noqa: BLE001 - the boundary of the process: the job must report every error
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error, ending = diagnosis.of_service(failure), Ending.CRASHED
         if error is not None:
@@ -143,7 +143,7 @@ def snakemake_job(
 def _run(
     spec: ExecutionSpec, workspace: Workspace, software: Software, recorder: Recorder
 ) -> tuple[JobError | None, Ending]:
-    """Stage, execute, publish; the error that the job failed with, and what becomes of its rule jobs."""
+    """Stage, execute, publish. Returns the error if the job failed, and how its open rule jobs end."""
     try:
         workspace.lock()
         recorder.log(logging.INFO, "Staging the workflow.")
@@ -151,7 +151,7 @@ def _run(
         for note in staged.notes:
             recorder.log(logging.WARNING, note)
         if staged.commit is not None:
-            recorder.log(logging.INFO, f"The workflow is that of commit {staged.commit}.")
+            recorder.log(logging.INFO, f"The workflow is from commit {staged.commit}.")
             recorder.label({Label.WORKFLOW_COMMIT: staged.commit})
     except StageError as error:
         return JobError(ErrorKind.WORKFLOW, str(error), error.resolution, "workflow"), Ending.FINISHED
@@ -172,7 +172,7 @@ def _run(
 
 
 def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> Environment | None:
-    """What Snakemake is to run in: that of the job which this one resumes, or what the spec asks for.
+    """The environment for Snakemake: that of the resumed job, or else the one that the spec requests.
 
     Raises `EnvironmentFailure` and `flows.environments.uv.Cancelled`.
     """
@@ -204,15 +204,15 @@ def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Re
 
 
 def _keep(workspace: Workspace, recorder: Recorder) -> None:
-    """For a successor; that this fails is not why the job did."""
+    """Keep the work for a job that resumes this one. A failure of this does not change the job's error."""
     try:
         workspace.keep()
     except (StorageError, OSError) as error:
-        recorder.log(logging.WARNING, f"Who resumes this job has to do it anew: {error}")
+        recorder.log(logging.WARNING, f"A job that resumes this one must start from the beginning: {error}")
 
 
 def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder: Recorder) -> _Course:
-    """Run the engine to its end, and write down everything that it tells."""
+    """Run the engine to its end, and record all its events."""
     course = _Course()
     if termination.is_requested:
         return course
@@ -228,7 +228,7 @@ def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder
                 recorder.observe(event)
                 match event:
                     case ErrorRaised():
-                        # Paths as the submitter knows them, not where this server keeps jobs.
+                        # Paths as the submitter knows them, without the directory of jobs on this server.
                         error = replace(event, text=event.text.replace(f"{workspace.work}/", ""))
                         course.errors.append(error)
                         recorder.log(logging.ERROR, error.text, error.time)
@@ -236,7 +236,7 @@ def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder
                         course.undeployed[event.rule] = event.undeployed
                     case PlanCompleted() if course.undeployed:
                         recorder.log(logging.WARNING, diagnosis.note_of_undeployed(course.undeployed))
-                        course.undeployed.clear()  # the plan is told again after a checkpoint
+                        course.undeployed.clear()  # the plan is reported again after a checkpoint
                     case PhaseChanged():
                         recorder.label({Label.PHASE: event.phase})
                     case EngineExited():
@@ -261,7 +261,7 @@ def _stopper(execution: Execution, recorder: Recorder) -> Callable[[], None]:
 def _time_limit(
     seconds: float | None, execution: Execution, recorder: Recorder, course: _Course
 ) -> Iterator[None]:
-    """Stop the execution when it lasts longer than `seconds`."""
+    """Stop the execution if it takes longer than `seconds`."""
     if seconds is None:
         yield
         return
@@ -286,7 +286,7 @@ def _ending(course: _Course) -> Ending:
 
 
 def _judge(course: _Course, spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> JobError | None:
-    """The error that the job failed with, if it did."""
+    """The error if the job failed, else None."""
     if termination.is_requested:
         return None
     if course.exit_code == 0:
@@ -312,7 +312,7 @@ def _final_state(
     if termination.is_requested:
         state = client.read_flow_run(job_id).state
         if state is None or not state.is_cancelling():
-            # Nobody cancelled the job: its worker ends, or its machine is being taken away.
+            # The job was not cancelled: its worker is stopping, or its machine is being reclaimed.
             return Crashed(message="The job was interrupted: its worker was stopped.")
         return Cancelled(message="The job was cancelled.")
     if error is None:
@@ -322,8 +322,8 @@ def _final_state(
 
 
 def _flow_run() -> tuple[FlowRun, SyncPrefectClient]:
-    """This flow run, and the client that Prefect's engine speaks to the server with."""
+    """This flow run, and the client that Prefect's engine uses."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or not isinstance(context.client, SyncPrefectClient):
-        raise RuntimeError(f"{FLOW_NAME} runs as a Prefect flow only")
+        raise RuntimeError(f"{FLOW_NAME} only runs as a Prefect flow")
     return context.flow_run, context.client

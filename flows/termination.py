@@ -1,8 +1,8 @@
-"""How a flow process is asked to end early: by a signal that sets a flag, never by an exception.
+"""Ends a flow process early, by a signal that sets a flag and never by an exception.
 
-Prefect turns SIGTERM into an exception at whatever line the flow happens to be. A job would
-then leave its rule jobs open. Here the signal only asks; the flow ends the engine, writes down
-what became of every rule job, and returns.
+Prefect turns SIGTERM into an exception at whatever line the flow is executing. A job would then leave
+its rule jobs open. Here the signal is only a request: the flow ends the engine, records the final state
+of every rule job, and returns.
 """
 
 import signal
@@ -14,11 +14,11 @@ from typing import Any
 from prefect.utilities import engine
 
 CANCEL_SIGNAL = signal.SIGUSR1
-"""What our worker sends: harmless before the flow has started and after it has ended."""
+"""The signal of our worker. It is harmless before the flow starts and after it ends."""
 
 
 class Termination:
-    """Whether the job was asked to end, and what to do then."""
+    """Whether the job was requested to end, and what to do then."""
 
     def __init__(self) -> None:
         self.is_requested = False
@@ -31,7 +31,7 @@ class Termination:
 
     @contextmanager
     def handled_by(self, terminate: Callable[[], None]) -> Iterator[None]:
-        """Call `terminate` when the job is asked to end, at once if it already was."""
+        """Call `terminate` when the job is requested to end, or at once if it already was."""
         self._terminate = terminate
         try:
             if self.is_requested:
@@ -42,10 +42,10 @@ class Termination:
 
     @contextmanager
     def by_sigterm(self) -> Iterator[None]:
-        """Take SIGTERM as a request as well, as runners other than our worker send it.
+        """Treat SIGTERM as a request, too: other runners than our worker send it.
 
         Prefect's runner kills a flow process whose handler is not the one that Prefect knows of
-        (`commit_control_intent_and_ack` in `prefect.utilities.engine`), so it is told of this one.
+        (`commit_control_intent_and_ack` in `prefect.utilities.engine`), so this registers ours there.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -62,9 +62,9 @@ class Termination:
 
 
 termination = Termination()
-"""Of this process: one flow process runs one job."""
+"""The termination of this process: a flow process runs one job."""
 
 
 def listen() -> None:
-    """Take `CANCEL_SIGNAL` as a request from now on. Our worker's flow processes call it first."""
+    """Treat `CANCEL_SIGNAL` as a request from now on. Flow processes of our worker call this first."""
     signal.signal(CANCEL_SIGNAL, termination.request)

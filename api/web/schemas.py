@@ -234,7 +234,7 @@ class LogLine(BaseModel):
                 {
                     "timestamp": "2025-10-07T09:31:11.250000Z",
                     "level": "ERROR",
-                    "message": "Attempt 2 failed. It is not run again.",
+                    "message": "Attempt 2 failed. It will not be retried.",
                     "task_id": _TASK_ID,
                 }
             ]

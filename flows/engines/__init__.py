@@ -1,1 +1,1 @@
-"""What executes a workflow: Snakemake, or a mock of it."""
+"""Engines, which execute workflows: Snakemake, or a mock of it."""

@@ -1,4 +1,4 @@
-"""The engine that a job names."""
+"""Selects the engine that a job names."""
 
 from typing import assert_never
 
@@ -11,7 +11,7 @@ from flows.environments.environment import Environment
 
 
 def engine_for(name: EngineName, environment: Environment | None, software: Software) -> Engine:
-    """`environment` is that of the workflow; the mock needs none."""
+    """`environment` is that of the workflow; the mock engine needs none."""
     match name:
         case EngineName.SNAKEMAKE:
             if environment is None:

@@ -1,7 +1,7 @@
-"""What executes a job's workflow, behind one seam: `Engine.start` gives an `Execution`.
+"""The interface of engines, which execute workflows: `Engine.start` returns an `Execution`.
 
-An execution is an iterator of workflow events that ends with `EngineExited`. Events report whether
-rules fail; an exception means that the engine itself could not do its work.
+An execution is an iterator of workflow events that ends with `EngineExited`. Failed rules are reported
+by events; an exception means that the engine itself failed.
 
     EngineError
     └── EngineVanishedError   the engine's process ended without reporting an end
@@ -16,7 +16,7 @@ from flows.workspace.workspace import Workspace
 
 
 class EngineError(Exception):
-    """The engine could not do its work; says nothing about the workflow."""
+    """The engine failed; the workflow is not to blame."""
 
 
 class EngineVanishedError(EngineError):
@@ -24,13 +24,13 @@ class EngineVanishedError(EngineError):
 
 
 class Execution(Protocol):
-    """A running workflow. Leaving the context ends whatever of it is still alive, and waits for that."""
+    """A running workflow. Leaving the context ends all its processes, and waits for that."""
 
     def events(self) -> Iterator[WorkflowEvent]:
         """Every event as it happens; the last one is `EngineExited`. Raises `EngineError`."""
 
     def terminate(self) -> None:
-        """Ask for an early end. The events go on until everything is gone. Safe from any thread."""
+        """Request an early end. Events continue until all processes are gone. Thread-safe."""
 
     def __enter__(self) -> Self: ...
 

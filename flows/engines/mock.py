@@ -1,4 +1,4 @@
-"""An engine without Snakemake: a chain of rule jobs that wait, with an outcome drawn by chance."""
+"""An engine without Snakemake: a chain of rule jobs that only wait, with a random outcome."""
 
 import random
 import threading
@@ -22,14 +22,14 @@ from flows.workspace.workspace import Workspace
 
 
 class MockEngine:
-    """No Snakemake at all: a chain of rule jobs that wait, with an outcome drawn by chance."""
+    """Executes a chain of rule jobs that only wait, with a random outcome."""
 
     def start(self, spec: ExecutionSpec, workspace: Workspace) -> "MockExecution":
         return MockExecution(spec.mock)
 
 
 class MockExecution:
-    """Tells the same story as a real execution, in the same events."""
+    """Reports the same events as a real execution."""
 
     def __init__(self, options: MockOptions) -> None:
         chance = random.Random(options.seed)
@@ -37,7 +37,7 @@ class MockExecution:
         lasts = chance.uniform(*options.delay_seconds)
         succeeds = chance.random() < options.success_rate
         self._failing_rule = None if succeeds else chance.randrange(options.rules)
-        # The whole job lasts as long as it was asked to, also when it fails half-way.
+        # The whole job takes the chosen time, even if it fails half-way.
         running = options.rules if self._failing_rule is None else self._failing_rule + 1
         self._pause = lasts / running
         self._stopped = threading.Event()
@@ -103,5 +103,5 @@ class MockExecution:
             started_at=started_at,
             finished_at=now,
             exit_code=1 if fails else 0,
-            message="The mock engine drew a failure." if fails else "",
+            message="The mock engine chose to fail." if fails else "",
         )

@@ -19,17 +19,17 @@ from flows.workspace.workspace import Workspace
 
 _LATENCY_SECONDS = 1
 _LEAVING_SECONDS = 30.0
-"""The supervisor needs 8 s at most, unless the kernel does not let a process go."""
+"""The supervisor needs 8 s at most, unless the kernel can't end a process."""
 
 _REPORT_SECONDS = 300
-"""A report that takes longer is not made: the job would wait for it."""
+"""Time limit for the report, because the job waits for it."""
 
 _OUTPUT_CACHE_VARIABLE = "SNAKEMAKE_OUTPUT_CACHE"
-"""Where Snakemake's between-workflow cache is (`snakemake.caching`)."""
+"""The directory of Snakemake's between-workflow cache (`snakemake.caching`)."""
 
 
 class SnakemakeEngine:
-    """Snakemake, in a process of the workflow's environment, with the software that rules declare."""
+    """Runs Snakemake in a process of the workflow's environment, with the software that rules declare."""
 
     def __init__(self, environment: Environment, software: Software) -> None:
         self._environment = environment
@@ -38,7 +38,7 @@ class SnakemakeEngine:
     def start(self, spec: ExecutionSpec, workspace: Workspace) -> "SnakemakeExecution":
         variables = workflow_variables(self._environment, self._software)
         control = start_supervisor(self._environment, variables)
-        workspace.report.unlink(missing_ok=True)  # of an earlier execution in this directory
+        workspace.report.unlink(missing_ok=True)  # from an earlier execution in this directory
         start = Start(
             argv=tuple(snakemake_arguments(spec, workspace, self._environment, self._software)),
             directory=str(workspace.work),
@@ -47,14 +47,14 @@ class SnakemakeEngine:
             report_argv=tuple(report_arguments(spec, workspace)) if spec.options.report else (),
             report_seconds=_REPORT_SECONDS,
         )
-        # The directory is free for a successor when nothing of Snakemake is left in it, whoever dies first.
+        # The directory stays locked until all processes of Snakemake have ended, even if the flow ends first.
         try:
             socket.send_fds(control, [LOCKS], workspace.work_locks)
             control.sendall(start.to_line())
         except OSError as error:
             control.close()
             raise EngineVanishedError(
-                "Snakemake's process did not start; the worker's log says why"
+                "Snakemake's process did not start; see the worker's log for the reason"
             ) from error
         return SnakemakeExecution(control)
 
@@ -62,14 +62,14 @@ class SnakemakeEngine:
 def snakemake_arguments(
     spec: ExecutionSpec, workspace: Workspace, environment: Environment, software: Software
 ) -> list[str]:
-    """The command line of `snakemake` for `spec`, built from typed options only."""
+    """The command line of `snakemake` for `spec`, built only from typed options."""
     arguments = [
         "--executor=prefect",
         *(["--logger=prefect"] if environment.has_logger_plugins else []),
         *_common_arguments(spec, workspace),
         f"--retries={spec.options.retries}",
         f"--latency-wait={_LATENCY_SECONDS}",
-        "--scheduler=greedy",  # its choices; `flows.snakemake_process.scheduling` makes them in linear time
+        "--scheduler=greedy",  # `flows.snakemake_process.scheduling` makes the same choices in linear time
         "--rerun-incomplete",
         *software.arguments(),
     ]
@@ -85,7 +85,7 @@ def snakemake_arguments(
 
 
 def report_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
-    """The command line of `snakemake` that makes the report of what `spec` has executed."""
+    """The command line of `snakemake` that creates the report of the execution of `spec`."""
     return [f"--report={workspace.report}", *_common_arguments(spec, workspace), "--", *spec.targets]
 
 
@@ -94,7 +94,7 @@ def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
         f"--cores={spec.cores}",
         f"--snakefile={workspace.snakefile(spec)}",
         "--nocolor",
-        "--nolock",  # the job's directory is locked already, by a lock that a crash does not leave behind
+        "--nolock",  # the job's directory is already locked, with a lock that is released after a crash
     ]
     return [*arguments, "--configfile", str(workspace.config_file)] if spec.config else arguments
 
@@ -122,7 +122,7 @@ class SnakemakeExecution:
                     has_exited = isinstance(event, EngineExited)
                     yield event
         except (ConnectionError, ProtocolError) as error:
-            raise EngineVanishedError("the line to Snakemake's process broke") from error
+            raise EngineVanishedError("lost the connection to Snakemake's process") from error
         if not has_exited:
             raise EngineVanishedError("the supervisor of Snakemake's process ended before Snakemake did")
 
@@ -134,7 +134,7 @@ class SnakemakeExecution:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # To the supervisor, the end of the stream means: end everything. It leaves last, and that ends ours.
+        # At the end of the stream, the supervisor ends everything and exits last, which ends our stream.
         with contextlib.suppress(OSError), self._control:
             self._control.settimeout(_LEAVING_SECONDS)
             self._control.shutdown(socket.SHUT_WR)
@@ -143,8 +143,8 @@ class SnakemakeExecution:
 
 
 def workflow_variables(environment: Environment, software: Software) -> dict[str, str]:
-    """The variables that Snakemake and the rules see."""
+    """The environment variables of Snakemake and the rules."""
     variables = visible_variables()
-    # Rules that say `python` mean the one with the packages that Snakemake itself has.
+    # Rules that call `python` expect the one that has Snakemake's packages.
     directories = [str(environment.python.parent), *software.path(), variables.get("PATH", os.defpath)]
     return variables | software.variables() | {"PATH": os.pathsep.join(directories), "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""How the software that rules declare is deployed: options and variables of Snakemake."""
+"""Options and variables of Snakemake that deploy the software that rules declare."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from flows.contract.spec import SoftwareMethod
 
 @dataclass(frozen=True, slots=True)
 class Software:
-    """What one job may use. Environments and images are shared by the jobs of its group."""
+    """The software of one job. Jobs of the same group share environments and images."""
 
     settings: SoftwareSettings
     methods: Sequence[SoftwareMethod]
     directory: Path
-    """Of the group."""
+    """The cache of the group."""
     only_prepare: bool = False
-    """Make it, and run no rule."""
+    """Create the software without running any rule."""
 
     @classmethod
     def of_group(
@@ -27,7 +27,7 @@ class Software:
         return cls(settings, methods, (base / group).resolve())
 
     def arguments(self) -> list[str]:
-        """Options of `snakemake`; none that a profile could have set better where nothing is asked for."""
+        """Options of `snakemake`. Without methods, it sets no deployment option, so that profiles can."""
         arguments = []
         if self.settings.wrapper_prefix is not None:
             arguments.append(f"--wrapper-prefix={self.settings.wrapper_prefix}")
@@ -43,17 +43,17 @@ class Software:
         return [*arguments, "--conda-create-envs-only"] if self.only_prepare else arguments
 
     def path(self) -> list[str]:
-        """Directories that go on PATH."""
+        """Directories to add to PATH."""
         if SoftwareMethod.CONDA in self.methods and self.settings.conda_directory is not None:
             return [str(self.settings.conda_directory)]
         return []
 
     def variables(self) -> dict[str, str]:
-        """Variables that Snakemake and rules get."""
-        # Sources that Snakemake fetches, wrappers and modules among them, are kept for the group.
+        """Environment variables for Snakemake and rules."""
+        # Sources that Snakemake downloads, such as wrappers and modules, are cached per group.
         variables = {"XDG_CACHE_HOME": str(self.directory / "cache")}
         if SoftwareMethod.CONDA in self.methods:
-            # Else a rule that writes into its environment changes conda's cache, by hard links.
+            # Otherwise a rule that writes into its environment changes conda's cache through hard links.
             variables["CONDA_ALWAYS_COPY"] = "true"
         if SoftwareMethod.ENV_MODULES in self.methods and self.settings.modules_init is not None:
             variables["BASH_ENV"] = str(self.settings.modules_init)

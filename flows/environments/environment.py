@@ -1,4 +1,4 @@
-"""A Python environment with Snakemake in it, and what it is made of."""
+"""A Python environment with Snakemake, and the record of its packages."""
 
 import importlib.metadata
 import platform
@@ -18,7 +18,7 @@ class Environment:
     python: Path
     """Its interpreter."""
     runtime: Path
-    """A directory for `sys.path` that holds our part of Snakemake's process and nothing else."""
+    """A directory for `sys.path` that contains only our code for Snakemake's process."""
     record: EnvironmentRecord
 
     @property
@@ -27,7 +27,7 @@ class Environment:
 
     @classmethod
     def of_this_process(cls) -> "Environment":
-        """The interpreter that runs this code, where Snakemake is installed beside it: for plugins' tests."""
+        """The environment of this process, if it has Snakemake; for the tests of the plugins."""
         packages = (f"snakemake=={importlib.metadata.version('snakemake')}",)
         record = EnvironmentRecord(digest="this", python=platform.python_version(), packages=packages)
         return cls(Path(sys.executable), Path(__file__).parents[2], record)

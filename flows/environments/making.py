@@ -1,14 +1,14 @@
-"""Makes environments: each once, in a directory that is named by what it is made of.
+"""Creates environments, each once, in a directory named by a hash of its requirements.
 
 JOBS_HOME/environments/
-  <digest>/                  an environment, with `environment.json` written last: what it holds
-  <digest>.lock              held exclusively to make or remove it, shared by whoever uses it; its time
-                             is that of the last use
-  runtime-<digest>/          our part of Snakemake's process
-  cache/                     uv's
+  <digest>/                  an environment; `environment.json`, its record, is written last
+  <digest>.lock              locked exclusively to create or remove it, shared to use it; its
+                             modification time is the last use
+  runtime-<digest>/          our code for Snakemake's process
+  cache/                     the cache of uv
 
-A lock belongs to a process and ends with it, so what a killed process has left half made is seen,
-and made anew.
+A lock ends with its process. So an environment that a killed process left incomplete is detected, and
+created again.
 """
 
 import fcntl
@@ -48,18 +48,18 @@ _WAIT_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What an environment is to be made of."""
+    """The requirements of an environment."""
 
     python: str
     packages: tuple[str, ...]
     may_build: bool
     """Whether packages may be built from source."""
     blame: ErrorKind
-    """Whose business it is if they can't be installed."""
+    """Who can fix it if they can't be installed."""
 
     @property
     def digest(self) -> str:
-        """Names it: the same wishes on the same platform and from the same index have the same digest."""
+        """Its name: equal for the same requirements, platform and package index."""
         index = sorted(
             item for item in os.environ.items() if item[0].startswith("UV_") and "INDEX" in item[0]
         )
@@ -78,20 +78,20 @@ class Environments:
         report: Report = lambda _: None,
         is_cancelled: IsCancelled = lambda: False,
     ) -> None:
-        """`report` gets lines for the job's log; `is_cancelled` is asked while something takes long."""
+        """`report` receives lines for the job's log; `is_cancelled` is polled during long steps."""
         self._settings = settings
         self.directory = (settings.environments_directory or home / "environments").resolve()
         self._report = report
         self._is_cancelled = is_cancelled
 
     def wanted(self, spec: EnvironmentSpec | None, work: Path | None = None) -> Wanted:
-        """What `spec` asks for; `work` is the directory of the workflow. Raises `EnvironmentFailure`."""
+        """The requirements of `spec`; `work` is the workflow's directory. Raises `EnvironmentFailure`."""
         if spec is None or spec.name is not None:
             try:
                 named = self._settings.named(DEFAULT_ENVIRONMENT if spec is None else spec.name or "")
             except NotDeclared as error:
                 raise EnvironmentFailure(
-                    str(error), "Name one of those, or ask the operator to declare it in prefect.yaml."
+                    str(error), "Use one of those, or ask the operator to declare it in prefect.yaml."
                 ) from error
             return Wanted(
                 named.python or _own_python(),
@@ -101,14 +101,14 @@ class Environments:
             )
         if not self._settings.job_packages:
             raise EnvironmentFailure(
-                "this service takes named environments only",
-                f"Name one of: {', '.join(sorted(self._settings.environments))}.",
+                "this service allows only named environments",
+                f"Use one of: {', '.join(sorted(self._settings.environments))}.",
             )
         packages = spec.packages
         if spec.file is not None:
             if work is None:
                 raise EnvironmentFailure(
-                    "there is no workflow to read the file from", "Name packages instead."
+                    "there is no workflow to read the file from", "Use `environment.packages` instead."
                 )
             packages = requirements_in(work, spec.file)
         return Wanted(
@@ -119,13 +119,13 @@ class Environments:
         )
 
     def again(self, record: EnvironmentRecord) -> Wanted:
-        """The very packages that an earlier job ran with."""
+        """The exact packages that an earlier job ran with."""
         return Wanted(record.python, record.packages, may_build=True, blame=ErrorKind.SYSTEM)
 
     def get(self, wanted: Wanted, digest: str | None = None) -> Environment:
-        """The environment, made if it is not there; nobody removes it as long as this process lives.
+        """The environment, created if necessary. It is not removed while this process runs.
 
-        `digest` names one that may be there under another name than its own.
+        `digest` is another name under which it may exist.
         Raises `EnvironmentFailure` and `Cancelled`.
         """
         if digest is not None and (record := self._record(digest)) and record.packages == wanted.packages:
@@ -134,29 +134,33 @@ class Environments:
             name = wanted.digest
         lock = self._open_lock(name)
         while True:
-            self._acquire(lock, fcntl.LOCK_SH, "Waiting for another job that makes the same environment")
+            self._acquire(
+                lock, fcntl.LOCK_SH, "Waiting for another job that is creating the same environment"
+            )
             if (found := self._record(name)) is not None:
                 break
-            self._acquire(lock, fcntl.LOCK_EX, "Waiting for another job that makes the same environment")
+            self._acquire(
+                lock, fcntl.LOCK_EX, "Waiting for another job that is creating the same environment"
+            )
             if self._record(name) is None:
                 self._make(wanted, name)
         os.utime(lock)
         return self._environment(name, found)
 
     def ready(self, wanted: Wanted) -> Environment | None:
-        """The environment if it is there; nothing keeps it."""
+        """The environment if it exists. It is not protected from removal."""
         if (record := self._record(wanted.digest)) is None:
             return None
         return self._environment(wanted.digest, record)
 
     def remove_unused(self) -> list[str]:
-        """Remove those that no job has used for `environments_keep_days`, and uses now; their names."""
+        """Remove those that no job uses or has used for `environments_keep_days`. Returns their names."""
         oldest = time.time() - self._settings.environments_keep_days * _DAY_SECONDS
         removed = []
         for lock_file in sorted(self.directory.glob("*.lock")):
             with self._exclusively(lock_file) as is_unused:
                 if is_unused and lock_file.stat().st_mtime < oldest:
-                    # The lock stays: somebody may wait for it.
+                    # The lock file stays: another process may be waiting for it.
                     shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
                     removed.append(lock_file.stem)
         return removed
@@ -165,7 +169,9 @@ class Environments:
         directory = self.directory / name
         shutil.rmtree(directory, ignore_errors=True)
         begun = time.monotonic()
-        self._report(f"Making the environment {name}: Python {wanted.python}, {', '.join(wanted.packages)}.")
+        self._report(
+            f"Creating the environment {name}: Python {wanted.python}, {', '.join(wanted.packages)}."
+        )
         uv = Uv(
             self.directory / "cache",
             self._report,
@@ -195,7 +201,7 @@ class Environments:
             shutil.rmtree(directory, ignore_errors=True)
             if wanted.blame is ErrorKind.SYSTEM:
                 raise EnvironmentFailure(
-                    str(failure), f"Tell the operator. {failure.resolution}", ErrorKind.SYSTEM
+                    str(failure), f"Contact the operator. {failure.resolution}", ErrorKind.SYSTEM
                 ) from failure
             raise
         finally:
@@ -203,7 +209,7 @@ class Environments:
             pinned.unlink(missing_ok=True)
         (directory / _RECORD).write_text(record.model_dump_json())
         seconds = time.monotonic() - begun
-        self._report(f"Made in {seconds:.1f} s: {len(packages)} packages, Snakemake {record.snakemake}.")
+        self._report(f"Created in {seconds:.1f} s: {len(packages)} packages, Snakemake {record.snakemake}.")
 
     def _environment(self, name: str, record: EnvironmentRecord) -> Environment:
         return Environment(self.directory / name / "bin" / "python", runtime_in(self.directory), record)
@@ -215,7 +221,7 @@ class Environments:
             return None
 
     def _open_lock(self, name: str) -> int:
-        """Never closed: whoever uses an environment holds it until its process ends."""
+        """Open the lock file. Never closed: a process that uses an environment locks it until it ends."""
         self.directory.mkdir(parents=True, exist_ok=True)
         return os.open(self.directory / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
 
@@ -235,7 +241,7 @@ class Environments:
 
     @contextmanager
     def _exclusively(self, lock_file: Path) -> Iterator[bool]:
-        """Whether nobody else has the lock; if so, it is held inside."""
+        """Yield whether the lock is free. If so, it is held inside the context."""
         with lock_file.open("r+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -246,14 +252,14 @@ class Environments:
 
 
 def requirements_in(work: Path, file: str) -> tuple[str, ...]:
-    """The requirements of a workflow's file: names and versions only. Raises `EnvironmentFailure`."""
+    """The requirements in a file of the workflow: only names and versions. Raises `EnvironmentFailure`."""
     try:
         with open_file(work / file, within=work) as content:
             text = content.read(_LARGEST_FILE).decode("utf-8", "replace")
     except FileNotFoundError:
         raise EnvironmentFailure(
             f"the workflow has no file {file}",
-            "Correct `environment.file`, a path in the workflow's directory.",
+            "Set `environment.file` to a path inside the workflow's directory.",
         ) from None
     packages = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -266,7 +272,7 @@ def requirements_in(work: Path, file: str) -> tuple[str, ...]:
                 continue
         raise EnvironmentFailure(
             f"line {number} of {file} is not a name with versions: {requirement[:200]}",
-            "Keep options, addresses and paths out of it: the operator decides where packages come from.",
+            "Remove options, URLs and paths from it: the operator decides where packages come from.",
         )
     return tuple(packages)
 
@@ -275,12 +281,12 @@ def _check_snakemake(record: EnvironmentRecord) -> None:
     if Version(record.snakemake) not in SUPPORTED_SNAKEMAKE:
         raise EnvironmentFailure(
             f"Snakemake {record.snakemake} is not supported",
-            f"Ask for a version {SUPPORTED_SNAKEMAKE} in `environment`, such as snakemake ~= 9.27.",
+            f"Request a version {SUPPORTED_SNAKEMAKE} in `environment`, such as snakemake ~= 9.27.",
         )
 
 
 def _version_of(directory: Path) -> str:
-    """The version of Python that a virtual environment was made with."""
+    """The version of Python of a virtual environment."""
     lines = (directory / "pyvenv.cfg").read_text().splitlines()
     values = dict(line.split(" = ", 1) for line in lines if " = " in line)
     return values.get("version_info", values.get("version", ""))

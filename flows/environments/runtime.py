@@ -1,7 +1,7 @@
-"""Puts our part of Snakemake's process where every workflow environment finds it.
+"""Copies our code for Snakemake's process to a directory for the `sys.path` of workflow environments.
 
-It is a copy of `flows.snakemake_process` in a directory of its own: on the `sys.path` of an
-environment, the service's own directory would offer `api`, `tests` and all else to a Snakefile.
+The directory only contains `flows.snakemake_process`. The service's own directory on `sys.path` would
+let a Snakefile import `api`, `tests` and everything else.
 """
 
 import shutil
@@ -15,7 +15,7 @@ _FLOWS = Path(__file__).parents[1]
 
 @cache
 def runtime_in(directory: Path) -> Path:
-    """The copy below `directory`, named by its content. Made if it is not there."""
+    """The copy below `directory`, named by a hash of its content. Created if necessary."""
     files = [_FLOWS / "__init__.py", *sorted((_FLOWS / "snakemake_process").rglob("*.py"))]
     checksum = sha256()
     for file in files:
@@ -31,6 +31,6 @@ def runtime_in(directory: Path) -> Path:
             shutil.copyfile(file, copy)
         try:
             partial.rename(runtime)
-        except OSError:  # another process was quicker
+        except OSError:  # another process was faster
             shutil.rmtree(partial)
     return runtime

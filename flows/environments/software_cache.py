@@ -1,4 +1,4 @@
-"""Removes conda environments that no job has used for long, from the caches of all groups."""
+"""Removes unused conda environments from the caches of all groups."""
 
 import fcntl
 import shutil
@@ -7,14 +7,14 @@ from pathlib import Path
 
 _DAY_SECONDS = 86_400
 _FLAG = ".env_setup_done"
-"""Snakemake leaves such a file beside an environment that is whole; each use sets its time."""
+"""Snakemake creates this file next to a complete environment; each use updates its time."""
 
 
 def remove_unused_software(directory: Path, keep_days: float) -> list[str]:
-    """The names of what was removed. `directory` holds a cache for each group.
+    """Remove environments unused for `keep_days`; their names. `directory` has a cache for each group.
 
-    A cache is locked meanwhile, so that nothing is removed while it is being made. An environment that
-    a job has used within `keep_days` stays; a rule that has run for longer than that would lose its own.
+    Each cache is locked meanwhile, so that no environment is removed while it is being created. A rule
+    that has been running for longer than `keep_days` would lose its environment.
     """
     removed = []
     for prefix in sorted(directory.glob("*/conda")):
@@ -23,7 +23,7 @@ def remove_unused_software(directory: Path, keep_days: float) -> list[str]:
             for flag in sorted(prefix.glob(f"*{_FLAG}")):
                 if flag.stat().st_mtime < time.time() - keep_days * _DAY_SECONDS:
                     environment = flag.with_name(flag.name.removesuffix(_FLAG))
-                    # The flag first: Snakemake takes an environment with a flag for whole.
+                    # The flag first: Snakemake considers an environment with a flag complete.
                     flag.unlink()
                     shutil.rmtree(environment, ignore_errors=True)
                     removed.append(f"{prefix.parent.name}/{environment.name}")

@@ -1,6 +1,6 @@
-"""Runs uv, which resolves and installs packages, and says what went wrong in one sentence.
+"""Runs uv, which resolves and installs packages, and turns its errors into one sentence.
 
-EnvironmentFailure   an environment can't be had; whose business it is, and what to do
+EnvironmentFailure   an environment can't be created; who can fix it, and how
 """
 
 import os
@@ -20,7 +20,7 @@ _SHOWN_LINES = 12
 _OF_THE_SERVICE = ("PREFECT_", "JOBS_", "AWS_", "VIRTUAL_ENV", "PYTHONPATH")
 
 Report = Callable[[str], None]
-"""Takes a line for the job's log."""
+"""Adds a line to the job's log."""
 IsCancelled = Callable[[], bool]
 
 _OUT_OF_REACH = re.compile(
@@ -32,7 +32,7 @@ _NO_PYTHON = re.compile(r"No interpreter found|No download found|Failed to inspe
 
 
 class EnvironmentFailure(Exception):
-    """An environment could not be made."""
+    """An environment could not be created."""
 
     def __init__(self, message: str, resolution: str, kind: ErrorKind = ErrorKind.WORKFLOW) -> None:
         super().__init__(message)
@@ -41,11 +41,11 @@ class EnvironmentFailure(Exception):
 
 
 class Cancelled(Exception):
-    """The job was asked to end meanwhile."""
+    """The job was cancelled meanwhile."""
 
 
 class Uv:
-    """uv with a cache of the service's own."""
+    """uv with the service's own cache."""
 
     def __init__(
         self, cache: Path, report: Report, is_cancelled: IsCancelled, *, python_downloads: bool
@@ -54,7 +54,7 @@ class Uv:
         self._report = report
         self._is_cancelled = is_cancelled
         self._environment = {
-            # Its settings (`UV_INDEX`, `UV_DEFAULT_INDEX`, …) are the operator's.
+            # The operator can set variables of uv (`UV_INDEX`, `UV_DEFAULT_INDEX`, …).
             "UV_CACHE_DIR": str(cache),
             **{name: value for name, value in os.environ.items() if not name.startswith(_OF_THE_SERVICE)},
             "UV_PYTHON_DOWNLOADS": "automatic" if python_downloads else "never",
@@ -63,7 +63,7 @@ class Uv:
         }
 
     def run(self, *arguments: str, doing: str) -> str:
-        """What it prints. Raises `EnvironmentFailure`, and `Cancelled` within a moment."""
+        """Run uv; its output. Raises `EnvironmentFailure`, and `Cancelled` soon after a cancellation."""
         with subprocess.Popen(
             [find_uv_bin(), *arguments],
             env=self._environment,
@@ -99,7 +99,7 @@ def _failure(errors: str, arguments: Sequence[str]) -> EnvironmentFailure:
     if _NO_PYTHON.search(text):
         return EnvironmentFailure(
             f"this Python is not installed where the job runs: {text}",
-            "Name another version in `environment.python`, or ask the operator to install it "
+            "Set `environment.python` to another version, or ask the operator to install it "
             "(or to set JOBS_PYTHON_DOWNLOADS=true).",
         )
     if _OUT_OF_REACH.search(text):
@@ -111,7 +111,7 @@ def _failure(errors: str, arguments: Sequence[str]) -> EnvironmentFailure:
     if "no-build" in " ".join(arguments) and ("build" in text.lower() or "no usable wheels" in text.lower()):
         return EnvironmentFailure(
             f"a package has no wheel for this Python: {text}",
-            "Name a version that has one, or ask the operator to declare the environment "
+            "Request a version that has one, or ask the operator to declare the environment "
             "(or to set JOBS_JOB_PACKAGE_BUILDS=true).",
         )
     return EnvironmentFailure(

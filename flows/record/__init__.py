@@ -1,1 +1,1 @@
-"""Snakemake's story, recorded in Prefect."""
+"""Records the course of an execution in Prefect."""

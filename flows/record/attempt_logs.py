@@ -1,7 +1,7 @@
-"""What each attempt at a rule job wrote and why it ran, as log entries of its task run.
+"""The output of each attempt at a rule job, and why it ran, as log entries of its task run.
 
-Log files are read on as they grow, so that a long rule job can be followed. An attempt gives
-Prefect at most `SHOWN_BYTES`; its whole log stays in the job's directory.
+Log files are read while they grow, so that users can follow a long rule job. Prefect gets at most
+`SHOWN_BYTES` per attempt; the whole log stays in the job's directory.
 """
 
 import codecs
@@ -33,7 +33,7 @@ class _Attempt:
     is_cut: bool = False
     read_bytes: int = 0
     last_time: float = 0.0
-    """Of the newest entry: what follows is later, so that sorting by time keeps the order."""
+    """Time of the newest entry. The next is always later, so that sorting by time keeps the order."""
 
 
 @dataclass
@@ -52,7 +52,7 @@ class AttemptLogs:
             attempt.finished = event
 
     def take(self) -> list[JsonObject]:
-        """What is new since the last call, about as much as one request takes; empty if nothing is."""
+        """New entries since the last call, about as many as fit into one request."""
         entries: list[JsonObject] = []
         for key, attempt in list(self._attempts.items()):
             finished = attempt.finished  # read before the log file, so that its end is not missed
@@ -76,7 +76,7 @@ class AttemptLogs:
 
     def _end(self, attempt: _Attempt, finished: AttemptFinished) -> Iterator[JsonObject]:
         if finished.outcome is Outcome.FAILED:
-            ending = "It is run again." if finished.will_retry else "It is not run again."
+            ending = "It will be retried." if finished.will_retry else "It will not be retried."
             text = f"Attempt {finished.attempt} failed. {ending}\n{finished.message}".rstrip()
             yield self._entry(attempt, logging.ERROR, text, finished.finished_at)
 
@@ -86,7 +86,7 @@ class AttemptLogs:
 
 
 def tail(path: Path, lines: int) -> str:
-    """The last lines of a text file, empty if there is none."""
+    """The last lines of a text file; empty if there is no file."""
     try:
         with open_file(path) as stream:
             stream.seek(0, 2)
@@ -109,7 +109,7 @@ def _announcement(started: AttemptStarted) -> str:
 
 
 def _read_on(path: Path, attempt: _Attempt) -> Iterator[str]:
-    """Text that the attempt's log gained since the last call, in whole lines as far as there are any."""
+    """New text in the attempt's log since the last call, in whole lines if possible."""
     while attempt.read_bytes < SHOWN_BYTES and (chunk := _chunk(path, attempt)):
         attempt.read_bytes += len(chunk)
         if text := chunk.decode("utf-8", "replace").replace("\x00", "\ufffd").removesuffix("\n"):
@@ -120,7 +120,7 @@ def _read_on(path: Path, attempt: _Attempt) -> Iterator[str]:
 
 
 def _chunk(path: Path, attempt: _Attempt) -> bytes:
-    """The next bytes to show: they end with a line, at least with a character."""
+    """The next bytes to show. They end after a line, or at least after a character."""
     try:
         with open_file(path) as stream:
             stream.seek(attempt.read_bytes)
@@ -136,7 +136,7 @@ def _chunk(path: Path, attempt: _Attempt) -> bytes:
 
 
 def _unfinished(chunk: bytes) -> int:
-    """Bytes at the end that begin a character whose rest is still to come."""
+    """Number of bytes at the end that belong to an incomplete character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(chunk)
     return len(decoder.getstate()[0])

@@ -1,8 +1,8 @@
-"""What is true of every rule job, and what of it Prefect has not been told yet.
+"""The state of every rule job, and which states Prefect has not received yet.
 
-The mirror is told workflow events as they happen and gives back, as often as it is asked,
-the task-run states that are due. Between two such calls it keeps only the newest state of a
-rule job: the fewest states that tell the truth, and memory bounded by the size of the plan.
+The mirror observes workflow events as they happen. Each call of `due` returns the task-run states to
+send. Between two calls it keeps only the newest state of a rule job: it sends as few states as
+possible, and its memory is bounded by the size of the plan.
 
 | rule job                                  | task-run state            |
 |-------------------------------------------|---------------------------|
@@ -45,22 +45,22 @@ from flows.snakemake_process.events import (
 )
 
 SHOWN_AS_RUNNING_SECONDS = 1.0
-"""A rule job that ends sooner is only told of at its end; `Running` would double its cost."""
+"""A rule job that ends sooner is only reported at its end; reporting `Running` would double its cost."""
 
 _MOMENT = 1e-6
 
 _EDGES = 10_000
-"""Dependencies of one rule job that are told; Prefect refuses events over 1.5 MB without an error."""
+"""Most dependencies to report per rule job: Prefect drops events over 1.5 MB without an error."""
 
 _LONGEST_TEXT = 4_000
-"""Characters of a reason or a command; a join over thousands of files names them all."""
+"""Maximum length of a reason or a command; the command of a join can name thousands of files."""
 
 _LISTED_PATHS = 200
-"""Inputs and outputs that a record holds at most; a join over thousands of files has no use for all."""
+"""Maximum number of inputs and of outputs in a record; a join can have thousands."""
 
 
 class Ending(Enum):
-    """Why a mirror is closed: decides what becomes of rule jobs that have not ended."""
+    """Why a mirror is closed. Decides the final state of rule jobs that have not ended."""
 
     FINISHED = auto()
     STOPPED = auto()
@@ -81,7 +81,7 @@ class RuleJob:
     is_dropped: bool = False
     """Whether it is no longer part of the workflow."""
     losses: int = 0
-    """How often Prefect's server has lost what it was sent."""
+    """How often Prefect's server has lost its state."""
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class RuleJob:
         return f"{self.planned.rule}[{wildcards}]" if wildcards else self.planned.rule
 
     def enter(self, state_type: StateType, name: str, timestamp: float, message: str = "") -> None:
-        """Reach a state, later than the one before it whatever the clock does: Prefect takes no older."""
+        """Enter a state. Its time is always later than the last one's, because Prefect ignores older ones."""
         self.state = StateChange(state_type, name, max(timestamp, self.state.timestamp + _MOMENT), message)
 
     @property
@@ -100,7 +100,7 @@ class RuleJob:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Rule jobs that are completed or had nothing to do, and all of them."""
+    """Number of rule jobs that completed or had nothing to do, and of all rule jobs."""
 
     done: int
     total: int
@@ -108,16 +108,16 @@ class Progress:
 
 @dataclass
 class Mirror:
-    """Follows one execution. Safe to be told and asked from different threads."""
+    """Follows one execution. Thread-safe."""
 
     flow_run_id: UUID
     _jobs: dict[int, RuleJob] = field(default_factory=dict)
-    _untold: dict[int, None] = field(default_factory=dict)  # ordered: first come, first told
+    _unreported: dict[int, None] = field(default_factory=dict)  # ordered: first come, first reported
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _is_stopped: bool = False
 
     def observe(self, event: WorkflowEvent) -> None:
-        """Take in what the engine tells."""
+        """Update the state from an event of the engine."""
         with self._lock:
             match event:
                 case RuleJobPlanned():
@@ -129,30 +129,30 @@ class Mirror:
                 case AttemptFinished():
                     self._finish(event)
                 case _:
-                    pass  # says nothing of the state of a rule job
+                    pass  # does not change the state of a rule job
 
     def stop(self) -> None:
-        """From now on, rule jobs end because the job is being stopped: that is no failure of theirs."""
+        """From now on, rule jobs that fail were stopped with the job, and count as cancelled."""
         self._is_stopped = True
 
     def close(self, ending: Ending, now: float) -> None:
-        """End every rule job that has not: afterwards each is in a final state."""
+        """Put every rule job that has not ended into a final state."""
         running = {
-            Ending.FINISHED: (StateType.CRASHED, "Crashed", "Snakemake ended without a word about it."),
+            Ending.FINISHED: (StateType.CRASHED, "Crashed", "Snakemake ended without reporting its end."),
             Ending.STOPPED: (StateType.CANCELLED, "Cancelled", "The job was stopped."),
-            Ending.CRASHED: (StateType.CRASHED, "Crashed", "The engine of the job is gone."),
+            Ending.CRASHED: (StateType.CRASHED, "Crashed", "The engine of the job ended unexpectedly."),
         }[ending]
         not_run = {
-            Ending.FINISHED: "Something before it failed.",
-            Ending.STOPPED: "The job was stopped first.",
-            Ending.CRASHED: "The engine of the job was gone first.",
+            Ending.FINISHED: "A rule job before it failed.",
+            Ending.STOPPED: "The job was stopped before it could run.",
+            Ending.CRASHED: "The engine of the job ended unexpectedly before it could run.",
         }[ending]
         with self._lock:
             for job_id, job in self._jobs.items():
                 if job.has_ended:
                     continue
                 if job.state.type is StateType.SCHEDULED and ending is Ending.FINISHED:
-                    # Snakemake has given up before the retry that it had promised.
+                    # Snakemake ended before the retry that it had announced.
                     self._end(job_id, StateType.FAILED, "Failed", now, job.state.message)
                 elif job.state.type is StateType.PENDING and job.attempts == 0:
                     self._end(job_id, StateType.CANCELLED, RuleJobState.NOT_RUN, now, not_run)
@@ -161,18 +161,18 @@ class Mirror:
                     self._end(job_id, state_type, name, now, message)
 
     def due(self, now: float, limit: int) -> list[JsonObject]:
-        """At most `limit` state changes that Prefect should be told now, oldest first, as events.
+        """At most `limit` state changes to send to Prefect now, oldest first, as events.
 
-        They count as told from here on; `tell_again` takes that back.
+        They count as reported from here on; `resend` undoes that.
         """
         with self._lock:
-            job_ids = [job_id for job_id in self._untold if self._is_due(self._jobs[job_id], now)][:limit]
+            job_ids = [job_id for job_id in self._unreported if self._is_due(self._jobs[job_id], now)][:limit]
             for job_id in job_ids:
-                del self._untold[job_id]
+                del self._unreported[job_id]
             return [self._event(self._jobs[job_id]) for job_id in job_ids]
 
-    def tell_again(self, recorded: set[UUID]) -> int:
-        """Make every rule job due again whose task run is not among `recorded`; their number."""
+    def resend(self, recorded: set[UUID]) -> int:
+        """Make every rule job due again whose task run is not in `recorded`. Returns their number."""
         with self._lock:
             missing = [job_id for job_id, job in self._jobs.items() if job.task_run_id not in recorded]
             for job_id in missing:
@@ -181,20 +181,20 @@ class Mirror:
             return len(missing)
 
     @property
-    def has_untold(self) -> bool:
+    def has_unreported(self) -> bool:
         with self._lock:
-            return bool(self._untold)
+            return bool(self._unreported)
 
     def total(self) -> int:
-        """How many rule jobs the workflow has, as far as is known."""
+        """Number of rule jobs in the workflow, as known so far."""
         with self._lock:
             return sum(not job.is_dropped for job in self._jobs.values())
 
-    def told_completed(self) -> int:
-        """How many rule jobs Prefect was told to have completed."""
+    def reported_completed(self) -> int:
+        """Number of rule jobs that were reported to Prefect as completed."""
         with self._lock:
             return sum(
-                job.state.type is StateType.COMPLETED and job_id not in self._untold
+                job.state.type is StateType.COMPLETED and job_id not in self._unreported
                 for job_id, job in self._jobs.items()
             )
 
@@ -208,7 +208,7 @@ class Mirror:
             return self._jobs.get(job_id)
 
     def failures(self) -> list[RuleJob]:
-        """Rule jobs that failed for good, first failure first."""
+        """Rule jobs whose last attempt failed, first failure first."""
         with self._lock:
             failed = [job for job in self._jobs.values() if job.state.type is StateType.FAILED]
         return sorted(failed, key=lambda job: job.state.timestamp)
@@ -231,7 +231,7 @@ class Mirror:
             self._jobs[event.job_id] = job
         job.planned = event
         if job.is_dropped or job.state.type is StateType.PENDING:
-            # As of now: the server takes no news of a state that is as old as the one it has.
+            # With the current time: the server ignores a state that is not newer than the recorded one.
             job.is_dropped = False
             job.state = StateChange(StateType.PENDING, "Pending", event.time)
         if event.is_done and job.state.type is StateType.PENDING:
@@ -249,7 +249,7 @@ class Mirror:
                 StateType.CANCELLED,
                 RuleJobState.NOT_RUN,
                 event.time,
-                "A checkpoint has replaced it.",
+                "A checkpoint replaced it.",
             )
 
     def _start(self, event: AttemptStarted) -> None:
@@ -281,7 +281,7 @@ class Mirror:
         self._changed(job_id)
 
     def _changed(self, job_id: int) -> None:
-        self._untold[job_id] = None
+        self._unreported[job_id] = None
 
     def _is_due(self, job: RuleJob, now: float) -> bool:
         is_running = job.state.type is StateType.RUNNING
@@ -289,7 +289,7 @@ class Mirror:
 
     def _event(self, job: RuleJob) -> JsonObject:
         return state_change_event(
-            self.flow_run_id, job.task_run_id, self._columns(job), job.state, telling=job.losses
+            self.flow_run_id, job.task_run_id, self._columns(job), job.state, resend=job.losses
         )
 
     def _columns(self, job: RuleJob) -> JsonObject:
@@ -303,7 +303,7 @@ class Mirror:
             "run_count": job.attempts,
             "tags": [job.planned.rule],
             "task_inputs": task_inputs(upstream),
-            # With an expected start, Prefect's graph draws a rule job that has not started.
+            # Prefect's graph shows a rule job that has not started only with an expected start.
             "expected_start_time": isoformat(job.planned.time),
             "labels": {Label.RULE_JOB.value: _record(job).model_dump_json(exclude_defaults=True)},
         }
@@ -320,7 +320,7 @@ class Mirror:
 def _record(job: RuleJob) -> RuleJobRecord:
     planned, started, finished = job.planned, job.started, job.finished
     if finished is not None and finished.attempt != job.attempts:
-        finished = None  # of the attempt before
+        finished = None  # from an earlier attempt
     return RuleJobRecord(
         rule=planned.rule,
         wildcards=dict(planned.wildcards),
@@ -343,9 +343,9 @@ def _shortened(text: str | None) -> str | None:
 
 
 def _failure(event: AttemptFinished) -> str:
-    """One sentence: the exit code where there is one, else what Snakemake says first."""
+    """One sentence: the exit code if there is one, else Snakemake's message."""
     if event.exit_code is not None and event.exit_code < 0:
-        return f"Its command was ended by signal {-event.exit_code}."
+        return f"Its command was killed by signal {-event.exit_code}."
     if event.exit_code:
         return f"Its command ended with exit code {event.exit_code}."
-    return _shortened(event.message.strip()) or "Snakemake did not accept its outputs."
+    return _shortened(event.message.strip()) or "Snakemake rejected its outputs."

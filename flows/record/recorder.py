@@ -1,12 +1,12 @@
-"""Keeps Prefect up to date with a mirror, from a thread of its own.
+"""Sends the states of a mirror to Prefect, from its own thread.
 
-- The workflow never waits for Prefect: what Prefect can't take yet stays in the mirror.
+- The workflow never waits for Prefect: what Prefect can't accept yet stays in the mirror.
 - Prefect's server keeps events in memory, at most 10,000 per reader, and drops the rest without
-  an error. So about `UNCONFIRMED_LIMIT` state changes are on their way at most: then the recorder
+  an error. So at most about `UNCONFIRMED_LIMIT` state changes are in flight: then the recorder
   waits until the server has recorded the last of them.
-- When it is closed, it compares once more and sends again what is missing; only then may the
+- `close` compares its states with those of the server and resends missing ones. Only then may the
   flow run become final.
-- The progress that clients see is the number that the server has recorded.
+- The progress that clients see is the number of rule jobs that the server has recorded.
 """
 
 import logging
@@ -32,15 +32,15 @@ from flows.snakemake_process.events import Message, WorkflowEvent
 
 TICK_SECONDS = 0.25
 FIRST_LOOK_SECONDS = 0.04
-"""Closing looks soon whether all is recorded, then ever more rarely: small jobs would wait for it."""
+"""First interval at which `close` checks whether everything is recorded: short for small jobs, it grows."""
 BATCH = 200
-"""State changes per request; also the most rows that Prefect gives per read."""
+"""State changes per request; also Prefect's maximum number of rows per read."""
 UNCONFIRMED_LIMIT = 1_000
 PROGRESS_SECONDS = 1.0
-PATIENCE_SECONDS = 600.0
-"""How long closing waits for a Prefect that records nothing more."""
+CLOSE_TIMEOUT_SECONDS = 600.0
+"""How long `close` waits for Prefect to record anything new."""
 RESEND_AFTER_SECONDS = 5.0
-"""Without a newly recorded rule job for this long, closing looks for lost ones."""
+"""If no new rule job is recorded for this long, `close` searches for lost ones."""
 _MESSAGES_KEPT = 20_000
 _FINAL_STATES = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 
@@ -50,11 +50,11 @@ logger = logging.getLogger("prefect.flow_runs.recorder")
 
 
 class RecordError(Exception):
-    """Prefect did not record every rule job; the counts of the job would not be true."""
+    """Prefect did not record every rule job, so the job's counts would be wrong."""
 
 
 class Recorder:
-    """Tells Prefect what a mirror sees. Leave the context only after `close`."""
+    """Sends the states of a mirror to Prefect. Leave the context only after `close`."""
 
     def __init__(self, client: SyncPrefectClient, flow_run_id: UUID) -> None:
         self.mirror = Mirror(flow_run_id)
@@ -64,43 +64,43 @@ class Recorder:
         self._unsent_changes: list[JsonObject] = []
         self._unsent_logs: list[JsonObject] = []
         self._unsent_labels: dict[Label, str | int] = {}
-        self._on_the_way = _OnTheWay()
+        self._in_flight = _InFlight()
         self._shown_progress = Progress(done=0, total=0)
         self._next_progress = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     def observe(self, event: WorkflowEvent) -> None:
-        """Take in an event; never blocks on Prefect."""
+        """Process an event; never blocks on Prefect."""
         self.mirror.observe(event)
         self._attempt_logs.observe(event, self.mirror)
         if isinstance(event, Message):
             self.log(logging.getLevelNamesMapping().get(event.level, logging.INFO), event.text, event.time)
 
     def log(self, level: int, message: str, timestamp: float | None = None) -> None:
-        """Add a line to the log of the job."""
+        """Add an entry to the log of the job."""
         at = time.time() if timestamp is None else timestamp
         self._messages.append(log_entry(self.mirror.flow_run_id, None, level, message, at))
 
     def label(self, labels: Mapping[Label, str | int]) -> None:
-        """Write down something of the job itself."""
+        """Set labels of the job's flow run."""
         self._unsent_labels.update(labels)
 
     def close(self, ending: Ending) -> None:
-        """End every rule job, and come back when Prefect has recorded all that there is.
+        """End every rule job, and return when Prefect has recorded everything.
 
-        Raises `RecordError` when nothing more was recorded for `PATIENCE_SECONDS`.
+        Raises `RecordError` when nothing more was recorded for `CLOSE_TIMEOUT_SECONDS`.
         """
         self._stop.set()
         self._thread.join()
         self.mirror.close(ending, time.time())
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        last_recorded, last_news = -1, time.monotonic()
+        deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
+        last_recorded, last_change = -1, time.monotonic()
         pause = FIRST_LOOK_SECONDS
         while True:
             if time.monotonic() > deadline:
                 raise RecordError(f"Prefect has recorded {last_recorded} of {len(self.mirror)} rule jobs.")
-            is_flushed = self._try(self._tell)
+            is_flushed = self._try(self._send)
             recorded = self._try(self._prefect.count_final) if is_flushed else None
             if recorded is None:
                 time.sleep(1)
@@ -108,11 +108,11 @@ class Recorder:
             if recorded >= len(self.mirror) and not self._has_more() and self._try(self._show_progress):
                 break
             if recorded != last_recorded:
-                last_recorded, last_news = recorded, time.monotonic()
-                deadline = last_news + PATIENCE_SECONDS
-            elif time.monotonic() - last_news > RESEND_AFTER_SECONDS:
-                self._send_lost_again()
-                last_news = time.monotonic()
+                last_recorded, last_change = recorded, time.monotonic()
+                deadline = last_change + CLOSE_TIMEOUT_SECONDS
+            elif time.monotonic() - last_change > RESEND_AFTER_SECONDS:
+                self._resend_lost()
+                last_change = time.monotonic()
             time.sleep(pause)
             pause = min(pause * 1.3, TICK_SECONDS)
 
@@ -129,18 +129,18 @@ class Recorder:
     def _run(self) -> None:
         pause = TICK_SECONDS
         while not self._stop.wait(pause):
-            # A Prefect that is away must not be hammered, nor end the workflow.
+            # While Prefect is unreachable, send fewer requests, and let the workflow continue.
             pause = TICK_SECONDS if self._try(self._tick) else min(pause * 2, 10.0)
 
     def _tick(self) -> bool:
-        self._tell()
+        self._send()
         if time.monotonic() >= self._next_progress:
             self._show_progress()
             self._next_progress = time.monotonic() + PROGRESS_SECONDS
         return True
 
-    def _tell(self) -> bool:
-        """Send what there is. True, to tell it from a round that `_try` has ended."""
+    def _send(self) -> bool:
+        """Send everything that is due. Returns True, because `_try` returns None on an error."""
         self._send_changes()
         self._send_logs()
         self._send_labels()
@@ -152,17 +152,17 @@ class Recorder:
             if not self._unsent_changes:
                 return
             self._prefect.send_events(self._unsent_changes)
-            self._on_the_way.sent(self._unsent_changes)
+            self._in_flight.sent(self._unsent_changes)
             self._unsent_changes = []
 
     def _may_send(self) -> bool:
-        """Whether the server keeps up: it has recorded all but the last few of what it was sent."""
-        on_the_way = self._on_the_way
-        if on_the_way.count < UNCONFIRMED_LIMIT:
+        """Whether the server keeps up: it has recorded all but the last few state changes."""
+        in_flight = self._in_flight
+        if in_flight.count < UNCONFIRMED_LIMIT:
             return True
-        if not (self._prefect.has_recorded(*on_the_way.last) or on_the_way.is_overdue):
+        if not (self._prefect.has_recorded(*in_flight.last) or in_flight.is_overdue):
             return False
-        self._on_the_way = _OnTheWay()
+        self._in_flight = _InFlight()
         return True
 
     def _send_logs(self) -> None:
@@ -186,45 +186,45 @@ class Recorder:
         return messages + self._attempt_logs.take()
 
     def _show_progress(self) -> bool:
-        """Tell clients how many rule jobs the server has recorded. True, as `_tell`.
+        """Update the labels that show progress. Returns True, as `_send` does.
 
-        It is asked only while it may not have recorded all that it was told: a job that waits for a
-        long rule must cost it nothing.
+        Asks the server only while it may not have recorded every state that was sent: a job that waits
+        for a long rule must not cause load.
         """
-        told, done = self.mirror.told_completed(), self._shown_progress.done
-        if done != told:
-            done = self._prefect.count_completed() if told else 0
+        reported, done = self.mirror.reported_completed(), self._shown_progress.done
+        if done != reported:
+            done = self._prefect.count_completed() if reported else 0
         progress = Progress(done=done, total=self.mirror.total())
         if progress != self._shown_progress:
             self._prefect.label({Label.PROGRESS_DONE: progress.done, Label.PROGRESS_TOTAL: progress.total})
             self._shown_progress = progress
         return True
 
-    def _send_lost_again(self) -> None:
+    def _resend_lost(self) -> None:
         recorded = self._try(self._prefect.final_task_run_ids)
         if recorded is not None:
-            lost = self.mirror.tell_again(recorded)
-            logger.warning("Prefect's server has lost %d task-run states; sending them again.", lost)
+            lost = self.mirror.resend(recorded)
+            logger.warning("Prefect's server has lost %d task-run states; resending them.", lost)
 
     def _has_more(self) -> bool:
         unsent = (self._unsent_changes, self._unsent_logs, self._unsent_labels, self._messages)
-        return any(unsent) or self.mirror.has_untold
+        return any(unsent) or self.mirror.has_unreported
 
     def _try(self, call: Callable[[], Result]) -> Result | None:
         try:
             return call()
         except httpx.HTTPError as error:
-            logger.warning("Prefect does not take the job's record (%s); it is kept and sent later.", error)
+            logger.warning("Can't send the job's record to Prefect (%s); retrying later.", error)
             return None
 
 
 @dataclass
-class _OnTheWay:
-    """State changes that were sent since the server was last seen to have recorded all."""
+class _InFlight:
+    """State changes sent since the server had last recorded all of them."""
 
     count: int = 0
     last: tuple[str, str] = ("", "")
-    """Task run and time of the last one."""
+    """Task run and timestamp of the last one."""
     sent_at: float = 0.0
 
     def sent(self, events: list[JsonObject]) -> None:
@@ -238,13 +238,13 @@ class _OnTheWay:
 
     @property
     def is_overdue(self) -> bool:
-        """Waited for so long that it must be lost; closing finds out."""
+        """Whether the last one is probably lost; `close` will resend it."""
         return time.monotonic() - self.sent_at > RESEND_AFTER_SECONDS
 
 
 @dataclass
 class _Prefect:
-    """The few calls that a record needs, on the server that the flow runs against."""
+    """The requests to Prefect's server that recording needs."""
 
     client: SyncPrefectClient
     flow_run_id: UUID
@@ -261,7 +261,7 @@ class _Prefect:
         )
 
     def has_recorded(self, task_run_id: str, timestamp: str) -> bool:
-        """Whether the server knows of a state of the task run that is as new as `timestamp`."""
+        """Whether the server has recorded a state of the task run that is at least as new as `timestamp`."""
         body = {"task_runs": {"id": {"any_": [task_run_id]}}, "limit": 1}
         found = self._post("/task_runs/filter", body).json()
         return bool(found) and datetime.fromisoformat(found[0]["state"]["timestamp"]) >= (

@@ -1,9 +1,9 @@
-"""A rule job in Prefect's words: task-run state changes, and the logs that belong to them.
+"""Translates rule jobs for Prefect: task-run state changes, and log entries.
 
-A state change travels as the event that Prefect's own engine sends
+A state change is sent as the event that Prefect's own engine sends
 (`prefect.utilities.engine.emit_task_run_state_change_event`, Prefect 3.8), because the server
-records those in bulk (docs/performance.md, Performance). It is no documented interface, hence the
-contract tests in `tests/flows/record/test_task_runs.py`.
+records those in bulk (docs/performance.md). This interface is not documented, hence the contract
+tests in `tests/flows/record/test_task_runs.py`.
 
 Everything here is a pure function of its arguments.
 """
@@ -24,7 +24,7 @@ _RESOURCE_ID = "prefect.resource.id"
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """The state that a task run has reached."""
+    """A new state of a task run."""
 
     type: StateType
     name: str
@@ -34,22 +34,22 @@ class StateChange:
 
 
 def task_run_id_of(flow_run_id: UUID, job_id: int) -> UUID:
-    """The same rule job of the same job always is the same task run."""
+    """The task run of a rule job: always the same one for the same rule job of the same job."""
     return uuid5(flow_run_id, f"rule-job-{job_id}")
 
 
 def state_change_event(
-    flow_run_id: UUID, task_run_id: UUID, task_run: Mapping[str, Any], state: StateChange, *, telling: int = 0
+    flow_run_id: UUID, task_run_id: UUID, task_run: Mapping[str, Any], state: StateChange, *, resend: int = 0
 ) -> JsonObject:
     """An event for `POST /events` that puts `task_run` (columns of Prefect's `TaskRun`) into `state`.
 
-    The server passes over an event that it has seen, even if it has lost it since: to tell a
-    state once more, give another number of `telling`.
+    The server ignores an event id that it has seen, even if it has lost the event since. To send a
+    state again, use another `resend` number.
     """
     occurred = isoformat(state.timestamp)
     run_count = task_run.get("run_count", 0)
     return {
-        "id": str(uuid5(task_run_id, f"{state.name}-{run_count}-{state.timestamp!r}-{telling}")),
+        "id": str(uuid5(task_run_id, f"{state.name}-{run_count}-{state.timestamp!r}-{resend}")),
         "occurred": occurred,
         "event": f"prefect.task-run.{state.name}",
         "resource": {

@@ -1,1 +1,1 @@
-"""Runs inside Snakemake's own process: the only room that imports Snakemake."""
+"""Code that runs in Snakemake's own process: the only package that imports Snakemake."""

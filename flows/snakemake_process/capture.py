@@ -1,7 +1,7 @@
-"""Gives every attempt at a rule job a log file of its own, and measures what its commands take.
+"""Gives every attempt at a rule job its own log file, and measures the usage of its commands.
 
-Snakemake lets all rule jobs write to its own stdout and stderr. Rule jobs run one per
-thread, so what the current thread starts or prints can be led to the attempt's file.
+In Snakemake, all rule jobs write to its own stdout and stderr. Each rule job runs in its own thread,
+so processes and output of the current thread can be redirected to the file of its attempt.
 """
 
 import subprocess
@@ -23,9 +23,9 @@ _attempt = threading.local()
 
 @contextmanager
 def captured(log_path: Path) -> Iterator[Usage]:
-    """Until it is left, this thread's child processes and prints write to `log_path`.
+    """Inside this context, child processes and prints of this thread write to `log_path`.
 
-    Gives what the child processes have taken of the machine, which grows as they end.
+    Yields the usage of the child processes, which grows as they end.
     """
     log_path.unlink(missing_ok=True)  # of an earlier execution in this directory
     with log_path.open("a", buffering=1, encoding="utf-8", errors="replace") as log:
@@ -37,7 +37,7 @@ def captured(log_path: Path) -> Iterator[Usage]:
 
 
 def install() -> None:
-    """Replace, in this process, what Snakemake starts rule jobs with. Call it once."""
+    """Replace the functions with which Snakemake starts rule jobs in this process. Call it once."""
     # `snakemake.shell` as an attribute is the class of that name, not the module.
     capturing = _subprocess_that_captures()
     sys.modules["snakemake.shell"].sp = capturing  # type: ignore[attr-defined]  # foreign module
@@ -47,7 +47,7 @@ def install() -> None:
 
 
 def _subprocess_that_captures() -> SimpleNamespace:
-    """The `subprocess` module, as far as Snakemake uses it, with our `Popen`."""
+    """The `subprocess` module with our `Popen` and `check_call`, which Snakemake uses."""
     namespace = SimpleNamespace(**vars(subprocess))
     namespace.Popen = _popen
     namespace.check_call = _check_call
@@ -73,7 +73,7 @@ def _check_call(*args: Any, **kwargs: Any) -> int:
 
 
 class _ThreadStream:
-    """A text stream that writes to the thread's attempt, or to the stream that it replaces."""
+    """A text stream that writes to the log of the thread's attempt, or else to the original stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
-"""Runs one `snakemake` command in this process, with our plugins and a SIGTERM that works.
+"""Runs one `snakemake` command in this process, with our plugins and a working SIGTERM handler.
 
-One process per execution, always: a second workflow in the same process would see the
-modules, environment and handlers of the first.
+Each execution needs its own process: a second workflow in the same process would see the modules,
+environment and signal handlers of the first.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from flows.snakemake_process.events import Message
 _PLUGINS = str(Path(__file__).with_name("plugins"))
 
 _PRELOADED = (
-    "requests",  # pulled in, with smart_open, when the first Snakefile is parsed
+    "requests",  # imported, with smart_open, when the first Snakefile is parsed
     "smart_open",
     "snakemake.api",
     "snakemake.benchmark",
@@ -40,7 +40,7 @@ _PRELOADED_LATER = ("snakemake.report",)
 
 
 def drive(argv: list[str], events: BinaryIO) -> NoReturn:
-    """Run `snakemake ARGV` and leave the process with its exit code."""
+    """Run `snakemake ARGV`, and exit the process with its exit code."""
     exit_code = 1
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
@@ -51,7 +51,7 @@ def drive(argv: list[str], events: BinaryIO) -> NoReturn:
         exit_code = _main(argv)
     except SystemExit as end:
         if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)  # noqa: T201 - what Python does with it
+            print(end.code, file=sys.stderr)  # noqa: T201 - as Python does
         exit_code = end.code if isinstance(end.code, int) else int(bool(end.code))
     except BaseException:  # noqa: BLE001 - the boundary of the process
         traceback.print_exc()
@@ -59,35 +59,35 @@ def drive(argv: list[str], events: BinaryIO) -> NoReturn:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
-        # Threads of the workflow must not keep the process, nor run a parent's exit handlers.
+        # Threads of the workflow must not keep the process alive, nor may a parent's exit handlers run.
         os._exit(exit_code)
 
 
 def preload() -> None:
-    """Import what every execution needs, without running any of it.
+    """Import what every execution needs, without running anything.
 
     A process forked after this starts Snakemake in 0.3 s instead of 3–4 s.
     """
     find_plugins()
     _import(_PRELOADED)
-    # Collects and imports every plugin.
+    # Finds and imports every plugin.
     importlib.import_module("snakemake.cli").get_argument_parser()
 
 
 def preload_rest() -> None:
-    """Import what some executions need."""
+    """Import what only some executions need."""
     _import(_PRELOADED_LATER)
 
 
 def find_plugins() -> None:
-    """Let Snakemake find our plugins, which it looks for as top-level packages."""
+    """Make our plugins importable: Snakemake searches for them as top-level packages."""
     if _PLUGINS not in sys.path:
         sys.path.append(_PLUGINS)
 
 
 def _import(modules: Iterable[str]) -> None:
     for module in modules:
-        with contextlib.suppress(ModuleNotFoundError):  # not every version has each
+        with contextlib.suppress(ModuleNotFoundError):  # not every version has all of them
             importlib.import_module(module)
 
 

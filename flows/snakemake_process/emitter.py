@@ -1,8 +1,7 @@
-"""The one place in Snakemake's process through which events leave it.
+"""Sends all events of Snakemake's process.
 
-The driver (or the logger plugin, under a plain `snakemake`) opens the emitter, the two
-plugins write to it. While it is closed, events are dropped: the plugins then only do what
-Snakemake's own would do.
+The driver (or the logger plugin, under a plain `snakemake`) opens the emitter, and the two plugins
+write to it. While it is closed, it drops events, and the plugins behave like Snakemake's own.
 """
 
 import threading
@@ -12,7 +11,7 @@ from flows.snakemake_process.events import WorkflowEvent, encode
 
 
 class Emitter:
-    """Writes events as lines; safe to use from any thread."""
+    """Writes events as lines. Thread-safe."""
 
     def __init__(self) -> None:
         self._stream: BinaryIO | None = None
@@ -34,8 +33,8 @@ class Emitter:
                 self._stream.write(line)
                 self._stream.flush()
             except (BrokenPipeError, ConnectionResetError):
-                # Nobody listens any more. The supervisor ends this process; until then the
-                # workflow must not fail because of it.
+                # The flow process is gone. The supervisor will end this process; until then, the workflow
+                # must not fail because of it.
                 self._stream = None
 
 

@@ -1,9 +1,8 @@
-"""What an engine tells about an execution, as frozen types and as versioned JSON lines.
+"""The events of an execution, as frozen types and as versioned JSON lines.
 
-The engine's process writes one line per event, the flow reads them back. `events.jsonl` of
-a job holds the same lines: the operator's black box. Times are seconds since the epoch, as
-`time.time()` gives them. Nothing here imports more than the standard library, because the
-lines are written inside Snakemake's own process.
+The engine's process writes one line per event, and the flow reads them. `events.jsonl` of a job has
+the same lines, for the operator. Times are seconds since the epoch, as from `time.time()`. This module
+only imports the standard library, because it also runs inside Snakemake's own process.
 """
 
 import json
@@ -44,9 +43,9 @@ class RuleJobPlanned:
     outputs: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
     is_done: bool = False
-    """Its outputs were up to date before this execution; it will not run."""
+    """Its outputs were up to date before this execution, so it will not run."""
     undeployed: tuple[str, ...] = ()
-    """How its rule declares software that this execution does not deploy (`conda`, `apptainer`, …)."""
+    """Methods of software that its rule declares and this execution does not deploy (`conda`, …)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +59,7 @@ class RuleJobDropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanCompleted:
-    """Everything that is known of the workflow now was sent; comes again after a checkpoint."""
+    """The plan as known so far was sent completely; sent again after a checkpoint."""
 
     type: ClassVar[str] = "plan_completed"
     time: float
@@ -81,7 +80,7 @@ class AttemptStarted:
     reason: str = ""
     shell: str | None = None
     log_path: str | None = None
-    """File that takes the attempt's stdout and stderr while it runs."""
+    """File for the attempt's stdout and stderr, written while it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +97,11 @@ class AttemptFinished:
     will_retry: bool = False
     exit_code: int | None = None
     message: str = ""
-    """What Snakemake says of a failure."""
+    """Snakemake's message about a failure."""
     cpu_seconds: float | None = None
-    """Of its commands and what they waited for; None where there was no command."""
+    """Of its commands and the children they waited for; None without a command."""
     peak_memory_bytes: int | None = None
-    """Of its largest process; None where there is no figure (`flows.snakemake_process.usage` says when)."""
+    """Of its largest process; None without a value (see `flows.snakemake_process.usage`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +117,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseChanged:
-    """The engine does something that takes long before rule jobs can run."""
+    """The engine has started or ended a long step before rule jobs can run."""
 
     type: ClassVar[str] = "phase_changed"
     time: float
     phase: str
-    """In words; empty when it is over."""
+    """Description of the step; empty when it has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,18 +132,18 @@ class ErrorRaised:
     type: ClassVar[str] = "error_raised"
     time: float
     exception: str
-    """Name of the exception's class, which classifies the error: Snakemake exits with 1 for all."""
+    """Name of the exception's class. It classifies the error, because Snakemake always exits with 1."""
     text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineExited:
-    """The engine's process and everything that it started are gone. Always the last event."""
+    """The engine's process and all its descendants have ended. Always the last event."""
 
     type: ClassVar[str] = "engine_exited"
     time: float
     exit_code: int
-    """Negative: the signal that ended it."""
+    """Negative: the signal that killed it."""
 
 
 WorkflowEvent = (
@@ -176,7 +175,7 @@ _TYPES: dict[str, type[WorkflowEvent]] = {
 
 
 def encode(event: WorkflowEvent) -> bytes:
-    """One line, newline included."""
+    """The event as one line, with newline."""
     record = {"v": PROTOCOL_VERSION, "type": event.type, **asdict(event)}
     return (
         json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str).encode("utf-8", "replace")
@@ -187,10 +186,10 @@ def encode(event: WorkflowEvent) -> bytes:
 def decode(line: bytes | str) -> WorkflowEvent:
     """The event of one line.
 
-    Fields that this version does not know are passed over, so that a newer engine can be read.
+    Ignores unknown fields, so that it can read lines of a newer engine.
 
-    Raises `ProtocolError` for a line that is not JSON, of another version, of an unknown
-    type, or that lacks a field.
+    Raises `ProtocolError` for a line that is not JSON, has another version or an unknown type, or lacks
+    a field.
     """
     try:
         record = json.loads(line)

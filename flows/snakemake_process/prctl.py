@@ -1,4 +1,4 @@
-"""What this process asks of Linux (prctl(2)); elsewhere each call does nothing."""
+"""Calls of prctl(2) on Linux. On other systems they do nothing."""
 
 import ctypes
 import signal
@@ -9,12 +9,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def die_with_parent(number: signal.Signals) -> None:
-    """Get this signal when the parent ends, however it ends."""
+    """Receive this signal when the parent ends, however it ends."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 
 def become_subreaper() -> None:
-    """Become the parent of every descendant whose own parent ends."""
+    """Become the parent of every descendant whose parent ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

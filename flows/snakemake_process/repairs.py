@@ -1,13 +1,13 @@
-"""What we change in Snakemake, in its own process and as far as its version has it.
+"""Our changes to Snakemake, applied in its own process if its version needs them.
 
 | what                       | versions | why                                                         |
 |----------------------------|----------|-------------------------------------------------------------|
 | SIGTERM without a deadlock | all      | its handler waits for a lock that its own thread holds      |
 | linear scheduling          | 9.14 on  | rounds are quadratic (`flows.snakemake_process.scheduling`) |
 | a handler for messages     | 8.x      | it has no logger plugins                                    |
-| software made one by one   | all      | two jobs destroy each other's conda environment             |
+| a lock to create software  | all      | two jobs destroy each other's conda environment             |
 
-`tests/contracts` and the matrix of versions hold on to the private names that this is built on.
+This relies on private names. `tests/flows/environments/test_versions.py` checks them in each version.
 """
 
 import importlib
@@ -38,14 +38,14 @@ def has_logger_plugins() -> bool:
 
 
 def apply() -> Iterator[str]:
-    """Change Snakemake; call it once. Gives a note for each change that this version does not take."""
+    """Apply the changes; call it once. Yields a note for each one that does not work in this version."""
     _scheduler_module().JobScheduler.exit_gracefully = _exit_gracefully
     if snakemake_version() >= _LINEAR_SCHEDULING_FROM:
         importlib.import_module("flows.snakemake_process.scheduling").install()
     else:
         yield (
-            f"Snakemake {version('snakemake')} schedules by its own, slower rounds: "
-            "with thousands of rule jobs, use Snakemake 9.14 or newer."
+            f"Snakemake {version('snakemake')} is slow with thousands of rule jobs: "
+            "for such a workflow, use Snakemake 9.14 or newer."
         )
     if not has_logger_plugins():
         _listen_to_old_logger()
@@ -53,34 +53,34 @@ def apply() -> Iterator[str]:
 
 
 def _scheduler_module() -> ModuleType:
-    """It moved in 9.8."""
+    """The module of the scheduler, which moved in 9.8."""
     for name in ("snakemake.scheduling.job_scheduler", "snakemake.scheduler"):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-    raise ImportError(f"Snakemake {version('snakemake')} has no scheduler where we know it")
+    raise ImportError(f"Snakemake {version('snakemake')} has no scheduler module under a known name")
 
 
 def _exit_gracefully(scheduler: Any, *_: Any) -> None:
-    """Snakemake's handler for SIGTERM without its deadlock.
+    """Snakemake's handler for SIGTERM, without the deadlock.
 
-    The handler takes a lock that the interrupted main thread holds most of the time in a big
-    workflow (`JobScheduler.exit_gracefully`), and waits for itself. Assigning is atomic and needs
-    no lock; releasing the semaphore happens in a thread, because its own lock is not reentrant either.
+    Snakemake's own handler (`JobScheduler.exit_gracefully`) takes a lock that the interrupted main thread
+    holds most of the time in a big workflow, and so waits for itself. The assignment is atomic and needs
+    no lock. A thread releases the semaphore, because the semaphore's lock is not reentrant either.
     """
     scheduler._user_kill = "graceful"
     threading.Thread(target=scheduler._open_jobs.release, daemon=True).start()
 
 
 def _listen_to_old_logger() -> None:
-    """Before 9.0, Snakemake hands each message to handlers as a dict (`snakemake.logging.Logger`)."""
+    """Before 9.0, Snakemake passes each message to handlers as a dict (`snakemake.logging.Logger`)."""
     logger: Any = importlib.import_module("snakemake.logging").logger
     plain_setup = importlib.import_module("snakemake.logging").setup_logger
 
     def setup_logger(*args: Any, **kwargs: Any) -> None:
         plain_setup(*args, **kwargs)
-        if _emit_old_message not in logger.log_handler:  # it is set up more than once
+        if _emit_old_message not in logger.log_handler:  # this is called more than once
             logger.log_handler.append(_emit_old_message)
 
     for name in ("snakemake.logging", "snakemake.cli", "snakemake.api"):

@@ -1,12 +1,12 @@
-"""Makes Snakemake's scheduling of big workflows linear, with the choices of its own greedy scheduler.
+"""Makes Snakemake's scheduling of big workflows linear, with the same choices as its greedy scheduler.
 
-Snakemake's scheduler ends a round whenever a rule job ends, and in each round looks at every rule
-job that is ready: checks it, reads the sizes of its inputs, weighs it against all others. That
-is quadratic in the number of rule jobs. `LinearScheduler` does this once per rule job, when it
-becomes ready, and keeps the ready ones in order; a round then costs what it starts.
+Snakemake's scheduler starts a round whenever a rule job ends, and in each round processes every ready
+rule job: checks it, reads the sizes of its inputs, and compares it with all others. That is quadratic
+in the number of rule jobs. `LinearScheduler` does this once per rule job, when it becomes ready, and
+keeps the ready ones sorted. The cost of a round is then proportional to the rule jobs that it starts.
 
-Built on private parts of `snakemake.scheduling.job_scheduler` and `snakemake.dag`, hence the pin
-`snakemake ~= 9.27.0`. What must hold of them is tested in `tests/flows/snakemake_process/test_scheduling.py`.
+It uses private parts of `snakemake.scheduling.job_scheduler` and `snakemake.dag`, hence the pin
+`snakemake ~= 9.27.0`. `tests/flows/snakemake_process/test_scheduling.py` tests what it relies on.
 """
 
 import heapq
@@ -24,34 +24,34 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 
 RuleJob = TypeVar("RuleJob", bound=Hashable)
 Reward = tuple[float, ...]
-"""What is worth starting first: the priority, then bytes of temporary input, then bytes of input."""
+"""The order to start rule jobs in: by priority, then bytes of temporary input, then bytes of input."""
 Demand = tuple[float, ...]
-"""How much a rule job takes of each resource that has a limit."""
+"""The amount of each limited resource that a rule job needs."""
 _Place = tuple[Reward, int]
 """Smallest first: the negative reward, then the order of arrival."""
 
 _DEFAULT_RATE = (100, 1)
-"""Snakemake's `--max-jobs-per-timespan`: rule jobs per so many seconds."""
+"""Snakemake's default `--max-jobs-per-timespan`: number of rule jobs, and seconds."""
 
 
 def install() -> None:
-    """Replace, in this process, what of Snakemake's scheduling is quadratic. Call it once."""
+    """Replace the quadratic parts of Snakemake's scheduling in this process. Call it once."""
     snakemake.workflow.JobScheduler = LinearScheduler
     Job.is_pipe_or_service_input = _is_pipe_or_service_input
 
 
 class ReadyJobs(MutableSet[RuleJob], Generic[RuleJob]):
-    """The rule jobs that are ready, and at any time the best of them that fit.
+    """The ready rule jobs, from which `take` chooses the best ones that fit.
 
-    Stands in for the plain set `DAG._ready_jobs`. A rule job that is added is a *newcomer* until
-    it is ranked. Those that demand the same wait in one queue, so the search looks at the heads
-    of the queues only. Of these there are few, unless a limited resource is a function of the input.
+    Replaces the plain set `DAG._ready_jobs`. An added rule job is a *newcomer* until it is ranked. Rule
+    jobs with the same demand share a queue, so the search only looks at the heads of the queues. There
+    are few queues, unless a limited resource is a function of the input.
     """
 
     def __init__(self, jobs: Iterable[RuleJob] = ()) -> None:
         self._newcomers: dict[RuleJob, None] = dict.fromkeys(jobs)
         self._places: dict[RuleJob, _Place] = {}
-        # Jobs that are gone stay in their queue until they come up: finding them would be linear.
+        # Removed jobs stay in their queue until they reach its head: finding them earlier would be linear.
         self._queues: dict[Demand, list[tuple[_Place, RuleJob]]] = {}
         self._arrivals = count()
 
@@ -73,7 +73,7 @@ class ReadyJobs(MutableSet[RuleJob], Generic[RuleJob]):
         self._places.pop(job, None)
 
     def update(self, jobs: Iterable[RuleJob]) -> None:
-        """As `set.update`, which `MutableSet` leaves out."""
+        """Like `set.update`, which `MutableSet` lacks."""
         for job in jobs:
             self.add(job)
 
@@ -87,19 +87,19 @@ class ReadyJobs(MutableSet[RuleJob], Generic[RuleJob]):
         return self._newcomers.keys()
 
     def rank(self, job: RuleJob, reward: Reward, demand: Demand) -> None:
-        """Make a newcomer one that `take` can choose."""
+        """Rank a newcomer, so that `take` can choose it."""
         del self._newcomers[job]
         place = (tuple(-part for part in reward), next(self._arrivals))
         self._places[job] = place
         heapq.heappush(self._queues.setdefault(demand, []), (place, job))
 
     def take(self, available: Demand) -> list[RuleJob]:
-        """Remove and return what is to be started, the most rewarding first.
+        """Remove and return the rule jobs to start, the most rewarding first.
 
-        The choice is that of Snakemake's greedy scheduler: the most rewarding rule job that
-        fits into what is left, then again. As every rule job exists once, its effective
-        capacities are 1 or 0, whatever its greediness is. What does not fit now does not fit
-        later in the same round, because nothing is given back.
+        The choice is that of Snakemake's greedy scheduler: repeatedly the most rewarding rule job that fits
+        into the remaining resources. As every rule job exists once, the effective capacities are 1 or 0,
+        whatever the greediness. A rule job that does not fit now does not fit later in the same round,
+        because no resources are returned.
         """
         taken: list[RuleJob] = []
         left = available
@@ -116,7 +116,7 @@ class ReadyJobs(MutableSet[RuleJob], Generic[RuleJob]):
                 yield head, demand
 
     def _head(self, demand: Demand) -> tuple[_Place, RuleJob] | None:
-        """The best with this demand. A queue that has run empty is forgotten."""
+        """The best rule job with this demand. Removes a queue that is empty."""
         queue = self._queues[demand]
         while queue:
             place, job = queue[0]
@@ -128,40 +128,40 @@ class ReadyJobs(MutableSet[RuleJob], Generic[RuleJob]):
 
 
 class LinearScheduler(JobScheduler):  # type: ignore[misc]  # untyped base
-    """Snakemake's scheduler, which asks of each ready rule job once what it asks in every round.
+    """Snakemake's scheduler, but it evaluates each ready rule job once instead of in every round.
 
-    What is asked stays true: when a rule job is ready, its inputs are there, and Snakemake itself
-    computes resources only once. Anything that changes the DAG (a checkpoint, queue input)
-    makes Snakemake collect the ready rule jobs anew, and a retry adds its rule job again.
+    The result does not change: when a rule job is ready, its inputs exist, and Snakemake itself computes
+    resources only once. Anything that changes the DAG (a checkpoint, queue input) makes Snakemake collect
+    the ready rule jobs again, and a retry adds its rule job again.
     """
 
     def __init__(self, workflow: Any, executor_plugin: Any, scheduler: Any, greedy_settings: Any) -> None:
         super().__init__(workflow, executor_plugin, scheduler, greedy_settings)
-        # The rules are Snakemake's own: what is rewarded, and what a rule job demands.
+        # Rewards and demands are computed by Snakemake itself.
         self._rules = scheduler if isinstance(scheduler, GreedyScheduler) else self._greedy_scheduler
         self._job_selector = self._select
         self._is_selecting = False
         limit = workflow.scheduling_settings.max_jobs_per_timespan
         if limit is not None and (limit.max_jobs, limit.timespan) == _DEFAULT_RATE:
-            # Spares a cluster's queue. Here the cores are limit enough, and each round would start a timer.
+            # It protects a cluster's queue. Here cores are the limit, and each round would start a timer.
             self.job_rate_limiter = None
         self._ready: ReadyJobs[Any] = ReadyJobs(workflow.dag.ready_jobs)
         workflow.dag._ready_jobs = self._ready
 
     @property
     def open_jobs(self) -> list[Any]:
-        """The ready rule jobs that a round must look at: newcomers, else any one, to tell that some wait."""
-        if self.dryrun:  # starts all of them at once, without selecting
+        """The ready rule jobs that a round must process: newcomers, or any one to show that some wait."""
+        if self.dryrun:  # starts all of them at once, without a selection
             return list(self._ready)
         return list(self._ready.newcomers) or list(islice(self._ready, 1))
 
     @property
     def remaining_jobs(self) -> Sequence[Any]:
-        """Every rule job that is still to be started; left out where the choice does not need it."""
+        """Every rule job that has not started; empty during a selection, which does not need it."""
         return () if self._is_selecting else super().remaining_jobs
 
     def job_selector(self, jobs: Collection[Any]) -> Sequence[Any]:
-        """Snakemake's checks and reading of input sizes, for newcomers only; then its choice."""
+        """Snakemake's selection, with its checks and its reading of input sizes limited to newcomers."""
         with self._selecting():
             selected: Sequence[Any] = super().job_selector(list(self._ready.newcomers))
             return selected
@@ -192,8 +192,8 @@ _of_any_job = Job.is_pipe_or_service_input
 
 
 def _is_pipe_or_service_input(job: Any, path: Any) -> bool:
-    """Snakemake's answer, without a search through all dependencies for each of many inputs.
+    """Snakemake's result, without a search through all dependencies for each of many inputs.
 
-    Whatever is joined by a pipe or a service is in one group (`DAG.handle_pipes_and_services`).
+    Rule jobs that share a pipe or a service are in one group (`DAG.handle_pipes_and_services`).
     """
     return job.group is not None and bool(_of_any_job(job, path))

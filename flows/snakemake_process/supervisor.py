@@ -1,22 +1,22 @@
-"""Starts Snakemake, and makes sure that nothing of it outlives its job.
+"""Starts Snakemake, and makes sure that no process of it outlives its job.
 
-The supervisor stands between the flow process and Snakemake's process:
+The supervisor runs between the flow process and Snakemake's process:
 
     flow process ──socket──> supervisor ──fork──> driver (Snakemake) ──> rule jobs ──> their children
 
-- It is the *subreaper* of everything below it: a process whose parent dies becomes the supervisor's
+- It is the *subreaper* of all its descendants: a process whose parent ends becomes the supervisor's
   child, so the supervisor finds and ends even one that has left the session (prctl(2),
   PR_SET_CHILD_SUBREAPER; on systems without it, it ends the driver's process group).
-- When the flow asks, or when the flow process is gone (end of file on the socket), it ends them
-  all: SIGTERM to the driver's process group, so that Snakemake removes the outputs of running rule
-  jobs, then SIGKILL to whatever is left.
-- When the driver has ended, it ends what the driver left behind, has a second driver make the
-  report if the flow wants one, and sends `EngineExited`.
+- When the flow requests it, or when the flow process is gone (end of file on the socket), it ends all
+  of them: SIGTERM to the driver's process group, so that Snakemake removes the outputs of running rule
+  jobs, then SIGKILL to the rest.
+- When the driver has ended, it ends the processes that the driver left behind, starts a second driver
+  to create the report if the flow requested one, and sends `EngineExited`.
 
 The flow sends the locks of the job's directory, which the supervisor holds until it exits; one JSON
-line (`Start`); and at most the word `terminate`. The driver sends event lines the other way. Run as
-a program (`python -m flows.snakemake_process.supervisor FD`), the supervisor imports only the
-standard library and psutil; the driver imports Snakemake.
+line (`Start`); and optionally the word `terminate`. The driver sends event lines back. Run as a
+program (`python -m flows.snakemake_process.supervisor FD`), the supervisor imports only the standard
+library and psutil; the driver imports Snakemake.
 """
 
 import contextlib
@@ -40,10 +40,10 @@ GRACE_SECONDS = 4.0
 """Between SIGTERM and SIGKILL for rule jobs."""
 
 CLEAN_UP_SECONDS = 3.0
-"""Then for Snakemake, which needs 0.7 s to remove outputs and its lock."""
+"""After that, before SIGKILL for Snakemake, which needs 0.7 s to remove outputs and its lock."""
 
 LOCKS = b"\0"
-"""What file descriptors come with."""
+"""The message that carries the file descriptors."""
 
 _MOST_LOCKS = 1
 
@@ -51,24 +51,24 @@ TERMINATE = b"terminate\n"
 _TERMINATE_SECONDS = (0.0, 0.5, 1.5)
 
 _Step = tuple[float, Callable[[int], None]]
-"""When, on the monotonic clock, and what is done to the driver."""
+"""A time on the monotonic clock, and what to do to the driver then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the flow wants to be run."""
+    """The flow's request to run Snakemake."""
 
     argv: tuple[str, ...]
     """Arguments of `snakemake`."""
     directory: str
     """Working directory: the job's own."""
     log_path: str
-    """Takes stdout and stderr of Snakemake."""
+    """File for stdout and stderr of Snakemake."""
     environment: Mapping[str, str]
     report_argv: tuple[str, ...] = ()
-    """Arguments of the `snakemake` that makes the report afterwards; none for no report."""
+    """Arguments of the `snakemake` that creates the report afterwards; empty for no report."""
     report_seconds: float = 0.0
-    """How long that may take."""
+    """The time limit for the report."""
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -79,12 +79,12 @@ class Start:
 
 
 def supervise(control: socket.socket) -> NoReturn:
-    """Wait for a `Start` on `control`, see its execution to the end, and leave the process."""
+    """Wait for a `Start` on `control`, run it to its end, and exit the process."""
     _outlive_the_flow()
     _, locks, _, _ = socket.recv_fds(control, len(LOCKS), _MOST_LOCKS)
     line = _read_line(control)
     if not line:
-        os._exit(0)  # the flow had no use for us
+        os._exit(0)  # the flow closed the socket without a request
     start = Start.from_line(line)
     for lock in locks:
         os.set_inheritable(lock, False)
@@ -99,26 +99,26 @@ def supervise(control: socket.socket) -> NoReturn:
 
 
 def _make_report(start: Start, control: socket.socket) -> None:
-    """Have a second driver make the report; the workflow has ended already, whatever becomes of it."""
-    # Its events are none of the workflow's.
-    with open(os.devnull, "wb") as nobody:
-        driver = _start_driver(start, start.report_argv, nobody)
+    """Create the report with a second driver. Its failure does not affect the result of the workflow."""
+    # Its events do not belong to the workflow.
+    with open(os.devnull, "wb") as discarded:
+        driver = _start_driver(start, start.report_argv, discarded)
     exit_code, was_ended = _wait(driver, control, start.report_seconds)
     _end_all(driver)
     if exit_code or was_ended:
-        limit = f"it was ended, at the latest after {start.report_seconds:g} seconds"
+        limit = f"it was stopped, at the latest after {start.report_seconds:g} seconds"
         text = f"The report could not be made: {limit if was_ended else 'snakemake.log says why'}."
         with contextlib.suppress(OSError):
             control.sendall(encode(Message(time=time.time(), level="WARNING", text=text)))
 
 
 def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
-    # The supervisor ignores SIGTERM. Until the driver does not, one that comes must wait, not be lost.
+    # The supervisor ignores SIGTERM, so one that arrives before the driver handles it would be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     pid = os.fork()
     if pid:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        with contextlib.suppress(PermissionError):  # the child did it first and has become another program
+        with contextlib.suppress(PermissionError):  # the child was faster, and has executed another program
             os.setpgid(pid, pid)
         return pid
     os.setpgid(0, 0)
@@ -129,22 +129,22 @@ def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
     os.chdir(start.directory)
     os.environ.clear()
     os.environ.update(start.environment)
-    from flows.snakemake_process import driver  # noqa: PLC0415 - leads to Snakemake; only the child needs it
+    from flows.snakemake_process import driver  # noqa: PLC0415 - imports Snakemake, which only the child needs
 
     driver.drive(list(argv), events)
 
 
 def _wait(driver: int, control: socket.socket, seconds: float | None = None) -> tuple[int, bool]:
-    """The driver's exit code, negative for a signal, and whether it was ended early.
+    """The driver's exit code, negative for a signal, and whether it was stopped early.
 
-    That happens if the flow wants it, if the flow is gone, and after so many `seconds`.
+    It is stopped if the flow requests it, if the flow process is gone, and after `seconds`.
     """
     alarm = alarm_on_child_exit()
     poll = select.poll()
     poll.register(alarm, select.POLLIN)
     poll.register(control, select.POLLIN)
     steps: list[_Step] = [] if seconds is None else _ending(time.monotonic() + seconds)
-    begun = False  # whether it is being ended
+    begun = False  # whether it is being stopped
     while True:
         if (exit_code := _reap(driver)) is not None:
             return exit_code, begun
@@ -156,7 +156,7 @@ def _wait(driver: int, control: socket.socket, seconds: float | None = None) -> 
         if alarm in ready:
             os.read(alarm, 4096)
         if control.fileno() in ready:
-            # Both the word `terminate` and the end of the stream mean the same.
+            # The word `terminate` and the end of the stream have the same meaning.
             with contextlib.suppress(ConnectionError):
                 control.recv(len(TERMINATE))
             poll.unregister(control)
@@ -165,9 +165,9 @@ def _wait(driver: int, control: socket.socket, seconds: float | None = None) -> 
 
 
 def _ending(begin: float) -> list[_Step]:
-    """How a driver and all below it are ended, from a moment on."""
+    """The steps that stop a driver and all its descendants, starting at `begin`."""
     return [
-        # Between a fork and its exec a signal is lost: hence more than once.
+        # A signal between a fork and its exec is lost, so it is sent more than once.
         *((begin + seconds, _terminate_group) for seconds in _TERMINATE_SECONDS),
         (begin + GRACE_SECONDS, _kill_below),
         (begin + GRACE_SECONDS + CLEAN_UP_SECONDS, _kill),
@@ -179,7 +179,7 @@ def alarm_on_child_exit() -> int:
     alarm, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # only with a handler does the wake-up fd get a byte
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler, the wake-up descriptor gets no byte
     return alarm
 
 
@@ -189,7 +189,7 @@ def _terminate_group(driver: int) -> None:
 
 
 def _kill_below(driver: int) -> None:
-    """Kill what Snakemake has started, so that Snakemake itself can still clean up."""
+    """Kill the processes that Snakemake has started, so that Snakemake itself can still clean up."""
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(driver).children(recursive=True):
             with contextlib.suppress(psutil.Error):
@@ -202,7 +202,7 @@ def _kill(driver: int) -> None:
 
 
 def _reap(driver: int) -> int | None:
-    """Collect every child that has ended (orphans too); the driver's exit code if it is among them."""
+    """Collect all children that have ended, including orphans. Returns the driver's exit code if it has."""
     exit_code = None
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -215,7 +215,7 @@ def _reap(driver: int) -> int | None:
 
 
 def _end_all(driver: int) -> None:
-    """End what the driver has left behind, and come back only when nothing lives any more."""
+    """End all processes that the driver left behind, and wait until they are gone."""
     end = psutil.Process.terminate
     while descendants := psutil.Process().children(recursive=True):
         for process in descendants:
@@ -227,7 +227,7 @@ def _end_all(driver: int) -> None:
 
 
 def _outlive_the_flow() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the flow's end is what ends the supervisor
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor ends with the flow process instead
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become_subreaper()
 
@@ -243,13 +243,13 @@ def _redirect_output(log_path: str) -> None:
 
 
 def _read_line(control: socket.socket) -> bytes:
-    """The first line; empty if the other side closed without a word."""
+    """The first line; empty if the other side closed the socket without sending one."""
     line = bytearray()
     while not line.endswith(b"\n"):
         waiting = control.recv(65536, socket.MSG_PEEK)
         if not waiting:
             return b""
-        # What follows the line, a `terminate`, is left for later.
+        # A `terminate` after the line stays in the socket.
         line += control.recv(waiting.find(b"\n") + 1 or len(waiting))
     return bytes(line)
 

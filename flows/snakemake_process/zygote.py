@@ -1,10 +1,10 @@
-"""A process of a workflow environment that has imported Snakemake, and forks a supervisor for each job.
+"""A process of a workflow environment that has imported Snakemake and forks a supervisor for each job.
 
     worker ──socket──> zygote ──fork──> supervisor ──fork──> driver (Snakemake)
 
-Imports are nearly all that a small workflow costs Snakemake; a forked process has them. The worker
+Imports are most of Snakemake's cost for a small workflow; a forked process inherits them. The worker
 sends one message for each job, with the supervisor's end of the job's socket. The zygote ends when
-the worker closes its end; supervisors go on, for they depend on their flow process alone.
+the worker closes its end. Supervisors continue, because they only depend on their flow process.
 
     python -m flows.snakemake_process.zygote FD
 """
@@ -23,7 +23,7 @@ from flows.snakemake_process.supervisor import supervise
 
 READY = b"ready"
 FORK = b"fork"
-"""Comes with a file descriptor: the socket that the new supervisor listens to."""
+"""Carries a file descriptor: the socket of the new supervisor."""
 
 IDLE_SECONDS = 1.0
 
@@ -31,17 +31,17 @@ IDLE_SECONDS = 1.0
 def main(control: socket.socket) -> NoReturn:
     """Serve the worker at the other end of `control` (SOCK_SEQPACKET)."""
     die_with_parent(signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when it ends
+    for number in (signal.SIGINT, signal.SIGTERM):  # the worker decides when the zygote ends
         signal.signal(number, signal.SIG_IGN)
     preload()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the zygote does not wait for supervisors
     control.sendall(READY)
-    is_whole = False
+    is_complete = False
     while True:
-        # The job that has waited for this process comes first; the rest is for later ones.
-        if not is_whole and not select.select([control], [], [], IDLE_SECONDS)[0]:
+        # The job that waits for this process comes first; the other imports are for later jobs.
+        if not is_complete and not select.select([control], [], [], IDLE_SECONDS)[0]:
             _complete()
-            is_whole = True
+            is_complete = True
         message, descriptors, _, _ = socket.recv_fds(control, len(FORK), 1)
         if not message:
             os._exit(0)
@@ -53,7 +53,7 @@ def main(control: socket.socket) -> NoReturn:
 
 def _complete() -> None:
     preload_rest()
-    # A collection would look at all that was imported, and so make it each child's own.
+    # A garbage collection in a child would touch, and so copy, all imported objects.
     gc.collect()
     gc.freeze()
 

@@ -1,1 +1,1 @@
-"""Where jobs are started, and where those that lost their process get a final state."""
+"""The worker: it starts jobs, and gives a final state to jobs whose process is gone."""

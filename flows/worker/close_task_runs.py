@@ -1,4 +1,4 @@
-"""Closes the task runs of a job whose flow process is gone: nothing may look as if it ran."""
+"""Closes the task runs of a job whose flow process is gone, so that none appears to be running."""
 
 import asyncio
 import time
@@ -26,18 +26,17 @@ _PAUSE_SECONDS = 0.5
 async def close_task_runs(client: PrefectClient, flow_run_id: UUID, *, is_cancelled: bool) -> None:
     """Put every task run that is not final into a final state, and wait until it is recorded.
 
-    What the flow process has sent just before its end may still be on its way, so the server is
-    asked until it has had nothing open twice in a row; when it records nothing of what is open for
-    ten seconds, that is given up.
+    The server may not have recorded yet what the flow process sent just before its end. So this asks
+    until there is nothing open twice in a row. It gives up after ten seconds without a change.
     """
     before: set[UUID] | None = None
-    rounds_without_news = 0
-    while rounds_without_news < _ROUNDS:
+    unchanged_rounds = 0
+    while unchanged_rounds < _ROUNDS:
         task_runs = await _open_task_runs(client, flow_run_id)
         still_open = {task_run.id for task_run in task_runs}
         if not still_open and before == still_open:
             return
-        rounds_without_news = rounds_without_news + 1 if still_open == before else 0
+        unchanged_rounds = unchanged_rounds + 1 if still_open == before else 0
         before = still_open
         if task_runs:
             now = time.time()
@@ -49,7 +48,7 @@ async def close_task_runs(client: PrefectClient, flow_run_id: UUID, *, is_cancel
 
 
 async def _open_task_runs(client: PrefectClient, flow_run_id: UUID) -> list[TaskRun]:
-    """Some of them: as many as Prefect gives at once."""
+    """One page of them."""
     return await client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])),
         task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_OPEN))),
@@ -59,7 +58,9 @@ async def _open_task_runs(client: PrefectClient, flow_run_id: UUID) -> list[Task
 
 def _closing_event(task_run: TaskRun, flow_run_id: UUID, now: float, is_cancelled: bool) -> JsonObject:
     if task_run.run_count == 0:
-        state = StateChange(StateType.CANCELLED, RuleJobState.NOT_RUN, now, "The job ended first.")
+        state = StateChange(
+            StateType.CANCELLED, RuleJobState.NOT_RUN, now, "The job ended before it could run."
+        )
     elif is_cancelled:
         state = StateChange(StateType.CANCELLED, "Cancelled", now, "The job was cancelled.")
     else:

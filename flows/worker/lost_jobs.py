@@ -1,13 +1,13 @@
-"""Which jobs nobody runs any more, from what a worker can see of them. Pure.
+"""Decides which jobs are lost, from what a worker knows about them. Pure.
 
-| the worker that started it | flow process | lock of its directory | judgement                |
-|----------------------------|--------------|-----------------------|--------------------------|
-| this one                   | lives        | –                     | `NOTHING`                |
-| is gone                    | lives        | held                  | `WORKER`, to be adopted  |
-| is gone                    | is gone      | free                  | `FLOW_PROCESS`           |
-| is gone, or unknown        | never was    | never taken           | `BEFORE_ITS_START`       |
+| the worker that started it | flow process  | lock of its directory | the job has lost         |
+|----------------------------|---------------|-----------------------|--------------------------|
+| this one                   | runs          | –                     | `NOTHING`                |
+| is gone                    | runs          | held                  | `WORKER`, is adopted     |
+| is gone                    | is gone       | free                  | `FLOW_PROCESS`           |
+| is gone, or unknown        | never existed | never taken           | `BEFORE_ITS_START`       |
 
-The last is lost only if `is_lost` says so as well: its worker may be about to start it.
+In the last case, `is_lost` must confirm it: the job's worker may be about to start it.
 """
 
 from collections.abc import Collection
@@ -16,18 +16,18 @@ from datetime import timedelta
 from enum import Enum, auto
 
 LOST_AFTER = timedelta(seconds=60)
-"""A job that is Pending for longer, and whose worker is offline, was never started."""
+"""A job that has been Pending for longer, and whose worker is offline, was never started."""
 
 
 class Sign(Enum):
-    """What the lock on a job's directory says about its flow process."""
+    """The state of a job's flow process, from the lock on the job's directory."""
 
     HELD = auto()
-    """It lives."""
+    """It is running."""
     FREE = auto()
-    """It has lived, and is gone."""
+    """It has run, and is gone."""
     NEVER_TAKEN = auto()
-    """It has not come so far, or there is none."""
+    """It has not taken the lock yet, or there is none."""
 
 
 class Lost(Enum):
@@ -41,16 +41,16 @@ class Lost(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a worker sees of a job that Prefect has as neither waiting nor final."""
+    """What a worker knows about a job that is neither scheduled nor final in Prefect."""
 
     is_ours: bool
-    """This worker has its flow process, or is about to have it."""
+    """This worker has started its flow process, or is about to."""
     is_cancelling: bool
     sign: Sign
 
     @property
     def is_to_be_cancelled(self) -> bool:
-        """Whether somebody can still be asked to cancel it."""
+        """Whether there is a process that can cancel it."""
         return self.is_cancelling and (self.is_ours or self.sign is Sign.HELD)
 
 
@@ -59,14 +59,14 @@ class Start:
     """What Prefect knows about the start of a job whose directory was never locked."""
 
     age: timedelta
-    """Of its state."""
+    """Time since it entered its state."""
     has_run: bool
     worker: str | None
-    """The name of the worker that has taken it."""
+    """The name of the worker that received it."""
 
 
 def sign_of(holder: int | None) -> Sign:
-    """From `Workspace.holder`: a pid, 0 for a process that is gone, None where there was none."""
+    """From `Workspace.holder`: a pid, 0 if the process is gone, None if there never was one."""
     match holder:
         case None:
             return Sign.NEVER_TAKEN
@@ -89,16 +89,16 @@ def judge(found: Found) -> Lost:
 
 
 def may_be_lost(start: Start, *, this_worker: str) -> bool:
-    """Whether it is worth asking Prefect which workers are online.
+    """Whether to ask Prefect which workers are online.
 
-    A job that has run without a lock is of another kind of worker, unless this one has started it:
+    A job that has run without a lock belongs to another type of worker, unless this worker started it:
     then the machine went down between its start and the lock.
     """
     return start.age >= LOST_AFTER and (not start.has_run or start.worker == this_worker)
 
 
 def is_lost(start: Start, online: Collection[str], *, this_worker: str) -> bool:
-    """Whether nobody will start it. This worker has looked into its own table already."""
+    """Whether no worker will start it. The caller has checked that this worker is not about to."""
     return may_be_lost(start, this_worker=this_worker) and (
         start.worker == this_worker or start.worker not in online
     )

@@ -1,6 +1,6 @@
-"""Keeps a zygote for each workflow environment in use: started on first use, ended when unused.
+"""Keeps a zygote for each workflow environment in use: started on first use, stopped when unused.
 
-Bounded in number and in memory: the one that was used longest ago ends first.
+Number and memory are limited: the least recently used zygote is stopped first.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ logger = logging.getLogger("prefect.workers.snakemake")
 
 
 class WarmSettings(BaseSettings):
-    """What an operator can set of the processes that wait for jobs."""
+    """The operator's settings for zygotes, the processes from which jobs start quickly."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
@@ -36,13 +36,13 @@ class WarmSettings(BaseSettings):
         default=4,
         ge=1,
         le=100,
-        description="Environments that have a process ready, so that jobs start at once.",
+        description="Maximum number of environments with a warm process, from which jobs start at once.",
     )
     warm_memory_mb: int = Field(
-        default=1024, ge=64, description="Memory that these processes may take together, in MiB."
+        default=1024, ge=64, description="Maximum memory of all warm processes together, in MiB."
     )
     warm_idle_seconds: float = Field(
-        default=1800, gt=0, description="A process that no job has used for longer is ended."
+        default=1800, gt=0, description="Stops a warm process that no job has used for longer."
     )
 
 
@@ -54,7 +54,7 @@ class _Zygote:
     used_at: float = field(default_factory=time.monotonic)
 
     def memory_mb(self) -> float:
-        """What it does not share with others, in MiB."""
+        """Memory that it does not share with other processes, in MiB."""
         try:
             return psutil.Process(self.process.pid).memory_full_info().uss / _MEBIBYTE
         except psutil.Error:
@@ -71,7 +71,7 @@ class WarmEnvironments:
     """The zygotes of one worker."""
 
     def __init__(self, settings: WarmSettings, variables: Mapping[str, str]) -> None:
-        """`variables` are those of a zygote: none that could hold a secret of the service."""
+        """`variables` is the environment of a zygote. It must not contain secrets of the service."""
         self._settings = settings
         self._variables = variables
         self._zygotes: OrderedDict[WarmStart, _Zygote] = OrderedDict()
@@ -81,12 +81,12 @@ class WarmEnvironments:
 
     @property
     def descriptor(self) -> int:
-        """Where flow processes ask for supervisors; to be inherited by them."""
+        """The descriptor on which flow processes request supervisors. They inherit it."""
         return self._flows_end.fileno()
 
     @property
     def warm(self) -> list[WarmStart]:
-        """Environments that have a zygote; the one used last is last."""
+        """Environments that have a zygote; the most recently used one is last."""
         return list(self._zygotes)
 
     def start(self) -> None:
@@ -95,7 +95,7 @@ class WarmEnvironments:
         self._watch = asyncio.create_task(self._end_unused())
 
     def close(self) -> None:
-        """End the zygotes; supervisors that they have forked go on."""
+        """Stop the zygotes. Supervisors that they have forked continue."""
         asyncio.get_running_loop().remove_reader(self._requests)
         for task in (*self._tasks, *([self._watch] if self._watch else [])):
             task.cancel()
@@ -106,7 +106,7 @@ class WarmEnvironments:
         self._flows_end.close()
 
     def prepare(self, start: WarmStart) -> None:
-        """Have a zygote ready before the first job asks for it."""
+        """Start a zygote before the first job requests it."""
         self._zygote(start)
 
     def _on_request(self) -> None:
@@ -118,7 +118,7 @@ class WarmEnvironments:
                 task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, start: WarmStart, descriptor: int) -> None:
-        """Hand the job's socket on. If that fails it is closed, which the flow process notices."""
+        """Pass on the job's socket. If that fails, close it, which the flow process notices."""
         try:
             zygote = self._zygote(start)
             await asyncio.shield(zygote.ready)
@@ -127,7 +127,7 @@ class WarmEnvironments:
             socket.send_fds(zygote.control, [FORK], [descriptor])
             self._keep_within_bounds()
         except Exception:
-            logger.exception("The environment of %s could not be started.", start.python)
+            logger.exception("Could not start a process with %s.", start.python)
             if (broken := self._zygotes.pop(start, None)) is not None:
                 broken.end()
         finally:
@@ -171,4 +171,4 @@ class WarmEnvironments:
 async def _until_ready(control: socket.socket) -> None:
     control.setblocking(False)
     if await asyncio.get_running_loop().sock_recv(control, len(READY)) != READY:
-        raise RuntimeError("its zygote ended while it was starting; the lines above say why")
+        raise RuntimeError("its zygote ended during its start; the log above says why")

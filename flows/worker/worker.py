@@ -1,16 +1,16 @@
-"""The warm worker: a Prefect worker type that forks flow processes instead of starting Python anew.
+"""The warm worker: a Prefect worker type that forks flow processes instead of starting a new Python.
 
     prefect worker start --pool snakemake --type snakemake
 
-A job lives as long as its flow process, and the worker sees to it that Prefect knows:
+A job runs as long as its flow process. The worker makes sure that Prefect gets a final state:
 
-| what ends                        | who notices                   | the job becomes        |
-|----------------------------------|-------------------------------|------------------------|
-| the flow, with a final state     | –                             | what the flow says     |
-| the flow process, without one    | this worker, at once          | Crashed, or Cancelled  |
-| worker and flow process together | the next worker, at its start | Crashed, or Cancelled  |
-| the worker alone                 | the next worker adopts        | what the flow says     |
-| the worker before it forked      | the next worker, when Prefect counts the old one as offline | Crashed |
+| what ends                        | who notices                   | state of the job        |
+|----------------------------------|-------------------------------|-------------------------|
+| the flow, with a final state     | –                             | as the flow reports it  |
+| the flow process, without one    | this worker, at once          | Crashed, or Cancelled   |
+| worker and flow process together | the next worker, at its start | Crashed, or Cancelled   |
+| only the worker                  | the next worker, which adopts the job | as the flow reports it |
+| the worker before it forked      | the next worker, once Prefect considers the old one offline | Crashed |
 """
 
 import asyncio
@@ -71,7 +71,7 @@ logger = logging.getLogger("prefect.workers.snakemake")
 
 
 class WorkerSettings(BaseSettings):
-    """What an operator can set of the worker."""
+    """The operator's settings for the worker."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
@@ -79,16 +79,16 @@ class WorkerSettings(BaseSettings):
         default=0,
         ge=0,
         le=604_800,
-        description="How long a worker that is asked to stop lets its jobs go on; it takes no new ones.",
+        description="How long a stopping worker waits for its jobs to end. It accepts no new ones.",
     )
 
 
 class SnakemakeWorkerResult(BaseWorkerResult):
-    """The flow process is gone and Prefect knows how the job ended."""
+    """The flow process has ended, and Prefect has the final state of the job."""
 
 
 class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeWorkerResult]):
-    """Runs each job in a process forked from one that has everything imported."""
+    """Runs each job in a process that is forked from one with all imports done."""
 
     type = "snakemake"
     job_configuration = BaseJobConfiguration
@@ -100,10 +100,10 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     @classmethod
     def get_default_base_job_template(cls) -> dict[str, Any]:
-        """Has nothing but what makes a difference to a forked process.
+        """Only has variables that matter to a forked process.
 
-        Prefect checks this schema and the variables of each flow run that is created: with all of
-        `BaseVariables`, that is half of what a submission costs the server.
+        Prefect validates this schema and the variables of each flow run that is created. With all of
+        `BaseVariables`, that is half the cost of a submission for the server.
         """
         env = {"title": "Environment Variables", "type": "object", "default": {}}
         return {
@@ -135,7 +135,9 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             self._listener.cancel()
         self._housekeeping.cancel()
         if len(exc_info) > 1 and isinstance(exc_info[1], Exception):
-            logger.error("The worker ends by a fault; %d jobs go on without it.", len(self._flow_processes))
+            logger.error(
+                "The worker ends because of an error; %d jobs continue without it.", len(self._flow_processes)
+            )
         else:
             await self._end_flow_processes()
         await super().teardown(*exc_info)
@@ -157,23 +159,23 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         if task_status is not None:
             task_status.started(process.identifier)
         try:
-            # In the table until Prefect knows how it ended: what is not in there looks lost.
+            # It stays in the table until Prefect has its final state: a job that is not there looks lost.
             await self._settle(flow_run.id, _explanation(await process.wait()))
         finally:
             del self._flow_processes[flow_run.id]
         return SnakemakeWorkerResult(status_code=0, identifier=process.identifier)
 
     def _prepare_default_environment(self) -> None:
-        """Have Snakemake ready for the first job, if the environment is made already."""
+        """Start a zygote for the first job, if the default environment exists already."""
         environments = Environments(EnvironmentSettings(), self._workspace_settings.home)
         environment = environments.ready(environments.wanted(None))
         if environment is not None:
             self._warm.prepare(WarmStart(str(environment.python), str(environment.runtime)))
 
     async def sync_with_backend(self) -> None:
-        """Also settle the jobs that nobody runs any more: at the start, and with every heartbeat.
+        """Also settle lost jobs: at the start, and with every heartbeat.
 
-        A Prefect that is away is waited for: Prefect's loop would give up after some minutes.
+        While Prefect is unreachable, keep trying: Prefect's own loop would give up after some minutes.
         """
         try:
             await super().sync_with_backend()
@@ -185,22 +187,22 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         except httpx.HTTPError as error:
             if not self._has_successfully_synced:
                 raise
-            logger.warning("The worker can't tell Prefect that it lives (%s); it tries again.", error)
+            logger.warning("Can't send a heartbeat to Prefect (%s); retrying.", error)
 
     async def get_and_submit_flow_runs(self) -> list[FlowRun]:
         if self._poll_is_due or self._is_stopping:
-            return []  # the one that waits will see the same
+            return []  # a poll that is already due will find the same
         self._poll_is_due = True
-        async with self._poll:  # the polling loop and the listener both come here
+        async with self._poll:  # both the polling loop and the listener call this
             self._poll_is_due = False
             self._claims = {}
             try:
                 taken = await super().get_and_submit_flow_runs()
             except httpx.HTTPError as error:
-                logger.warning("Prefect gives out no jobs (%s); the worker asks again.", error)
+                logger.warning("Can't get jobs from Prefect (%s); retrying.", error)
                 return []
-            # Prefect gives out rows that nobody is changing, and a queue's limit counts what is Pending:
-            # asked again before these are, it would give others in their place, over the limit.
+            # Prefect returns rows that are not locked, and the limit of a queue counts Pending runs. Polling
+            # again before these are Pending would return others as well, and exceed the limit.
             claims = [self._claims[run.id].wait() for run in taken if run.id in self._claims]
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLAIM_SECONDS):
@@ -221,7 +223,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
                 claim.set()
 
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
-        """Tell nothing: a fork takes less time than telling of it costs the server."""
+        """Do nothing: reporting this state would cost the server more time than a fork takes."""
 
     async def _submit_run_and_capture_errors(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
@@ -229,7 +231,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         try:
             result = await super()._submit_run_and_capture_errors(flow_run, task_status)
         except Exception as error:
-            logger.exception("Job %s: Prefect could not be told how its start went.", flow_run.id)
+            logger.exception("Job %s: can't report the result of its start to Prefect.", flow_run.id)
             result = error
         self._start_soon(self.get_and_submit_flow_runs)  # its slot is free
         return result
@@ -237,8 +239,8 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:
             await super()._submit_run(flow_run)
-        except Exception:  # it stays Scheduled and is given out again, or Pending and is settled as lost
-            logger.exception("Job %s could not be started.", flow_run.id)
+        except Exception:  # it stays Scheduled and is returned again, or stays Pending and is settled as lost
+            logger.exception("Could not start job %s.", flow_run.id)
             self._submitting_flow_run_ids.discard(flow_run.id)
             self._release_limit_slot(flow_run.id)
             if claim := self._claims.get(flow_run.id):
@@ -248,7 +250,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             await self._cancel_run(flow_run.id)
 
     async def _listen(self, work_pool_id: UUID) -> None:
-        """Act on new jobs and on cancels at once; polling and heartbeats remain as the fallback."""
+        """React to new jobs and cancellations at once. Polling and heartbeats are the fallback."""
         events = EventFilter(
             event=EventNameFilter(name=[_CANCELLING, *_FREES_OR_WANTS_A_SLOT]),
             any_resource=EventAnyResourceFilter(id=[f"prefect.work-pool.{work_pool_id}"]),
@@ -256,11 +258,11 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         while True:
             try:
                 async with get_events_subscriber(filter=events) as subscriber:
-                    await self._settle_lost_jobs()  # what was cancelled while nobody listened
+                    await self._settle_lost_jobs()  # some may have been cancelled before the subscription
                     async for event in subscriber:
                         await self._act_on(event)
-            except Exception as error:  # noqa: BLE001 - Prefect and websockets raise many, some of them plain
-                logger.warning("The worker does not hear Prefect's events (%s); it tries again.", error)
+            except Exception as error:  # noqa: BLE001 - Prefect and websockets raise many types, also plain `Exception`
+                logger.warning("Can't receive Prefect's events (%s); retrying.", error)
                 await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
 
     async def _act_on(self, event: Event) -> None:
@@ -271,13 +273,13 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             self._start_soon(self._cancel_run, flow_run_id)
 
     def _start_soon(self, call: Callable[..., Awaitable[object]], *arguments: object) -> None:
-        """Do it beside the rest. What fails is told, and ends neither the worker nor its other jobs."""
+        """Run it in the background. An error is logged, and affects neither the worker nor other jobs."""
 
         async def do() -> None:
             try:
                 await call(*arguments)
             except Exception:
-                logger.exception("The worker goes on after a fault.")
+                logger.exception("An error in a background call; the worker continues.")
 
         if self._runs_task_group is not None and self.is_setup:
             self._runs_task_group.start_soon(do)
@@ -300,7 +302,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
                     os.kill(pid, CANCEL_SIGNAL)
 
     async def _settle(self, flow_run_id: UUID, explanation: str) -> None:
-        """Give a job whose flow process is gone a final state, if it has none."""
+        """Give a job whose flow process is gone a final state, unless it has one."""
         try:
             flow_run = await self.client.read_flow_run(flow_run_id)
         except ObjectNotFound:
@@ -328,7 +330,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
                     await self._settle(flow_run.id, "Its flow process and its worker are gone.")
                 case Lost.BEFORE_ITS_START:
                     if await self._was_never_started(flow_run):
-                        await self._settle(flow_run.id, "Its worker was gone before it could start the job.")
+                        await self._settle(flow_run.id, "Its worker ended before it could start the job.")
                 case Lost.WORKER:
                     adopted.add(flow_run.id)
                 case Lost.NOTHING:
@@ -338,15 +340,15 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._adopt(adopted)
 
     def _adopt(self, flow_run_ids: set[UUID]) -> None:
-        """Jobs that a worker before this one has started count against the limit as well."""
+        """Count jobs that an earlier worker has started against the limit as well."""
         if self._limiter is None:
             return
-        # In a name of their own: one that ends and is run again takes a slot of this worker's beside it.
+        # Under a separate name: a job that ends and is run again takes its own slot of this worker.
         for ended in self._adopted - flow_run_ids:
             self._limiter.release_on_behalf_of(("adopted", ended))
         self._adopted &= flow_run_ids
         for flow_run_id in flow_run_ids - self._adopted:
-            with contextlib.suppress(anyio.WouldBlock):  # they run, however many they are
+            with contextlib.suppress(anyio.WouldBlock):  # they run already, even if they exceed the limit
                 self._limiter.acquire_on_behalf_of_nowait(("adopted", flow_run_id))
                 self._adopted.add(flow_run_id)
 
@@ -366,7 +368,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         return is_lost(start, online, this_worker=self.name)
 
     async def _end_flow_processes(self) -> None:
-        """Let the running jobs write down that they were interrupted: nobody would look after them."""
+        """Let running jobs record that they were interrupted, because no process would watch them."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLAIM_SECONDS):
                 while self._submitting_flow_run_ids:
@@ -374,7 +376,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         processes = list(self._flow_processes.values())
         drain_seconds = WorkerSettings().drain_seconds
         if processes and drain_seconds:
-            logger.info("Stopping when %d jobs have ended, or in %g s.", len(processes), drain_seconds)
+            logger.info("Stopping when %d jobs have ended, or after %g s.", len(processes), drain_seconds)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(drain_seconds):
                     await asyncio.gather(*(process.wait() for process in processes))
@@ -389,7 +391,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
 
 async def _active_flow_runs(client: PrefectClient, work_pool: str) -> list[FlowRun]:
-    """Every flow run of the pool that is neither waiting nor final."""
+    """Every flow run of the pool that is neither scheduled nor final."""
     found: list[FlowRun] = []
     while True:
         page = await client.read_flow_runs(
@@ -407,7 +409,7 @@ async def _active_flow_runs(client: PrefectClient, work_pool: str) -> list[FlowR
 
 def _explanation(exit_code: int | None) -> str:
     if exit_code is None or exit_code == 0:
-        return "Its flow process ended without saying how the job ended."
+        return "Its flow process ended without reporting a final state."
     if exit_code < 0:
         return f"Its flow process was killed by {signal.Signals(-exit_code).name}."
-    return f"Its flow process ended with exit code {exit_code} and did not say how the job ended."
+    return f"Its flow process ended with exit code {exit_code} and did not report a final state."

@@ -1,15 +1,15 @@
-"""A process that has imported Prefect, has run none of it, and forks flow processes.
+"""A process that has imported Prefect, runs no flow itself, and forks flow processes.
 
-Imports are nearly all of a small job's cost: 4.6 s of CPU for Prefect. A forked process inherits
-them for the price of its own memory pages. Snakemake is imported elsewhere, by a process of the
-workflow's environment (`flows.snakemake_process.zygote`).
+Imports are most of the cost of a small job: 4.6 s of CPU for Prefect. A forked process inherits them
+and only pays for the memory pages that it changes. A process of the workflow's environment imports
+Snakemake (`flows.snakemake_process.zygote`).
 
     worker ──socket──> zygote ──fork──> flow process
 
-- The zygote never starts a thread and never runs a flow, so what it forks is as good as new.
-- A flow process gets a session and an environment of its own, and none of the zygote's file
-  descriptors but the standard ones and the one on which it asks for a supervisor.
-- When the worker is gone, the zygote ends. Flow processes that run go on.
+- The zygote never starts a thread and never runs a flow, so a forked process has a clean state.
+- A flow process gets its own session and environment. Of the zygote's file descriptors, it only keeps
+  the standard ones and the one on which it requests a supervisor.
+- When the worker is gone, the zygote ends. Running flow processes continue.
 
 Messages are JSON lines: the worker sends `Fork`, the zygote answers with `Forked` and, later, `Exited`.
 """
@@ -54,11 +54,11 @@ class Inherited:
     settings: SettingsContext
 
     def context(self) -> SettingsContext:
-        """The settings for a job, read anew if its environment says something else."""
+        """The settings for a job. They are read again if its environment differs."""
         known = _prefect_variables(os.environ) == self.variables
         root = self.settings if known else root_settings_context()
-        # The worker has compared versions, and sees at once when a flow process is gone. A server whose
-        # database is away for a moment answers 500; what has been done must not fail for that.
+        # The worker has checked the server's version, and notices at once when a flow process ends. A
+        # server whose database is briefly unreachable responds with 500; a job must survive that.
         codes = root.settings.client.retry_extra_codes
         client = root.settings.client.model_copy(
             update={"server_version_check_enabled": False, "retry_extra_codes": codes or {_SERVER_ERROR}}
@@ -71,9 +71,9 @@ class Inherited:
 def main(control: socket.socket) -> NoReturn:
     """Serve the worker at the other end of `control`."""
     inherited = Inherited(_prefect_variables(os.environ), root_settings_context())
-    # What Prefect's engine says of a run, its states say too.
+    # Prefect's engine only logs what the states of the run show, too.
     logging.getLogger("prefect.flow_runs").setLevel(logging.WARNING)
-    # A collection would look at all that was imported, and so make it each child's own.
+    # A garbage collection in a child would touch, and so copy, all imported objects.
     gc.collect()
     gc.freeze()
     alarm = alarm_on_child_exit()
@@ -141,20 +141,20 @@ def _become_flow_process(fork: Fork, inherited: Inherited) -> NoReturn:
 
 
 def _close_all_but(descriptor: str | None) -> None:
-    """Every descriptor that is not the process's own, but for one."""
+    """Close every descriptor except the standard ones and `descriptor`."""
     kept = 2 if descriptor is None else int(descriptor)
     os.closerange(3, kept)
     os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _run(flow_run_id: UUID, inherited: Inherited) -> int:
-    """What `python -m prefect.engine` does, with a flow that is already loaded, over one connection."""
+    """Do what `python -m prefect.engine` does, with the flow already loaded, over one connection."""
     try:
         with inherited.context(), _client() as clients, handle_engine_signals(flow_run_id):
             flow_run = read_flow_run(clients.client, flow_run_id)
-            # Prefect's server would let a job run that was cancelled a moment ago.
+            # Prefect's server would allow a job to run that was cancelled a moment ago.
             if flow_run.state is None or not flow_run.state.is_final():
-                # With its deployment, the engine would listen for a suspension, which only tasks heed.
+                # With a deployment id, the engine would watch for suspensions, which only tasks obey.
                 unnamed = flow_run.model_copy(update={"deployment_id": None})
                 run_flow(snakemake_job, flow_run=unnamed, return_type="state")
     except SystemExit as end:
@@ -163,10 +163,10 @@ def _run(flow_run_id: UUID, inherited: Inherited) -> int:
 
 
 def _client() -> SyncClientContext:
-    """The client of all that speaks to Prefect in this process.
+    """The client for all requests to Prefect in this process.
 
-    Without TLS it needs no certificates, which take 40 ms to load. It is put into its context as one
-    of no settings of its own: Prefect would not find it for those who ask for any (`get_client`).
+    Without TLS it needs no certificates, which take 40 ms to load. Its context is constructed without
+    settings, because Prefect's `get_client` only reuses a client whose settings are the requested ones.
     """
     if PREFECT_API_URL.value().startswith("https:"):
         return SyncClientContext()
@@ -175,7 +175,7 @@ def _client() -> SyncClientContext:
 
 
 def _prefect_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those that its settings are made of: two underscores mark what tells of one flow run."""
+    """The variables of Prefect's settings; `PREFECT__…` variables belong to one flow run."""
     return {
         name: value
         for name, value in environment.items()

@@ -1,4 +1,4 @@
-"""The worker's side of the zygote: starts it, asks it for flow processes, and learns how they end."""
+"""The worker's side of the zygote: starts it, requests flow processes, and receives their exit codes."""
 
 import asyncio
 import contextlib
@@ -22,8 +22,8 @@ from flows.termination import CANCEL_SIGNAL
 from flows.worker.messages import Fork
 
 CANCEL_SECONDS = 120.0
-"""A flow process that has not cancelled its job after this is killed. It needs 1–8 s, 5 s more for each
-thousand rule jobs that Prefect has to record, and the time to publish outputs."""
+"""A flow process that has not cancelled its job after this time is killed. It needs 1–8 s, 5 s more for
+each thousand rule jobs that Prefect has to record, and the time to publish outputs."""
 
 logger = logging.getLogger("prefect.workers.snakemake")
 
@@ -37,11 +37,11 @@ class FlowProcess:
     _exit_code: "asyncio.Future[int | None]"
 
     async def wait(self) -> int | None:
-        """Its exit code, negative for a signal; None if nobody can tell."""
+        """Its exit code, negative for a signal; None if it is unknown."""
         return await asyncio.shield(self._exit_code)
 
     async def cancel(self) -> None:
-        """Ask it to cancel its job; kill it when it does not."""
+        """Ask it to cancel its job. Kill it if it does not end."""
         self.send(CANCEL_SIGNAL)
         try:
             async with asyncio.timeout(CANCEL_SECONDS):
@@ -61,10 +61,10 @@ class FlowProcess:
 
 @dataclass
 class ZygoteClient:
-    """The worker's end of the zygote's socket; starts the zygote again when it is gone."""
+    """The worker's end of the zygote's socket; restarts the zygote when it is gone."""
 
     warm_starts: int | None = None
-    """The descriptor on which flow processes ask for supervisors; they inherit it."""
+    """The descriptor on which flow processes request supervisors. They inherit it."""
     _process: "subprocess.Popen[bytes] | None" = None
     _writer: asyncio.StreamWriter | None = None
     _forks: dict[str, "asyncio.Future[FlowProcess]"] = field(default_factory=dict)
@@ -73,14 +73,14 @@ class ZygoteClient:
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def start(self) -> asyncio.StreamWriter:
-        """Start the zygote's process, wait until it has imported everything, and return the way to it."""
+        """Start the zygote, wait until it has imported everything, and return the writer to its socket."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.worker.zygote", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *([] if self.warm_starts is None else [self.warm_starts])],
                 cwd=Path(__file__).parents[2],
-                # Also what a profile says: flow processes get it, and inherit what they need not read.
+                # Includes settings from a profile: flow processes inherit them and need not read it.
                 env={
                     **os.environ,
                     **get_current_settings().to_environment_variables(exclude_unset=True),
@@ -105,7 +105,7 @@ class ZygoteClient:
         return await forked
 
     def close(self) -> None:
-        """End the zygote; flow processes that still run go on."""
+        """Stop the zygote. Running flow processes continue."""
         if self._reader is not None:
             self._reader.cancel()
         if self._writer is not None:
@@ -123,7 +123,7 @@ class ZygoteClient:
                 process = self._flow_processes.pop(message["pid"], None)
                 if process is not None:
                     process.mark_exited(message["exit_code"])
-        logger.error("The zygote is gone; a new one is started with the next job.")
+        logger.error("The zygote has ended; the next job starts a new one.")
         await self._outlive_zygote()
 
     def _on_forked(self, message: dict[str, Any]) -> None:
@@ -137,10 +137,10 @@ class ZygoteClient:
         self._forks.pop(message["flow_run_id"]).set_result(process)
 
     async def _outlive_zygote(self) -> None:
-        """Without the zygote, nobody collects the flow processes: watch them by their pids."""
+        """Watch the flow processes by their pids, because their parent, the zygote, is gone."""
         self._writer = None
         for forked in self._forks.values():
-            forked.set_exception(RuntimeError("the zygote was gone before it could fork"))
+            forked.set_exception(RuntimeError("the zygote ended before it could fork"))
         self._forks.clear()
         orphans, self._flow_processes = self._flow_processes, {}
         while orphans:

@@ -63,7 +63,7 @@ def test_a_failed_rule_job_is_named_with_its_exit_code_and_the_end_of_its_output
 
 def test_a_rule_job_whose_command_was_killed_tells_the_signal() -> None:
     error = of_failures(failures(planned(), started(), failed(exit_code=-9)))
-    assert error.headline == "Rule job map failed: Its command was ended by signal 9."
+    assert error.headline == "Rule job map failed: Its command was killed by signal 9."
 
 
 def test_a_rule_job_without_a_command_tells_what_snakemake_says() -> None:
@@ -265,7 +265,7 @@ def test_a_timeout_is_the_submitters_and_says_what_to_change() -> None:
     assert "`timeout_seconds`" in error.resolution
 
 
-@pytest.mark.parametrize(("signal_number", "how"), [(9, "killed by signal 9"), (None, "without a word")])
+@pytest.mark.parametrize(("signal_number", "how"), [(9, "killed by signal 9"), (None, "without a message")])
 def test_an_engine_that_is_gone_is_the_services_fault(signal_number: int | None, how: str) -> None:
     error = diagnosis.of_vanished_engine(signal_number, Path("/srv/jobs/1"))
     assert error.kind is ErrorKind.SYSTEM

@@ -87,5 +87,5 @@ def test_a_taken_port_is_told_in_one_line(environment: dict[str, str]) -> None:
 
     assert demo.returncode == 1
     (line,) = (demo.stdout + demo.stderr).splitlines()
-    assert f"Port {environment['JOBS_API_PORT']} is taken" in line
+    assert f"Port {environment['JOBS_API_PORT']} is in use" in line
     assert "JOBS_API_PORT=" in line

@@ -33,7 +33,7 @@ def test_it_has_what_was_asked_for_and_the_record_names_every_version(
     assert environment.record.python == imported(
         environment, "import platform as p; print(p.python_version())"
     )
-    assert said[0].startswith("Making the environment ")
+    assert said[0].startswith("Creating the environment ")
     assert "packages, Snakemake 9.27" in said[-1]
 
 
@@ -79,8 +79,8 @@ def test_two_jobs_that_need_the_same_new_environment_make_it_once(tmp_path: Path
         else:
             time.sleep(0.05)
     assert [job.exitcode for job in jobs] == [0, 0]
-    assert sum(line.startswith("Made in ") for line in said) == 1
-    assert "Waiting for another job that makes the same environment." in said
+    assert sum(line.startswith("Created in ") for line in said) == 1
+    assert "Waiting for another job that is creating the same environment." in said
 
 
 def test_what_a_killed_process_has_left_half_made_is_made_anew(environments: Environments) -> None:
@@ -218,7 +218,7 @@ class TestARequirementsFile:
 
 def test_an_operator_may_keep_jobs_to_the_named_ones(tmp_path: Path) -> None:
     environments = Environments(EnvironmentSettings(job_packages=False), tmp_path)
-    with pytest.raises(EnvironmentFailure, match="named environments only") as failure:
+    with pytest.raises(EnvironmentFailure, match="only named environments") as failure:
         environments.wanted(GREETER)
     assert "default" in failure.value.resolution
 

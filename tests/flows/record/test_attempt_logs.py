@@ -106,7 +106,7 @@ def test_each_attempt_has_its_own_output(reader: Reader, log: Path, tmp_path: Pa
     assert reader.messages() == [
         "Attempt 1: 1 thread",
         "once",
-        "Attempt 1 failed. It is run again.\nExit code 4.",
+        "Attempt 1 failed. It will be retried.\nExit code 4.",
         "Attempt 2: 1 thread",
         "twice",
     ]
@@ -115,7 +115,7 @@ def test_each_attempt_has_its_own_output(reader: Reader, log: Path, tmp_path: Pa
 def test_a_failure_is_an_error_of_its_own_at_the_attempts_end(reader: Reader) -> None:
     reader.observe(started(), failed(at=7, message="It broke."))
     ending = reader.entries()[-1]
-    assert ending["message"] == "Attempt 1 failed. It is not run again.\nIt broke."
+    assert ending["message"] == "Attempt 1 failed. It will not be retried.\nIt broke."
     assert ending["level"] == logging.ERROR
     assert ending["timestamp"] == isoformat(START + 7)
 

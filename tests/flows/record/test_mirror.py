@@ -92,7 +92,7 @@ def test_a_state_is_told_once() -> None:
     mirror = a_mirror()
     assert len(play(mirror, planned(), started(), succeeded(), Ask(3))) == 1
     assert play(mirror, Ask(4)) == []
-    assert not mirror.has_untold
+    assert not mirror.has_unreported
 
 
 def test_retries_are_runs_of_the_same_task_run() -> None:
@@ -139,12 +139,12 @@ def test_a_plan_of_any_size_is_told_before_it_runs() -> None:
 def test_what_prefect_has_lost_is_told_again_as_a_new_event() -> None:
     mirror = a_mirror()
     first = play(mirror, planned(1), planned(2), started(1), succeeded(1), started(2), succeeded(2), Ask(3))
-    assert mirror.tell_again({task_run_id_of(mirror.flow_run_id, 1)}) == 1
+    assert mirror.resend({task_run_id_of(mirror.flow_run_id, 1)}) == 1
     (again,) = play(mirror, Ask(4))
     assert state_of(again) == ("COMPLETED", "Completed")
     assert again["id"] not in {event["id"] for event in first}
     assert again["payload"] == first[1]["payload"]
-    mirror.tell_again(set())
+    mirror.resend(set())
     assert len({event["id"] for event in [*first, again, *play(mirror, Ask(5))]}) == 5
 
 
@@ -234,8 +234,8 @@ def test_progress_failures_and_outputs_are_read_from_what_was_told() -> None:
         planned(3, outputs=("c",), is_done=True),
     )
     play(mirror, started(1), succeeded(1), started(2, at=1), failed(2, at=4))
-    assert mirror.told_completed() == 0
+    assert mirror.reported_completed() == 0
     play(mirror, Ask(5))
-    assert (mirror.told_completed(), mirror.total()) == (2, 3)
+    assert (mirror.reported_completed(), mirror.total()) == (2, 3)
     assert [job.name for job in mirror.failures()] == ["map"]
     assert list(mirror.outputs()) == ["a", "c"]

@@ -114,7 +114,7 @@ class AnyExecution(RuleBasedStateMachine):
     @rule(recorded=st.sets(st.integers(0, 8)))
     def lose(self, recorded: set[int]) -> None:
         """Prefect's server loses all task runs but these."""
-        self.mirror.tell_again({task_run_id_of(self.mirror.flow_run_id, job_id) for job_id in recorded})
+        self.mirror.resend({task_run_id_of(self.mirror.flow_run_id, job_id) for job_id in recorded})
 
     def teardown(self) -> None:
         if self.job_count == 0:
@@ -126,7 +126,7 @@ class AnyExecution(RuleBasedStateMachine):
 
     def check(self) -> None:
         """The story of each task run holds together, and ends."""
-        assert not self.mirror.has_untold
+        assert not self.mirror.has_unreported
         assert self.mirror.open() == []
         stories: dict[str, list[JsonObject]] = {}
         for event in self.told:

@@ -22,9 +22,9 @@ from tests.flows.stories import START, Ask, a_mirror, failed, plan_completed, pl
 FLOW_RUN_ID, TASK_RUN_ID = uuid4(), uuid4()
 
 
-def an_event(state: StateChange, *, telling: int = 0, **columns: Any) -> dict[str, Any]:
+def an_event(state: StateChange, *, resend: int = 0, **columns: Any) -> dict[str, Any]:
     task_run = {"name": "map", "task_key": "rule.map", "dynamic_key": "1", "run_count": 1} | columns
-    return state_change_event(FLOW_RUN_ID, TASK_RUN_ID, task_run, state, telling=telling)
+    return state_change_event(FLOW_RUN_ID, TASK_RUN_ID, task_run, state, resend=resend)
 
 
 def recorded(event: dict[str, Any]) -> TaskRun:
@@ -87,7 +87,7 @@ def test_the_same_change_is_the_same_event_unless_it_is_told_anew() -> None:
     ids = [
         an_event(running)["id"],
         an_event(running)["id"],
-        an_event(running, telling=1)["id"],
+        an_event(running, resend=1)["id"],
         an_event(running, run_count=2)["id"],
         an_event(StateChange(StateType.RUNNING, "Running", START + 1))["id"],
     ]

@@ -71,7 +71,7 @@ def test_a_rule_runs_in_the_environment_that_it_declares(
     assert (workspace.work / "hello.txt").read_text() == "Moin\n1.0\n"
     assert [event.phase for event in told.of(PhaseChanged)] == ["preparing software", ""]
     said = [message.text for message in told.of(Message)]
-    assert any(text.startswith("Making the conda environment") for text in said)
+    assert any(text.startswith("Creating the conda environment") for text in said)
 
 
 def test_the_next_job_of_the_group_finds_it_made(
@@ -105,7 +105,7 @@ def test_two_jobs_that_need_the_same_new_environment_make_it_once(
         each.join()
     assert [each.exit_code for each in told] == [0, 0]
     said = [message.text for each in told for message in each.of(Message)]
-    assert sum(text.startswith("Waiting for another job that makes software here") for text in said) == 1
+    assert sum(text.startswith("Waiting for another job that is creating software") for text in said) == 1
     assert len(list((software.directory / "conda").glob("*.env_setup_done"))) == 1
     made = [text for text in said if text.startswith("Creating conda environment")]
     assert len(made) == 1, made
@@ -189,7 +189,7 @@ def test_what_is_prepared_beforehand_is_there_for_the_first_job(
     monkeypatch.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
     said: list[str] = []
     prepare(directory, "genomics", [SoftwareMethod.CONDA], None, tmp_path / "home", said.append)
-    assert any(line.startswith("Made the conda environment") for line in said)
+    assert any(line.startswith("Created the conda environment") for line in said)
     assert not (directory / ".snakemake").exists()
     group = replace(software, directory=tmp_path / "home" / "software" / "genomics")
     told = run(workspace, directory, group)

@@ -133,7 +133,7 @@ def test_what_is_not_fetched_is_told(repository: Repository, fetched: CheckOut) 
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
     repository.commit({"Snakefile": HELLO, "data.bam": pointer, "lib/sub": b"1" * 40}, {"lib/sub": SUBMODULE})
     notes = " ".join(fetched().notes)
-    assert "'data.bam' is a pointer of Git LFS" in notes
+    assert "'data.bam' is a Git LFS pointer" in notes
     assert "'lib/sub' is a submodule" in notes
 
 

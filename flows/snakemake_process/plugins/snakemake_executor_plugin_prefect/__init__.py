@@ -1,11 +1,11 @@
-"""Snakemake executor plugin `prefect`: Snakemake's local executor, which tells what it does.
+"""Snakemake executor plugin `prefect`: Snakemake's local executor, which reports what it does.
 
-It runs rule jobs exactly as Snakemake's own local executor. On top of that it reports, as
-workflow events, what no log record holds: the whole plan with the true dependencies, and for
-every attempt its true start, end, exit code and output.
+It runs rule jobs exactly as Snakemake's own local executor does. In addition, it reports as workflow
+events what no log record contains: the whole plan with the true dependencies, and the true start, end,
+exit code and output of every attempt.
 
-Built on private parts of Snakemake's local executor (`cached_or_run`, `handle_job_*`), hence
-the pin `snakemake ~= 9.27.0` and the contract tests in `tests/flows/snakemake_process/test_plugins.py`.
+It uses private parts of Snakemake's local executor (`cached_or_run`, `handle_job_*`), hence the pin
+`snakemake ~= 9.27.0` and the contract tests in `tests/flows/snakemake_process/test_plugins.py`.
 """
 
 import os
@@ -43,7 +43,7 @@ _EXIT_STATUS = re.compile(r"exit (?:status|code) (-?\d+)")
 
 @dataclass
 class _Attempt:
-    """What is known of an attempt between its start and the check of its outputs."""
+    """An attempt between its start and the check of its outputs."""
 
     started_at: float
     finished_at: float | None = None
@@ -54,15 +54,15 @@ class _Attempt:
 
 @dataclass
 class _Plan:
-    """What was told of the plan so far, to tell only what is new after a checkpoint."""
+    """The plan as reported so far, so that only changes are reported after a checkpoint."""
 
-    told: dict[int, RuleJobPlanned] = field(default_factory=dict)
+    reported: dict[int, RuleJobPlanned] = field(default_factory=dict)
     is_stale: bool = True
     grown_by: set[int] = field(default_factory=set)
-    """Checkpoints that have ended since: what is new in the DAG is there because of them."""
+    """Checkpoints that have ended since the report. New rule jobs in the DAG come from them."""
 
     def holds(self, jobs: Iterable[Any]) -> bool:
-        return all(rule_job.jobid in self.told for job in jobs for rule_job in _rule_jobs(job))
+        return all(rule_job.jobid in self.reported for job in jobs for rule_job in _rule_jobs(job))
 
 
 class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
@@ -72,24 +72,24 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         super().__post_init__()
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         self._plan = _Plan()
-        # A `run:` block is a Snakemake of its own (`--mode subprocess`), whose plan is not the workflow's.
+        # A `run:` block runs in a separate Snakemake (`--mode subprocess`), whose plan is not the workflow's.
         self._reports = emitter.is_open and self.workflow.exec_mode == ExecMode.DEFAULT
         if self._reports:
             capture.install()
             methods = self.workflow.deployment_settings.deployment_method
             self._methods = frozenset(str(method) for method in methods)
             LOG_DIRECTORY.mkdir(parents=True, exist_ok=True)
-            self._tell_plan()
+            self._report_plan()
 
     def run_jobs(self, jobs: list[Any]) -> None:
         if self._reports and (self._plan.is_stale or not self._plan.holds(jobs)):
-            self._tell_plan()
+            self._report_plan()
         super().run_jobs(jobs)
 
     def shutdown(self) -> None:
         super().shutdown()
         if self._reports and self._plan.is_stale:
-            self._tell_plan()
+            self._report_plan()
 
     def cached_or_run(self, job: Any, run_func: Any, *args: Any) -> None:
         if not self._reports:
@@ -116,21 +116,21 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 # The DAG grows right after this call (`JobScheduler._finish_jobs`).
                 self._plan.is_stale = True
                 self._plan.grown_by.add(rule_job.jobid)
-            self._tell_end(rule_job, Outcome.SUCCEEDED, will_retry=False)
+            self._report_end(rule_job, Outcome.SUCCEEDED, will_retry=False)
 
     def handle_job_error(self, job: Any) -> None:
         super().handle_job_error(job)
-        self._excuse_others(job)
+        self._mark_innocent(job)
         for rule_job in _rule_jobs(job):
             will_retry = job.restart_times > job.attempt - 1
-            self._tell_end(rule_job, Outcome.FAILED, will_retry=will_retry)
+            self._report_end(rule_job, Outcome.FAILED, will_retry=will_retry)
             if will_retry:
-                # Snakemake 9.27 forgets a job that waits for its retry when a checkpoint ends: the
-                # DAG's update passes over what it still takes for running (`DAG.update_ready`).
+                # Snakemake 9.27 loses a job that waits for its retry when a checkpoint ends: the DAG's
+                # update skips jobs that it considers running (`DAG.update_ready`).
                 self.dag._running.discard(job)
 
-    def _excuse_others(self, group: Any) -> None:
-        """Say of members of a group that have no error of their own whose fault it was, and not before it."""
+    def _mark_innocent(self, group: Any) -> None:
+        """Give members of a group that did not fail themselves a message about the failure of another."""
         keys = [(member.jobid, member.attempt) for member in _rule_jobs(group)]
         attempts = [self._attempts[key] for key in keys if key in self._attempts]
         innocent = [each for each in attempts if not each.exit_code and not each.message]
@@ -138,7 +138,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             for each in innocent:
                 each.finished_at, each.message = time.time(), _FAILED_WITH_ITS_GROUP
 
-    def _tell_end(self, job: Any, outcome: Outcome, *, will_retry: bool) -> None:
+    def _report_end(self, job: Any, outcome: Outcome, *, will_retry: bool) -> None:
         now = time.time()
         attempt = self._attempts.pop((job.jobid, job.attempt), None) if self._reports else None
         if attempt is None:
@@ -159,16 +159,16 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             )
         )
 
-    def _tell_plan(self) -> None:
-        """Report rule jobs that are new or changed, and those that are gone."""
+    def _report_plan(self) -> None:
+        """Report rule jobs that are new or changed, and those that were removed."""
         now = time.time()
         plan = {planned.job_id: planned for planned in self._planned(now)}
         for job_id, planned in plan.items():
-            if not _is_same_job(self._plan.told.get(job_id), planned):
+            if not _is_same_job(self._plan.reported.get(job_id), planned):
                 emitter.emit(planned)
-        for job_id in self._plan.told.keys() - plan.keys():
+        for job_id in self._plan.reported.keys() - plan.keys():
             emitter.emit(RuleJobDropped(time=now, job_id=job_id))
-        self._plan = _Plan(told=plan, is_stale=False)
+        self._plan = _Plan(reported=plan, is_stale=False)
         emitter.emit(PlanCompleted(time=now, total=len(plan)))
 
     def _planned(self, now: float) -> Iterator[RuleJobPlanned]:
@@ -190,18 +190,18 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             )
 
     def _dependencies(self, job: Any, still_there: set[int]) -> tuple[int, ...]:
-        """Ids of the jobs that `job` waits for, and of those that it has waited for.
+        """Ids of the jobs that `job` waits for or has waited for.
 
-        After a checkpoint, Snakemake's DAG no longer holds the edges that lead from it.
+        After a checkpoint, Snakemake's DAG no longer has the edges that start at it.
         """
-        told = self._plan.told.get(self.dag.jobid(job))
+        reported = self._plan.reported.get(self.dag.jobid(job))
         now = {self.dag.jobid(other) for other in self.dag.dependencies[job]}
-        if told is not None:
-            return tuple(sorted(now | (set(told.depends_on) & still_there)))
+        if reported is not None:
+            return tuple(sorted(now | (set(reported.depends_on) & still_there)))
         return tuple(sorted(now or self._plan.grown_by))
 
     def _paths(self, files: Iterable[Any]) -> tuple[str, ...]:
-        """Relative to where Snakemake was started, wherever a `workdir:` has led it since."""
+        """Paths relative to the directory that Snakemake was started in, even after a `workdir:`."""
         started_in = self.workflow.workdir_init
         if os.getcwd() == str(started_in):
             return tuple(str(path) for path in files)
@@ -225,9 +225,15 @@ def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStart
     )
 
 
-def _is_same_job(told: RuleJobPlanned | None, planned: RuleJobPlanned) -> bool:
-    """Whether nothing has changed but what execution itself changes."""
-    return told is not None and (told.rule, told.wildcards, told.depends_on, told.inputs, told.outputs) == (
+def _is_same_job(reported: RuleJobPlanned | None, planned: RuleJobPlanned) -> bool:
+    """Whether nothing has changed except what the execution itself changes."""
+    return reported is not None and (
+        reported.rule,
+        reported.wildcards,
+        reported.depends_on,
+        reported.inputs,
+        reported.outputs,
+    ) == (
         planned.rule,
         planned.wildcards,
         planned.depends_on,
@@ -242,7 +248,7 @@ def _rule_jobs(job: Any) -> Iterable[Any]:
 
 
 def _exit_code(error: BaseException | None) -> int | None:
-    """The exit code of the command behind `error`, which Snakemake keeps in no event."""
+    """The exit code of the command that caused `error`; Snakemake's events do not have it."""
     chain = []
     while error is not None:
         chain.append(error)
@@ -250,7 +256,7 @@ def _exit_code(error: BaseException | None) -> int | None:
     for link in chain:
         if isinstance(link, subprocess.CalledProcessError):
             return link.returncode
-    # Only then by the words: they repeat the command, which may hold such words itself.
+    # Messages come second: they repeat the command, which may contain such words itself.
     found = (_EXIT_STATUS.search(str(link)) for link in chain)
     return next((int(match[1]) for match in found if match), None)
 

@@ -1,9 +1,9 @@
-"""Snakemake logger plugin `prefect`: what Snakemake says, as workflow events.
+"""Snakemake logger plugin `prefect`: reports Snakemake's messages as workflow events.
 
     snakemake --executor prefect --logger prefect --logger-prefect-events events.jsonl
 
-`snakemake_executor_plugin_prefect` reports rule jobs. This plugin reports messages and
-errors, and leaves out the records that would tell of rule jobs a second time.
+`snakemake_executor_plugin_prefect` reports rule jobs. This plugin reports messages and errors, and
+skips records that would report rule jobs twice.
 """
 
 import time
@@ -19,14 +19,14 @@ from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import ErrorRaised, Message
 
-_TOLD_BY_EXECUTOR = frozenset(LogEvent) - {LogEvent.ERROR, LogEvent.RUN_INFO, LogEvent.WORKFLOW_STARTED}
+_REPORTED_BY_EXECUTOR = frozenset(LogEvent) - {LogEvent.ERROR, LogEvent.RUN_INFO, LogEvent.WORKFLOW_STARTED}
 _NOISE = ("Select jobs to execute", "Complete log")
 
 
 @dataclass
 class LogHandlerSettings(LogHandlerSettingsBase):  # type: ignore[misc]  # untyped base
-    events: Optional[Path] = field(  # noqa: UP045 - Snakemake understands no other form
-        default=None, metadata={"help": "File that takes one JSON line per event.", "required": False}
+    events: Optional[Path] = field(  # noqa: UP045 - Snakemake supports no other form
+        default=None, metadata={"help": "File to which to append one JSON line per event.", "required": False}
     )
 
 
@@ -34,7 +34,7 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]  # untyped base
     """Turns Snakemake's log records into `Message` and `ErrorRaised`."""
 
     def __post_init__(self) -> None:
-        if not hasattr(self, "level"):  # the interface of Snakemake 9.0 leaves `logging.Handler` unprepared
+        if not hasattr(self, "level"):  # the interface of Snakemake 9.0 does not initialize `logging.Handler`
             Handler.__init__(self)
         path = self.settings.events if self.settings else None
         if path is not None and not emitter.is_open:
@@ -47,7 +47,7 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]  # untyped base
             emitter.emit(
                 ErrorRaised(time=record.created, exception=getattr(record, "exception", "") or "", text=text)
             )
-        elif event not in _TOLD_BY_EXECUTOR and text.strip() and not text.startswith(_NOISE):
+        elif event not in _REPORTED_BY_EXECUTOR and text.strip() and not text.startswith(_NOISE):
             emitter.emit(Message(time=record.created or time.time(), level=record.levelname, text=text))
 
     @property
@@ -60,7 +60,7 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]  # untyped base
 
     @property
     def has_filter(self) -> bool:
-        # Without a filter of its own, a plugin gets Snakemake's, which drops events.
+        # A plugin without its own filter gets Snakemake's, which drops events.
         return True
 
     @property
