@@ -107,7 +107,7 @@ def _make_report(start: Start, control: socket.socket) -> None:
     _end_all(driver)
     if exit_code or was_ended:
         limit = f"it was stopped, at the latest after {start.report_seconds:g} seconds"
-        text = f"The report could not be made: {limit if was_ended else 'snakemake.log says why'}."
+        text = f"The report could not be created: {limit if was_ended else 'see snakemake.log'}."
         with contextlib.suppress(OSError):
             control.sendall(encode(Message(time=time.time(), level="WARNING", text=text)))
 

@@ -114,7 +114,7 @@ def test_a_report_that_can_not_be_made_is_told_and_changes_nothing(
 
     assert run.exit_code == 0
     assert not workspace.report.exists()
-    assert "The report could not be made: snakemake.log says why." in messages(run)
+    assert "The report could not be created: see snakemake.log." in messages(run)
 
 
 def test_the_report_of_an_earlier_execution_does_not_stay(tmp_path: Path, workspace: Workspace) -> None:
