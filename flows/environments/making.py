@@ -159,10 +159,12 @@ class Environments:
         removed = []
         for lock_file in sorted(self.directory.glob("*.lock")):
             with self._exclusively(lock_file) as is_unused:
-                if is_unused and lock_file.stat().st_mtime < oldest:
+                directory = lock_file.with_suffix("")
+                if is_unused and directory.exists() and lock_file.stat().st_mtime < oldest:
                     # The lock file stays: another process may be waiting for it.
-                    shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
-                    removed.append(lock_file.stem)
+                    shutil.rmtree(directory, ignore_errors=True)
+                    if not directory.exists():  # that of an image belongs to somebody else
+                        removed.append(lock_file.stem)
         return removed
 
     def _make(self, wanted: Wanted, name: str) -> None:

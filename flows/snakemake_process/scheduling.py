@@ -5,8 +5,8 @@ rule job: checks it, reads the sizes of its inputs, and compares it with all oth
 in the number of rule jobs. `LinearScheduler` does this once per rule job, when it becomes ready, and
 keeps the ready ones sorted. The cost of a round is then proportional to the rule jobs that it starts.
 
-It uses private parts of `snakemake.scheduling.job_scheduler` and `snakemake.dag`, hence the pin
-`snakemake ~= 9.27.0`. `tests/flows/snakemake_process/test_scheduling.py` tests what it relies on.
+It uses private parts of `snakemake.scheduling.job_scheduler` and `snakemake.dag`.
+`tests/contracts` and `tests/flows/snakemake_process/test_scheduling.py` test it.
 """
 
 import heapq

@@ -26,7 +26,8 @@ SECTIONS = {
         Exchange(
             f"curl -i localhost:8000/jobs {_JSON} -H 'Idempotency-Key: run-1' "
             """-d '{"name": "run-1", "workflow": {"bundle": "'$BUNDLE'"}, "cores": 2, """
-            """"environment": {"file": "requirements.txt"}, "tags": {"project": "x"}, "options": {"report": true}}'""",
+            """"environment": {"file": "requirements.txt"}, "tags": {"project": "x"}, """
+            """"options": {"report": true}}'""",
             keeps=_JOB,
         ),
         Exchange(

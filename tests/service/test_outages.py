@@ -17,6 +17,7 @@ import pytest
 
 from deployments.local import LocalStack
 from flows.snakemake_process.prctl import die_with_parent
+from tests.benchmarks.processes import flow_zygote
 from tests.conftest import JOBS_AT_ONCE
 from tests.support import JobsClient, Json, processes_of, wait_until
 
@@ -65,8 +66,7 @@ def test_a_database_that_is_away_for_a_moment_costs_no_job(jobs: JobsClient, sta
     worker = psutil.Process(stack.worker.pid)
     lost = jobs.submit(engine="mock", mock={"delay_seconds": [60, 60]}, name="moment")
     wait_until(lambda: jobs.get(lost)["status"] == "running", "it runs")
-    (zygote,) = worker.children()
-    (flow_process,) = zygote.children()
+    (flow_process,) = flow_zygote(stack).children()
     job_ids = [
         jobs.submit(engine="mock", mock={"delay_seconds": [delay, delay], "success_rate": 1}, name="moment")
         for delay in range(3, 9)

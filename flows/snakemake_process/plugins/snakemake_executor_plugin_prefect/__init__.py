@@ -4,8 +4,8 @@ It runs rule jobs exactly as Snakemake's own local executor does. In addition, i
 events what no log record contains: the whole plan with the true dependencies, and the true start, end,
 exit code and output of every attempt.
 
-It uses private parts of Snakemake's local executor (`cached_or_run`, `handle_job_*`), hence the pin
-`snakemake ~= 9.27.0` and the contract tests in `tests/flows/snakemake_process/test_plugins.py`.
+It uses private parts of Snakemake's local executor (`cached_or_run`, `handle_job_*`).
+`tests/contracts` tests them for every version of Snakemake that this project supports.
 """
 
 import os
