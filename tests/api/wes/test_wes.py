@@ -122,7 +122,7 @@ async def test_the_address_of_a_page_names_a_commit_and_a_file(
         ((), {}, "no workflow_attachment"),
         ((("workflow_attachment", ("../Snakefile", SNAKEFILE)),), {}, "'..'"),
         ((("workflow_attachment", ("/etc/cron.d/x", SNAKEFILE)),), {}, "absolute"),
-        ((ATTACHED, ATTACHED), {}, "stands for two things"),
+        ((ATTACHED, ATTACHED), {}, "is used twice"),
         ((ATTACHED,), {"workflow_url": "https://example.org/x"}, "one of the attachments"),
         ((), {"workflow_url": "https://127.0.0.1/x"}, "not public"),
         ((ATTACHED,), {"workflow_type": "CWL"}, "is not supported"),

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from flows.environments.environment import Environment
 from flows.environments.making import Environments, requirements_in
 from flows.environments.uv import Cancelled, EnvironmentFailure
 from tests.flows.environments.conftest import GREETER
+from tests.flows.environments.packages import write_wheel
 
 
 def imported(environment: Environment, program: str) -> str:
@@ -148,13 +150,10 @@ def test_making_ends_soon_when_the_job_is_cancelled(tmp_path: Path, wheels: Path
 def test_a_resume_gets_the_very_packages_although_newer_ones_are_there(
     environments: Environments, wheels: Path
 ) -> None:
-    from tests.flows.environments.packages import write_wheel  # noqa: PLC0415 - only this test makes a newer one
-
     first = environments.get(environments.wanted(GREETER))
     write_wheel(wheels, "house_greeter", "1.1", "GREETING = 'Tach'\n")
     assert environments.get(environments.again(first.record), first.record.digest) == first
-    for path in (environments.directory / first.record.digest).iterdir():
-        os.system(f"rm -rf {path}")
+    shutil.rmtree(environments.directory / first.record.digest)
     again = environments.get(environments.again(first.record), first.record.digest)
     assert again.record.packages == first.record.packages
     assert imported(again, "import house_greeter; print(house_greeter.GREETING)") == "Moin"
