@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 from rich.console import Console
 
 from deployments.demo import Demo, DemoError
@@ -63,13 +62,8 @@ def up(settings: LocalSettings, console: Console) -> int:
 
 def demo(settings: LocalSettings, console: Console) -> int:
     """Start the stack, run the example pipeline, and stop the stack."""
-    token = os.environ.get("JOBS_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else None
-    with (
-        LocalStack(settings, console.print),
-        httpx.Client(base_url=settings.api_url, headers=headers, timeout=30) as api,
-    ):
-        Demo(settings, api, console).run()
+    with LocalStack(settings, console.print):
+        Demo(settings, console).run()
     return 0
 
 

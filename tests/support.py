@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,6 +105,16 @@ def processes_of(job_id: str) -> list[psutil.Process]:
     for process in psutil.process_iter(["cwd"]):
         if job_id in (process.info["cwd"] or ""):
             found.append(process)
+    return found
+
+
+def children_that_run(module: str) -> list[psutil.Process]:
+    """Children of this process that run this module; a killed one may be a zombie at any moment."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if module in child.cmdline():
+                found.append(child)
     return found
 
 

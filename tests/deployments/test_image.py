@@ -135,9 +135,22 @@ class Service:
         return subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
 
+INSTALLER = PROJECT / "build" / "conda-installer.sh"
+"""Stands in for Miniforge's, which the registries do not have: it takes the same arguments."""
+
+INSTALLER_SCRIPT = """\
+test "$1 $2" = "-b -p" && mkdir -p "$3/bin"
+printf '#!/bin/sh\\necho conda 26.7.1\\n' > "$3/bin/conda"
+chmod 755 "$3/bin/conda"
+"""
+
+
 def build(tag: str) -> str:
     """Build from this checkout; the digest."""
+    INSTALLER.parent.mkdir(exist_ok=True)
+    INSTALLER.write_text(INSTALLER_SCRIPT)
     command = buildah("build", "--isolation=chroot", f"--build-arg=PYTHON_IMAGE={BASE}", "--timestamp=0")
+    command += [f"--build-arg=CONDA_INSTALLER={INSTALLER.as_uri()}", f"--volume={INSTALLER}:{INSTALLER}:ro"]
     command += [*_configuration_of_pip(), "--file=deployments/Dockerfile", f"--tag={tag}", "."]
     subprocess.run(command, cwd=PROJECT, check=True)
     [image] = json.loads(said(buildah("images", "--json", tag)))
@@ -217,6 +230,15 @@ def test_an_operator_bakes_another_environment_as_the_documentation_says(image: 
 
 def test_snakemake_finds_git(container: Container) -> None:
     assert container.output("git", "--version").startswith("git version 2.")
+
+
+def test_the_worker_finds_the_conda_that_the_operator_has_built_in(container: Container) -> None:
+    program = (
+        "import asyncio; from flows.contract.environments import SoftwareSettings; "
+        "from flows.worker.housekeeping import conda_problem; "
+        "settings = SoftwareSettings(); print(settings.conda_directory, asyncio.run(conda_problem(settings)))"
+    )
+    assert container.output("python", "-c", program) == "/opt/conda/bin None"
 
 
 def test_it_is_small(image: str) -> None:

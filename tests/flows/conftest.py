@@ -10,7 +10,7 @@ import pytest
 from flows.workspace.workspace import Workspace
 from tests.flows.executions import Run, execute, new_workspace
 from tests.flows.s3 import Bucket, s3_bucket
-from tests.support import WORKFLOWS, processes_of, wait_until
+from tests.support import WORKFLOWS, children_that_run, processes_of, wait_until
 
 hypothesis.settings.register_profile("flows", database=None, deadline=None, max_examples=60)
 hypothesis.settings.load_profile("flows")
@@ -55,8 +55,4 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def supervisors() -> list[psutil.Process]:
     """Supervisors that this process has started and that still run."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "flows.snakemake_process.supervisor" in child.cmdline()
-    ]
+    return children_that_run("flows.snakemake_process.supervisor")

@@ -53,7 +53,7 @@ def test_the_demo_runs_the_example_and_a_second_start_finds_its_job(
     )
 
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    assert "call_variants: 2 of 2" in demo.stdout, "progress is shown in plain lines"
+    assert demo.stdout.count("  call_variants[") == 2, "progress is shown in plain lines"
     assert "results/variants.vcf.gz" in demo.stdout
     assert "runs/flow-run/" in demo.stdout
     assert processes_on(home) == []

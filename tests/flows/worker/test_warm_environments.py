@@ -18,6 +18,7 @@ from flows.environments.warm import WARM_START_VARIABLE, WarmStart, start_superv
 from flows.snakemake_process.supervisor import LOCKS, Start
 from flows.worker.warm_environments import WarmEnvironments, WarmSettings
 from tests.flows.executions import HERE
+from tests.support import children_that_run
 
 
 @asynccontextmanager
@@ -59,11 +60,7 @@ def beside(environment: Environment, link: Path) -> Environment:
 
 
 def zygotes() -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process().children():
-        if child.status() != psutil.STATUS_ZOMBIE and "flows.snakemake_process.zygote" in child.cmdline():
-            found.append(child)
-    return found
+    return children_that_run("flows.snakemake_process.zygote")
 
 
 def test_the_second_job_of_an_environment_starts_without_its_imports(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 import psutil
 import pytest
 
 from flows.worker.zygote_client import FlowProcess, ZygoteClient
+from tests.support import children_that_run
 
 
 @asynccontextmanager
@@ -34,13 +35,8 @@ async def fork(zygote: ZygoteClient, job_id: UUID | None = None) -> FlowProcess:
 
 
 def zygotes() -> list[int]:
-    """Their pids; a killed one stays a zombie until its client asks for its exit code."""
-    found = []
-    for child in psutil.Process().children():
-        with suppress(psutil.Error):
-            if "flows.worker.zygote" in child.cmdline():
-                found.append(child.pid)
-    return found
+    """Their pids."""
+    return [child.pid for child in children_that_run("flows.worker.zygote")]
 
 
 def test_a_flow_process_that_is_killed_is_reported_with_its_signal() -> None:
