@@ -8,6 +8,10 @@ from pathlib import Path
 import psutil
 
 from deployments.local import LocalStack
+from flows.contract.environments import EnvironmentSettings
+from flows.environments.making import Environments
+from tests.benchmarks.processes import flow_zygote, zygotes_of
+from tests.conftest import ENVIRONMENTS
 from tests.support import JobsClient
 
 SNAKEFILE = """
@@ -77,9 +81,13 @@ def test_a_job_variable_sets_the_environment_of_its_job_alone(
     assert said == {"with": "hello", "without": "none"}
 
 
-def test_the_memory_of_idle_processes_is_shared(stack: LocalStack) -> None:
-    worker = psutil.Process(stack.worker.pid)
-    warm = [worker, *worker.children()]
+def test_the_memory_of_idle_processes_is_shared(jobs: JobsClient, stack: LocalStack) -> None:
+    jobs.wait(jobs.submit_workflow("touch", config={"count": 1}), "completed")
+    environments = Environments(EnvironmentSettings(environments_directory=ENVIRONMENTS), stack.settings.home)
+    default = environments.ready(environments.wanted(None))
+    assert default is not None
+    (of_default,) = zygotes_of(stack, str(default.python))
+    warm = [psutil.Process(stack.worker.pid), flow_zygote(stack), of_default]
 
     shared_fairly = sum(process.memory_full_info().pss for process in warm)
 
