@@ -1,4 +1,4 @@
-"""Console examples are told from the text around them, and compared but for what is another each time."""
+"""The console examples of the documentation are found in its pages, and compared but for what changes."""
 
 from pathlib import Path
 

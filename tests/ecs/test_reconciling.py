@@ -148,7 +148,9 @@ def test_a_defect_in_a_look_is_told_and_the_next_look_happens(jobs: JobsClient, 
     log = stack.reconciler.log
     start = len(log.read_text())
     task.created_at, created_at = None, task.created_at  # no DescribeTasks of AWS answers so
-    wait_until(lambda: "A pass over all jobs has failed" in log.read_text()[start:], "it is told")
+    wait_until(
+        lambda: "A pass over all jobs has failed" in log.read_text()[start:], "the failed pass is logged"
+    )
     task.created_at = created_at
 
     jobs.http.post(f"/jobs/{job_id}/cancel")
