@@ -22,6 +22,8 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import diagnosis
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.options import Options
+from flows.contract.sources import DefaultStorage, Input, ProjectDirectory, WorkflowSource
 from flows.contract.spec import (
     DEFAULT_GROUP,
     FLOW_NAME,
@@ -31,9 +33,7 @@ from flows.contract.spec import (
     ExecutionSpec,
     Label,
     MockOptions,
-    Options,
     SoftwareMethod,
-    WorkflowSource,
 )
 from flows.contract.storage import StorageError
 from flows.diagnosis import JobError
@@ -87,13 +87,21 @@ def snakemake_job(
     engine: EngineName = EngineName.SNAKEMAKE,
     workflow: WorkflowSource | None = None,
     snakefile: str | None = None,
+    directory: ProjectDirectory | None = None,
+    workdir: str | None = None,
+    inputs: dict[str, Input] = {},  # noqa: B006 - never modified; Prefect shows it as the default in its form
+    files: dict[str, str] = {},  # noqa: B006 - as above
     targets: tuple[str, ...] = (),
-    config: dict[str, Any] = {},  # noqa: B006 - never modified; Prefect shows it as the default in its form
+    config: dict[str, Any] = {},  # noqa: B006 - as above
     environment: EnvironmentSpec | None = None,
     software: tuple[SoftwareMethod, ...] = (),
+    env: dict[str, str] = {},  # noqa: B006 - as above
+    secrets: dict[str, str] = {},  # noqa: B006 - as above
+    default_storage: DefaultStorage | None = None,
     cores: int = 1,
     resources: dict[str, int] = {},  # noqa: B006 - as above
     timeout_seconds: float | None = None,
+    dry_run: bool = False,
     options: Options = Options(),  # noqa: B008 - frozen
     mock: MockOptions = MockOptions(),  # noqa: B008 - frozen
 ) -> State[None]:
@@ -106,13 +114,21 @@ def snakemake_job(
         engine=engine,
         workflow=workflow,
         snakefile=snakefile,
+        directory=directory,
+        workdir=workdir,
+        inputs=inputs,
+        files=files,
         targets=targets,
         config=config,
         environment=environment,
         software=software,
+        env=env,
+        secrets=secrets,
+        default_storage=default_storage,
         cores=cores,
         resources=resources,
         timeout_seconds=timeout_seconds,
+        dry_run=dry_run,
         options=options,
         mock=mock,
     )

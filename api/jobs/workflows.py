@@ -6,7 +6,8 @@ from pathlib import Path
 from api.settings import Settings
 from api.web.problems import FieldProblem, WorkflowRefused, sentence
 from flows.contract.addresses import AddressRefused, check_git_address
-from flows.contract.spec import EngineName, ExecutionSpec, WorkflowSource
+from flows.contract.sources import WorkflowSource
+from flows.contract.spec import EngineName, ExecutionSpec
 from flows.contract.storage import Storage, bundle_key
 from flows.contract.workflow_roots import (
     SnakefileMissing,

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from flows.contract.environments import EnvironmentRecord
-from flows.contract.spec import RelativePath
+from flows.contract.field_types import RelativePath
 
 MANIFEST_NAME = "outputs.json"
 """Below the job's key."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.contract.bundles import unpack_bundle
-from flows.contract.spec import WorkflowSource
+from flows.contract.sources import WorkflowSource
 from flows.contract.storage import BlobNotFound, Storage, StorageError, bundle_key
 from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import check_workflow_directory, check_workflow_path

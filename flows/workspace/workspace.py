@@ -144,6 +144,11 @@ class Workspace:
             return ()
         return (f"Nothing was kept of job {job_id}: this job starts from the beginning.",)
 
+    def offered_profiles(self) -> dict[str, str]:
+        """The profiles that the operator offers: paths by name."""
+        directory = self._settings.profiles_directory
+        return {} if directory is None else {each.name: str(each) for each in directory.resolve().iterdir()}
+
     def snakefile(self, spec: ExecutionSpec) -> Path:
         """The Snakefile, relative to `work`. Raises `StageError` if there is none."""
         try:
