@@ -229,7 +229,7 @@ class ExecutionSpec(Strict):
     )
     targets: tuple[Target, ...] = Field(
         default=(),
-        max_length=10_000,
+        max_length=2000,
         description="Rules to run or files to create; the first rule when empty.",
     )
     config: dict[str, JsonValue] = Field(
