@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from flows.contract.options import DEFAULT_WORKFLOW_PROFILE, Options
 
 _PASSED_ELSEWHERE = frozenset({"configfiles", "profile", "workflow_profile", "report", "report_stylesheet"})
-_ON_BY_DEFAULT = frozenset({"rerun_incomplete"})
 
 
 def option_arguments(options: Options) -> list[str]:
@@ -39,7 +38,9 @@ def profile_arguments(options: Options, offered: Mapping[str, str]) -> list[str]
 
 def _arguments(option: str, value: object) -> Iterator[str]:
     match value:
-        case None | False | () | {}:
+        case None | False:
+            return
+        case tuple() | dict() if not value:
             return
         case True:
             yield option
