@@ -135,8 +135,8 @@ def snakemake_job(
     flow_run, client = _flow_run()
     job_id = flow_run.id
     resumes = flow_run.labels.get(Label.RESUMES)
-    workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None)
     group = flow_run.work_queue_name or DEFAULT_GROUP  # each group has a work queue of the same name
+    workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None, group)
     deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
@@ -163,7 +163,9 @@ def _run(
     try:
         workspace.lock()
         recorder.log(logging.INFO, "Staging the workflow.")
-        staged = workspace.stage(spec)
+        staged = workspace.stage(
+            spec, lambda line: recorder.log(logging.INFO, line), lambda: termination.is_requested
+        )
         for note in staged.notes:
             recorder.log(logging.WARNING, note)
         if staged.commit is not None:
@@ -179,6 +181,7 @@ def _run(
         return None, Ending.STOPPED
     engine = engine_for(spec.engine, environment, software)
     course = _execute(spec, workspace, engine, recorder)
+    workspace.leave()
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()))
     recorder.log(logging.INFO, f"Published {published} output files.")
     reason = _judge(course, spec, workspace, recorder)
@@ -209,7 +212,7 @@ def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Re
     if before is not None:
         environment = environments.get(environments.again(before), before.digest)
     else:
-        environment = environments.get(environments.wanted(spec.environment, workspace.work))
+        environment = environments.get(environments.wanted(spec.environment, workspace.tree))
     record = environment.record
     recorder.label({Label.SNAKEMAKE_VERSION: record.snakemake, **dict.fromkeys(phase, "")})
     workspace.record_environment(record)

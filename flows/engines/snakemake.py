@@ -98,8 +98,10 @@ def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
         f"--cores={spec.cores}",
         f"--snakefile={workspace.snakefile(spec)}",
         "--nocolor",
-        "--nolock",  # the job's directory is already locked, with a lock that is released after a crash
     ]
+    if not workspace.is_shared:
+        # Its directory is already locked, with a lock that is released after a crash.
+        arguments.append("--nolock")
     if spec.workdir is not None:
         arguments.append(f"--directory={spec.workdir}")
     if spec.options.configfiles:

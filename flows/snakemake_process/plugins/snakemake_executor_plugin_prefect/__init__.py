@@ -201,11 +201,10 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         return tuple(sorted(now or self._plan.grown_by))
 
     def _paths(self, files: Iterable[Any]) -> tuple[str, ...]:
-        """Paths relative to the directory that Snakemake was started in, even after a `workdir:`."""
-        started_in = self.workflow.workdir_init
-        if os.getcwd() == str(started_in):
+        """Paths relative to the directory that Snakemake was started in, whatever `workdir` is."""
+        if os.getcwd() == emitter.directory:
             return tuple(str(path) for path in files)
-        return tuple(os.path.relpath(path, started_in) for path in files)
+        return tuple(os.path.relpath(path, emitter.directory) for path in files)
 
 
 def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStarted:
