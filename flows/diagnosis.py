@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from flows.contract.documentation import with_reference
 from flows.contract.spec import ErrorKind, Label
@@ -132,6 +133,7 @@ _RULE_FAILED = (
     "Read the rule job's log, correct the workflow or its input, and submit the job again; "
     "or resume it, if the cause was outside the workflow."
 )
+_NO_LOGS: Mapping[str, str] = MappingProxyType({})
 _UNKNOWN = "Correct the workflow or its configuration; the message and the job's log say where."
 
 
@@ -160,8 +162,13 @@ class JobError:
         return _storable(self.message.partition("\n")[0])
 
 
-def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], output: str) -> JobError:
-    """`failed` is the first of `failures` failed rule jobs; `output` is the end of its output."""
+def of_failed_rule(
+    failed: RuleJob, failures: int, errors: list[ErrorRaised], output: str, logs: Mapping[str, str] = _NO_LOGS
+) -> JobError:
+    """`failed` is the first of `failures` failed rule jobs; `output` is the end of its output.
+
+    `logs` are the ends of its log files, by path.
+    """
     attempts = f" after {failed.attempts} attempts" if failed.attempts > 1 else ""
     others = f" {failures - 1} more rule jobs failed." if failures > 1 else ""
     message = f"Rule job {failed.name} failed{attempts}: {failed.state.message}{others}"
@@ -170,12 +177,14 @@ def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], ou
         message += f"\n{refused.text}"
     if output:
         message += f"\nIts output ends with:\n{output}"
+    message += "".join(f"\nIts log file {path} ends with:\n{text}" for path, text in logs.items())
+    said = "\n".join((output, *logs.values()))
     resolution, section = _RULE_FAILED, "failed-rule"
     if refused is not None:
         resolution, section = _RESOLUTIONS[_REFUSED], _REFUSED.lower()
     elif _ran_without_its_software(failed):
         resolution, section = note_of_undeployed({failed.planned.rule: failed.planned.undeployed}), "software"
-    elif match := _MODULE_NOT_FOUND.pattern.search(output):
+    elif match := _MODULE_NOT_FOUND.pattern.search(said):
         resolution, section = _resolution(_MODULE_NOT_FOUND, match), _MODULE_NOT_FOUND.section
     return JobError(ErrorKind.WORKFLOW, message, resolution, section, rule=failed.name)
 

@@ -44,8 +44,8 @@ from flows.environments.environment import Environment
 from flows.environments.making import Environments
 from flows.environments.uv import Cancelled as EnvironmentCancelled
 from flows.environments.uv import EnvironmentFailure
-from flows.record.attempt_logs import tail
-from flows.record.mirror import Ending
+from flows.record.excerpts import tail
+from flows.record.mirror import Ending, RuleJob
 from flows.record.recorder import Recorder, RecordError
 from flows.snakemake_process.events import (
     EngineExited,
@@ -163,7 +163,8 @@ def _run(
         return None, Ending.STOPPED
     engine = engine_for(spec.engine, environment, software)
     course = _execute(spec, workspace, engine, recorder)
-    published = workspace.publish(workspace.files_of(recorder.mirror.outputs()))
+    records = {kind: workspace.files_of(paths) for kind, paths in recorder.mirror.records().items()}
+    published = workspace.publish(workspace.files_of(recorder.mirror.outputs()), records)
     recorder.log(logging.INFO, f"Published {published} output files.")
     reason = _judge(course, spec, workspace, recorder)
     if reason is not None or termination.is_requested:
@@ -214,6 +215,7 @@ def _keep(workspace: Workspace, recorder: Recorder) -> None:
 def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder: Recorder) -> _Course:
     """Run the engine to its end, and record all its events."""
     course = _Course()
+    recorder.read_log_files_in(workspace.work)
     if termination.is_requested:
         return course
     with (
@@ -298,12 +300,19 @@ def _judge(course: _Course, spec: ExecutionSpec, workspace: Workspace, recorder:
         return diagnosis.of_vanished_engine(killed_by, workspace.directory)
     failures = recorder.mirror.failures()
     if failures:
-        log_path = failures[0].started.log_path if failures[0].started else None
-        output = tail(Path(log_path), _SHOWN_LINES) if log_path else ""
-        return diagnosis.of_failed_rule(failures[0], len(failures), course.errors, output)
+        output, logs = _last_words(failures[0], workspace)
+        return diagnosis.of_failed_rule(failures[0], len(failures), course.errors, output, logs)
     return diagnosis.of_workflow(
         course.errors, course.exit_code or 1, tail(workspace.snakemake_log, _SHOWN_LINES)
     )
+
+
+def _last_words(failed: RuleJob, workspace: Workspace) -> tuple[str, dict[str, str]]:
+    """The end of what a failed rule job wrote to its output, and to each of its log files."""
+    log_path = failed.started.log_path if failed.started else None
+    output = tail(Path(log_path), _SHOWN_LINES) if log_path else ""
+    logs = {path: tail(workspace.work / path, _SHOWN_LINES, workspace.work) for path in failed.planned.logs}
+    return output, {path: text for path, text in logs.items() if text}
 
 
 def _final_state(

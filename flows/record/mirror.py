@@ -26,6 +26,7 @@ from uuid import UUID
 
 from prefect.client.schemas.objects import StateType
 
+from flows.contract.manifest import FileKind
 from flows.contract.spec import Label, RuleJobRecord, RuleJobState
 from flows.record.task_runs import (
     JsonObject,
@@ -78,6 +79,8 @@ class RuleJob:
     attempts: int = 0
     started: AttemptStarted | None = None
     finished: AttemptFinished | None = None
+    log_paths: list[str] = field(default_factory=list)
+    """Of what its attempts wrote."""
     is_dropped: bool = False
     """Whether it is no longer part of the workflow."""
     losses: int = 0
@@ -92,6 +95,11 @@ class RuleJob:
     def enter(self, state_type: StateType, name: str, timestamp: float, message: str = "") -> None:
         """Enter a state. Its time is always later than the last one's, because Prefect ignores older ones."""
         self.state = StateChange(state_type, name, max(timestamp, self.state.timestamp + _MOMENT), message)
+
+    @property
+    def has_completed(self) -> bool:
+        """Whether its outputs exist."""
+        return self.state.type is StateType.COMPLETED
 
     @property
     def has_ended(self) -> bool:
@@ -216,9 +224,18 @@ class Mirror:
     def outputs(self) -> Iterator[str]:
         """Outputs of the rule jobs that completed or had nothing to do."""
         with self._lock:
-            jobs = [job for job in self._jobs.values() if job.state.type is StateType.COMPLETED]
+            jobs = [job for job in self._jobs.values() if job.has_completed]
         for job in jobs:
             yield from job.planned.outputs
+
+    def records(self) -> dict[FileKind, list[str]]:
+        """What rule jobs recorded about themselves, whether or not they succeeded."""
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if job.log_paths or job.has_completed]
+        return {
+            FileKind.LOG: [path for job in jobs for path in (*job.planned.logs, *job.log_paths)],
+            FileKind.BENCHMARK: [path for job in jobs for path in job.planned.benchmarks],
+        }
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -257,6 +274,8 @@ class Mirror:
         if job is None:
             return
         job.started, job.attempts = event, event.attempt
+        if event.log_path is not None:
+            job.log_paths.append(event.log_path)
         name = "Running" if event.attempt == 1 else "Retrying"
         job.enter(StateType.RUNNING, name, event.time)
         self._changed(event.job_id)

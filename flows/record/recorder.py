@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -76,6 +77,10 @@ class Recorder:
         self._attempt_logs.observe(event, self.mirror)
         if isinstance(event, Message):
             self.log(logging.getLevelNamesMapping().get(event.level, logging.INFO), event.text, event.time)
+
+    def read_log_files_in(self, work: Path) -> None:
+        """Show the `log:` files of rule jobs, whose paths are relative to `work`."""
+        self._attempt_logs.work = work
 
     def log(self, level: int, message: str, timestamp: float | None = None) -> None:
         """Add an entry to the log of the job."""

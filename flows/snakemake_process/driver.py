@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from flows.snakemake_process import printing
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import Message
 
@@ -57,6 +58,7 @@ def drive(argv: list[str], events: BinaryIO) -> NoReturn:
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
+            printing.finish()
             sys.stdout.flush()
             sys.stderr.flush()
         # Threads of the workflow must not keep the process alive, nor may a parent's exit handlers run.
@@ -96,8 +98,10 @@ def _main(argv: list[str]) -> int:
     # Importing Snakemake takes seconds, and the zygote that imports this module may not need it yet.
     from snakemake.cli import main  # noqa: PLC0415 - as above
 
-    from flows.snakemake_process import repairs  # noqa: PLC0415 - as above
+    from flows.snakemake_process import capture, repairs  # noqa: PLC0415 - as above
 
+    printing.install()
+    capture.install()
     for note in repairs.apply():
         emitter.emit(Message(time=time.time(), level="INFO", text=note))
     main(argv)

@@ -25,6 +25,7 @@ from flows.snakemake_process import capture
 from flows.snakemake_process.caching import part_from_cache
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import (
+    ATTEMPT_LOGS,
     AttemptFinished,
     AttemptStarted,
     Outcome,
@@ -35,9 +36,10 @@ from flows.snakemake_process.events import (
 from flows.snakemake_process.software import undeployed
 from flows.snakemake_process.usage import Usage
 
-LOG_DIRECTORY = Path(".snakemake") / "attempts"
 _HIDDEN_RESOURCES = frozenset({"_cores", "_nodes"})
 _FAILED_WITH_ITS_GROUP = "Another rule job of its group failed."
+_LONGEST_RULE_IN_NAME = 60
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _EXIT_STATUS = re.compile(r"exit (?:status|code) (-?\d+)")
 
 
@@ -78,7 +80,9 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             capture.install()
             methods = self.workflow.deployment_settings.deployment_method
             self._methods = frozenset(str(method) for method in methods)
-            LOG_DIRECTORY.mkdir(parents=True, exist_ok=True)
+            # Not below a `workdir:`, which may lie outside of the job's directory.
+            self._log_directory = Path(self.workflow.workdir_init, ATTEMPT_LOGS).absolute()
+            self._log_directory.mkdir(parents=True, exist_ok=True)
             self._report_plan()
 
     def run_jobs(self, jobs: list[Any]) -> None:
@@ -97,8 +101,8 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             return
         attempt = _Attempt(started_at=time.time())
         self._attempts[job.jobid, job.attempt] = attempt
-        log_path = LOG_DIRECTORY / f"{job.jobid}.{job.attempt}.log"
-        emitter.emit(_attempt_started(job, attempt.started_at, str(log_path.absolute())))
+        log_path = self._log_directory / _log_name(job)
+        emitter.emit(_attempt_started(job, attempt.started_at, str(log_path)))
         try:
             with capture.captured(log_path) as attempt.usage:
                 super().cached_or_run(job, run_func, *args)
@@ -185,6 +189,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 inputs=self._paths(job.input),
                 outputs=self._paths(job.output),
                 logs=self._paths(job.log),
+                benchmarks=self._paths([job.benchmark] if job.benchmark else []),
                 is_done=not self.dag.needrun(job),
                 undeployed=undeployed(job.rule, self._methods),
             )
@@ -223,6 +228,12 @@ def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStart
         shell=job.shellcmd,
         log_path=log_path,
     )
+
+
+def _log_name(job: Any) -> str:
+    """Says which rule wrote the log; the numbers alone make it unique."""
+    rule = _NOT_IN_NAME.sub("_", job.rule.name)[:_LONGEST_RULE_IN_NAME]
+    return f"{rule}.{job.jobid}.{job.attempt}.log"
 
 
 def _is_same_job(reported: RuleJobPlanned | None, planned: RuleJobPlanned) -> bool:
