@@ -20,7 +20,7 @@ Nothing here does I/O.
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from uuid import UUID
 
@@ -48,7 +48,8 @@ from flows.snakemake_process.events import (
 SHOWN_AS_RUNNING_SECONDS = 1.0
 """A rule job that ends sooner is only reported at its end; reporting `Running` would double its cost."""
 
-_MOMENT = 1e-6
+_MOMENT = 2e-6
+"""Less than two microseconds may round to the same one."""
 
 _EDGES = 10_000
 """Most dependencies to report per rule job: Prefect drops events over 1.5 MB without an error."""
@@ -83,8 +84,6 @@ class RuleJob:
     """Of what its attempts wrote."""
     is_dropped: bool = False
     """Whether it is no longer part of the workflow."""
-    losses: int = 0
-    """How often Prefect's server has lost its state."""
 
     @property
     def name(self) -> str:
@@ -95,6 +94,14 @@ class RuleJob:
     def enter(self, state_type: StateType, name: str, timestamp: float, message: str = "") -> None:
         """Enter a state. Its time is always later than the last one's, because Prefect ignores older ones."""
         self.state = StateChange(state_type, name, max(timestamp, self.state.timestamp + _MOMENT), message)
+
+    def repeat(self) -> None:
+        """Make the state a new one, with a time of its own.
+
+        The server skips an event id that it has seen, even if it has lost the event since. And it can't
+        record two states of the same time: it would drop all events of that batch.
+        """
+        self.state = replace(self.state, timestamp=self.state.timestamp + _MOMENT)
 
     @property
     def has_completed(self) -> bool:
@@ -184,7 +191,7 @@ class Mirror:
         with self._lock:
             missing = [job_id for job_id, job in self._jobs.items() if job.task_run_id not in recorded]
             for job_id in missing:
-                self._jobs[job_id].losses += 1
+                self._jobs[job_id].repeat()
                 self._changed(job_id)
             return len(missing)
 
@@ -307,9 +314,7 @@ class Mirror:
         return not is_running or now - job.state.timestamp >= SHOWN_AS_RUNNING_SECONDS
 
     def _event(self, job: RuleJob) -> JsonObject:
-        return state_change_event(
-            self.flow_run_id, job.task_run_id, self._columns(job), job.state, resend=job.losses
-        )
+        return state_change_event(self.flow_run_id, job.task_run_id, self._columns(job), job.state)
 
     def _columns(self, job: RuleJob) -> JsonObject:
         """The rule job as columns of Prefect's `TaskRun`."""

@@ -41,7 +41,8 @@ PROGRESS_SECONDS = 1.0
 CLOSE_TIMEOUT_SECONDS = 600.0
 """How long `close` waits for Prefect to record anything new."""
 RESEND_AFTER_SECONDS = 5.0
-"""If no new rule job is recorded for this long, `close` searches for lost ones."""
+"""If no new rule job is recorded for this long, `close` searches for lost ones; twice as long each time."""
+MOST_RESEND_AFTER_SECONDS = 60.0
 _MESSAGES_KEPT = 20_000
 _FINAL_STATES = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 
@@ -101,7 +102,7 @@ class Recorder:
         self.mirror.close(ending, time.time())
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
         last_recorded, last_change = -1, time.monotonic()
-        pause = FIRST_LOOK_SECONDS
+        pause, patience = FIRST_LOOK_SECONDS, RESEND_AFTER_SECONDS
         while True:
             if time.monotonic() > deadline:
                 raise RecordError(f"Prefect has recorded {last_recorded} of {len(self.mirror)} rule jobs.")
@@ -115,9 +116,11 @@ class Recorder:
             if recorded != last_recorded:
                 last_recorded, last_change = recorded, time.monotonic()
                 deadline = last_change + CLOSE_TIMEOUT_SECONDS
-            elif time.monotonic() - last_change > RESEND_AFTER_SECONDS:
+            elif time.monotonic() - last_change > patience:
                 self._resend_lost()
                 last_change = time.monotonic()
+                # A server that is only slow must not get the same thousands of states every few seconds.
+                patience = min(patience * 2, MOST_RESEND_AFTER_SECONDS)
             time.sleep(pause)
             pause = min(pause * 1.3, TICK_SECONDS)
 
