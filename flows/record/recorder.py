@@ -138,30 +138,33 @@ class Recorder:
         pause = TICK_SECONDS
         while not self._stop.wait(pause):
             # While Prefect is unreachable, send fewer requests, and let the workflow continue.
-            pause = TICK_SECONDS if self._try(self._tick) else min(pause * 2, 10.0)
-
-    def _tick(self) -> bool:
-        self._send()
-        if time.monotonic() >= self._next_progress:
-            self._show_progress()
-            self._next_progress = time.monotonic() + PROGRESS_SECONDS
-        return True
+            pause = TICK_SECONDS if self._try(self._send) else min(pause * 2, 10.0)
 
     def _send(self) -> bool:
-        """Send everything that is due. Returns True, because `_try` returns None on an error."""
-        self._send_changes()
-        self._send_logs()
-        self._send_labels()
+        """Send everything that is due. Returns True, because `_try` returns None on an error.
+
+        It sends some of each kind in turn: of short rule jobs, there is always another state due.
+        """
+        has_more = True
+        while has_more:
+            has_sent_changes, has_sent_logs = self._send_changes(), self._send_logs()
+            has_more = has_sent_changes or has_sent_logs
+            self._send_labels()
+            if time.monotonic() >= self._next_progress:
+                self._show_progress()
+                self._next_progress = time.monotonic() + PROGRESS_SECONDS
         return True
 
-    def _send_changes(self) -> None:
-        while self._unsent_changes or self._may_send():
-            self._unsent_changes = self._unsent_changes or self.mirror.due(time.time(), BATCH)
-            if not self._unsent_changes:
-                return
-            self._prefect.send_events(self._unsent_changes)
-            self._in_flight.sent(self._unsent_changes)
-            self._unsent_changes = []
+    def _send_changes(self) -> bool:
+        """Send the next states. Returns whether there were any."""
+        if not self._unsent_changes and self._may_send():
+            self._unsent_changes = self.mirror.due(time.time(), BATCH)
+        if not self._unsent_changes:
+            return False
+        self._prefect.send_events(self._unsent_changes)
+        self._in_flight.sent(self._unsent_changes)
+        self._unsent_changes = []
+        return True
 
     def _may_send(self) -> bool:
         """Whether the server keeps up: it has recorded all but the last few state changes."""
@@ -173,13 +176,14 @@ class Recorder:
         self._in_flight = _InFlight()
         return True
 
-    def _send_logs(self) -> None:
-        while True:
-            self._unsent_logs = self._unsent_logs or self._next_logs()
-            if not self._unsent_logs:
-                return
-            self._prefect.send_logs(self._unsent_logs)
-            self._unsent_logs = []
+    def _send_logs(self) -> bool:
+        """Send the next log entries. Returns whether there were any."""
+        self._unsent_logs = self._unsent_logs or self._next_logs()
+        if not self._unsent_logs:
+            return False
+        self._prefect.send_logs(self._unsent_logs)
+        self._unsent_logs = []
+        return True
 
     def _send_labels(self) -> None:
         while self._unsent_labels:
