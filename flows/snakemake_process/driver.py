@@ -82,9 +82,12 @@ def preload_rest() -> None:
 
 
 def find_plugins() -> None:
-    """Make our plugins importable: Snakemake searches for them as top-level packages."""
+    """Make our plugins importable: Snakemake searches for them as top-level packages.
+
+    They come first: the environment may have those of another version of this project.
+    """
     if _PLUGINS not in sys.path:
-        sys.path.append(_PLUGINS)
+        sys.path.insert(0, _PLUGINS)
 
 
 def _import(modules: Iterable[str]) -> None:

@@ -74,6 +74,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         super().__post_init__()
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         self._plan = _Plan()
+        self._begun: set[int] = set()
         # A `run:` block runs in a separate Snakemake (`--mode subprocess`), whose plan is not the workflow's.
         self._reports = emitter.is_open and self.workflow.exec_mode == ExecMode.DEFAULT
         if self._reports:
@@ -101,6 +102,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             return
         attempt = _Attempt(started_at=time.time())
         self._attempts[job.jobid, job.attempt] = attempt
+        self._begun.add(job.jobid)
         log_path = self._log_directory / _log_name(job)
         emitter.emit(_attempt_started(job, attempt.started_at, str(log_path)))
         try:
@@ -168,12 +170,21 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         now = time.time()
         plan = {planned.job_id: planned for planned in self._planned(now)}
         for job_id, planned in plan.items():
-            if not _is_same_job(self._plan.reported.get(job_id), planned):
+            reported = self._plan.reported.get(job_id)
+            if not _is_same_job(reported, planned) or self._is_obsolete(reported, planned):
                 emitter.emit(planned)
         for job_id in self._plan.reported.keys() - plan.keys():
             emitter.emit(RuleJobDropped(time=now, job_id=job_id))
         self._plan = _Plan(reported=plan, is_stale=False)
         emitter.emit(PlanCompleted(time=now, total=len(plan)))
+
+    def _is_obsolete(self, reported: RuleJobPlanned | None, planned: RuleJobPlanned) -> bool:
+        """Whether a rule job will not run, although that was the plan: a checkpoint has made what it needs.
+
+        As the target `all` whose only input is the output of a checkpoint.
+        """
+        is_new = reported is None or reported.is_done or planned.job_id in self._begun
+        return planned.is_done and not is_new
 
     def _planned(self, now: float) -> Iterator[RuleJobPlanned]:
         still_there = {self.dag.jobid(job) for job in self.dag.jobs}
