@@ -15,6 +15,7 @@ from uuid import UUID
 
 from flows.record.excerpts import LeftOut, excerpt, text_of, whole_lines
 from flows.record.mirror import Mirror
+from flows.record.shown_paths import ShownPaths
 from flows.record.task_runs import JsonObject, log_entry
 from flows.snakemake_process.events import (
     ATTEMPT_LOGS,
@@ -39,6 +40,8 @@ class _Attempt:
     finished: AttemptFinished | None = None
     is_announced: bool = False
     is_cut: bool = False
+    was_stopped: bool = False
+    """With the job: that it failed is no failure of its own."""
     read_bytes: int = 0
     kept_log_files: list[str] | None = None
     """What to show of its log files, if the next attempt may overwrite them."""
@@ -51,8 +54,8 @@ class AttemptLogs:
     """Collects the log entries of one job's attempts."""
 
     flow_run_id: UUID
-    work: Path | None = None
-    """Snakemake's working directory, to which the paths of `log:` files are relative."""
+    paths: ShownPaths | None = None
+    """How paths in logs are shown, and what those of `log:` files are relative to."""
     _attempts: dict[tuple[int, int], _Attempt] = field(default_factory=dict)
 
     def observe(self, event: WorkflowEvent, mirror: Mirror) -> None:
@@ -61,6 +64,7 @@ class AttemptLogs:
         elif isinstance(event, AttemptFinished) and (
             attempt := self._attempts.get((event.job_id, event.attempt))
         ):
+            attempt.was_stopped = mirror.is_stopped
             if event.will_retry:
                 attempt.kept_log_files = list(self._log_files(attempt))
             attempt.finished = event
@@ -92,7 +96,10 @@ class AttemptLogs:
         log_files = attempt.kept_log_files
         for text in self._log_files(attempt) if log_files is None else log_files:
             yield self._entry(attempt, logging.INFO, text, ended)
-        if finished.outcome is Outcome.FAILED:
+        if attempt.was_stopped and finished.outcome is Outcome.FAILED:
+            text = f"Attempt {finished.attempt} was stopped with the job."
+            yield self._entry(attempt, logging.INFO, text, finished.finished_at)
+        elif finished.outcome is Outcome.FAILED:
             ending = "It will be retried." if finished.will_retry else "It will not be retried."
             text = f"Attempt {finished.attempt} failed. {ending}\n{finished.message}".rstrip()
             yield self._entry(attempt, logging.ERROR, text, finished.finished_at)
@@ -107,10 +114,11 @@ class AttemptLogs:
         yield from self._shown(pieces, f"{ATTEMPT_LOGS}/{path.name}")
 
     def _log_files(self, attempt: _Attempt) -> Iterator[str]:
-        if self.work is None:
+        if self.paths is None:
             return
+        work = self.paths.work
         for path in attempt.log_files:
-            pieces = excerpt(self.work / path, HEAD_BYTES, TAIL_BYTES, within=self.work)
+            pieces = excerpt(work / path, HEAD_BYTES, TAIL_BYTES, within=work)
             heading = f"Log file {path}:\n"
             for text in self._shown(pieces, path):
                 yield f"{heading}{text}"
@@ -128,6 +136,8 @@ class AttemptLogs:
 
     def _entry(self, attempt: _Attempt, level: int, text: str, timestamp: float) -> JsonObject:
         attempt.last_time = max(timestamp, attempt.last_time + _STEP)
+        if self.paths is not None:
+            text = self.paths.in_text(text)
         return log_entry(self.flow_run_id, attempt.task_run_id, level, text, attempt.last_time)
 
 

@@ -150,6 +150,17 @@ class Mirror:
         """From now on, rule jobs that fail were stopped with the job, and count as cancelled."""
         self._is_stopped = True
 
+    @property
+    def is_stopped(self) -> bool:
+        return self._is_stopped
+
+    def blame(self, guilty: tuple[RuleJob, str] | None, now: float) -> None:
+        """Fail a rule job that could not even start, for the reason given."""
+        if guilty is not None and not self._is_stopped:
+            job, reason = guilty
+            with self._lock:
+                self._end(job.planned.job_id, StateType.FAILED, "Failed", now, reason)
+
     def close(self, ending: Ending, now: float) -> None:
         """Put every rule job that has not ended into a final state."""
         running = {

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
@@ -28,6 +27,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from flows.contract.spec import Label
 from flows.record.attempt_logs import AttemptLogs
 from flows.record.mirror import Ending, Mirror, Progress
+from flows.record.shown_paths import ShownPaths
 from flows.record.task_runs import JsonObject, log_entry
 from flows.snakemake_process.events import Message, WorkflowEvent
 
@@ -79,9 +79,9 @@ class Recorder:
         if isinstance(event, Message):
             self.log(logging.getLevelNamesMapping().get(event.level, logging.INFO), event.text, event.time)
 
-    def read_log_files_in(self, work: Path) -> None:
-        """Show the `log:` files of rule jobs, whose paths are relative to `work`."""
-        self._attempt_logs.work = work
+    def show(self, paths: ShownPaths) -> None:
+        """Show the `log:` files of rule jobs, whose paths are relative to `paths.work`."""
+        self._attempt_logs.paths = paths
 
     def log(self, level: int, message: str, timestamp: float | None = None) -> None:
         """Add an entry to the log of the job."""

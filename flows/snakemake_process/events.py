@@ -100,6 +100,8 @@ class AttemptFinished:
     finished_at: float
     will_retry: bool = False
     exit_code: int | None = None
+    exception: str = ""
+    """Name of the class of the exception that was the failure."""
     message: str = ""
     """Snakemake's message about a failure."""
     cpu_seconds: float | None = None

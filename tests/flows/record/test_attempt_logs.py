@@ -12,6 +12,7 @@ import pytest
 from flows.record.attempt_logs import HEAD_BYTES, TAIL_BYTES, AttemptLogs
 from flows.record.excerpts import tail
 from flows.record.mirror import Mirror
+from flows.record.shown_paths import ShownPaths
 from flows.record.task_runs import JsonObject, isoformat, task_run_id_of
 from flows.snakemake_process.events import WorkflowEvent
 from tests.flows.stories import START, failed, planned, started, succeeded
@@ -23,7 +24,7 @@ class Reader:
     def __init__(self, work: Path) -> None:
         self.flow_run_id = uuid4()
         self._mirror = Mirror(self.flow_run_id)
-        self._logs = AttemptLogs(self.flow_run_id, work)
+        self._logs = AttemptLogs(self.flow_run_id, ShownPaths(work.parent, work))
         self.observe(planned(1, logs=("logs/map.err", "logs/map.txt")))
         self.observe(planned(2, "join"))
 
@@ -39,6 +40,10 @@ class Reader:
             new += batch
         task_run_id = str(task_run_id_of(self.flow_run_id, job_id))
         return [entry for entry in new if entry["task_run_id"] == task_run_id]
+
+    def stop(self) -> None:
+        """The job is cancelled."""
+        self._mirror.stop()
 
     def messages(self) -> list[str]:
         return [entry["message"] for entry in self.entries()]
@@ -126,6 +131,28 @@ def test_a_failure_is_an_error_of_its_own_at_the_attempts_end(reader: Reader) ->
     assert ending["message"] == "Attempt 1 failed. It will not be retried.\nIt broke."
     assert ending["level"] == logging.ERROR
     assert ending["timestamp"] == isoformat(START + 7)
+
+
+def test_an_attempt_that_was_stopped_with_its_job_has_not_failed(reader: Reader) -> None:
+    reader.observe(started())
+    reader.stop()
+    reader.observe(failed(exit_code=-15, message="killed"))
+    ending = reader.entries()[-1]
+    assert ending["message"] == "Attempt 1 was stopped with the job."
+    assert ending["level"] == logging.INFO
+
+
+def test_paths_are_shown_relative_to_the_workflows_directory(
+    reader: Reader, log: Path, log_file: Path, tmp_path: Path
+) -> None:
+    append(log, f"in {tmp_path}/work: {tmp_path}/work/logs/x and {tmp_path}/config.json\n")
+    append(log_file, f"{tmp_path}/work/a.bam is damaged\n")
+    reader.observe(started(log_path=str(log)), succeeded())
+    assert reader.messages() == [
+        "Attempt 1: 1 thread",
+        "in .: logs/x and ../config.json",
+        "Log file logs/map.err:\na.bam is damaged",
+    ]
 
 
 def test_output_goes_to_the_task_run_of_its_rule_job(reader: Reader, log: Path) -> None:

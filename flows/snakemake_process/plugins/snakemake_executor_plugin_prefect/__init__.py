@@ -11,8 +11,10 @@ It uses private parts of Snakemake's local executor (`cached_or_run`, `handle_jo
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,8 +52,17 @@ class _Attempt:
     started_at: float
     finished_at: float | None = None
     exit_code: int | None = None
+    exception: str = ""
     message: str = ""
     usage: Usage = field(default_factory=Usage)
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(self.exit_code or self.message)
+
+    def fail(self, error: BaseException) -> None:
+        self.exit_code, self.exception = _exit_code(error), type(error).__name__
+        self.message = str(error) or self.exception
 
 
 @dataclass
@@ -86,6 +97,14 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             self._log_directory.mkdir(parents=True, exist_ok=True)
             self._report_plan()
 
+    def run_job_pre(self, job: Any) -> None:
+        with self._reporting_a_failed_start(job):
+            super().run_job_pre(job)
+
+    def run_job(self, job: Any) -> None:
+        with self._reporting_a_failed_start(job):
+            super().run_job(job)
+
     def run_jobs(self, jobs: list[Any]) -> None:
         if self._reports and (self._plan.is_stale or not self._plan.holds(jobs)):
             self._report_plan()
@@ -95,6 +114,16 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         super().shutdown()
         if self._reports and self._plan.is_stale:
             self._report_plan()
+
+    def cancel(self) -> None:
+        super().cancel()
+        error = sys.exception()  # over which Snakemake gives up, before it has handled the end of these
+        for job_id, number in list(self._attempts):
+            attempt = self._attempts[job_id, number]
+            if isinstance(error, Exception) and attempt.finished_at is not None:
+                if not attempt.has_failed:
+                    attempt.fail(error)
+                self._report_end(job_id, number, Outcome.FAILED)
 
     def cached_or_run(self, job: Any, run_func: Any, *args: Any) -> None:
         if not self._reports:
@@ -110,26 +139,35 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 super().cached_or_run(job, run_func, *args)
                 part_from_cache(job.output)
         except BaseException as error:
-            attempt.exit_code, attempt.message = _exit_code(error), str(error)
+            attempt.fail(error)
             raise
         finally:
             attempt.finished_at = time.time()
 
     def handle_job_success(self, job: Any) -> None:
-        super().handle_job_success(job)
+        try:
+            super().handle_job_success(job)
+        except Exception as error:
+            if (attempt := self._attempts.get((job.jobid, job.attempt))) is not None:
+                attempt.fail(error)
+            raise
         for rule_job in _rule_jobs(job):
             if rule_job.rule.is_checkpoint:
                 # The DAG grows right after this call (`JobScheduler._finish_jobs`).
                 self._plan.is_stale = True
                 self._plan.grown_by.add(rule_job.jobid)
-            self._report_end(rule_job, Outcome.SUCCEEDED, will_retry=False)
+            self._report_end(rule_job.jobid, rule_job.attempt, Outcome.SUCCEEDED)
 
     def handle_job_error(self, job: Any) -> None:
         super().handle_job_error(job)
         self._mark_innocent(job)
         for rule_job in _rule_jobs(job):
             will_retry = job.restart_times > job.attempt - 1
-            self._report_end(rule_job, Outcome.FAILED, will_retry=will_retry)
+            attempt = self._attempts.get((rule_job.jobid, rule_job.attempt))
+            # While Snakemake handles an exception, it rejects the outputs.
+            if attempt is not None and not attempt.has_failed and (error := sys.exception()) is not None:
+                attempt.fail(error)
+            self._report_end(rule_job.jobid, rule_job.attempt, Outcome.FAILED, will_retry=will_retry)
             if will_retry:
                 # Snakemake 9.27 loses a job that waits for its retry when a checkpoint ends: the DAG's
                 # update skips jobs that it considers running (`DAG.update_ready`).
@@ -139,26 +177,50 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         """Give members of a group that did not fail themselves a message about the failure of another."""
         keys = [(member.jobid, member.attempt) for member in _rule_jobs(group)]
         attempts = [self._attempts[key] for key in keys if key in self._attempts]
-        innocent = [each for each in attempts if not each.exit_code and not each.message]
+        innocent = [each for each in attempts if not each.has_failed]
         if len(innocent) < len(attempts):
             for each in innocent:
                 each.finished_at, each.message = time.time(), _FAILED_WITH_ITS_GROUP
 
-    def _report_end(self, job: Any, outcome: Outcome, *, will_retry: bool) -> None:
+    @contextmanager
+    def _reporting_a_failed_start(self, job: Any) -> Iterator[None]:
+        """Report that a rule job failed before its command could run, which ends Snakemake.
+
+        As when a name in its command is unknown.
+        """
+        try:
+            yield
+        except Exception as error:
+            for rule_job in _rule_jobs(job) if self._reports else ():
+                self._attempts[rule_job.jobid, rule_job.attempt] = attempt = _Attempt(time.time())
+                attempt.fail(error)
+                emitter.emit(
+                    AttemptStarted(
+                        time=attempt.started_at,
+                        job_id=rule_job.jobid,
+                        attempt=rule_job.attempt,
+                        resources={},
+                    )
+                )
+                self._report_end(rule_job.jobid, rule_job.attempt, Outcome.FAILED)
+            raise
+
+    def _report_end(self, job_id: int, number: int, outcome: Outcome, *, will_retry: bool = False) -> None:
         now = time.time()
-        attempt = self._attempts.pop((job.jobid, job.attempt), None) if self._reports else None
+        attempt = self._attempts.pop((job_id, number), None) if self._reports else None
         if attempt is None:
             return
         emitter.emit(
             AttemptFinished(
                 time=now,
-                job_id=job.jobid,
-                attempt=job.attempt,
+                job_id=job_id,
+                attempt=number,
                 outcome=outcome,
                 started_at=attempt.started_at,
                 finished_at=attempt.finished_at or now,
                 will_retry=will_retry,
                 exit_code=attempt.exit_code,
+                exception=attempt.exception,
                 message=attempt.message,
                 cpu_seconds=attempt.usage.cpu_seconds,
                 peak_memory_bytes=attempt.usage.peak_memory_bytes,
