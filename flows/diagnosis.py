@@ -4,134 +4,33 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from flows.contract.documentation import with_reference
 from flows.contract.spec import ErrorKind, Label
 from flows.environments.uv import EnvironmentFailure
+from flows.known_errors import advice, advice_on_module
 from flows.record.mirror import RuleJob
 from flows.snakemake_process.events import ErrorRaised
 
 _MESSAGE_CHARACTERS = 8_000
 
-_REFUSED = "MissingOutputException"
-_CORRECT_TARGETS = "Correct `targets`: each must be a rule, or a file that a rule creates."
-_CORRECT_SNAKEFILE = "Correct the Snakefile at the line in the message, and submit the job again."
-_CORRECT_SYNTAX = f"{_CORRECT_SNAKEFILE} If the syntax needs a newer Python, set `environment.python`."
-_ADD_PACKAGE = "Add the missing package to the job's `environment`, in the version that the workflow needs."
-_RESOLUTIONS = {
-    _REFUSED: "The command succeeded, but not all files in `output` exist; correct one of them.",
-    "MissingInputException": "Add the missing files to the workflow's directory, or a rule that makes them.",
-    "MissingRuleException": _CORRECT_TARGETS,
-    "UnknownRuleException": _CORRECT_TARGETS,
-    "NoRulesException": "The Snakefile has no rule; check that `snakefile` names the right file.",
-    "SyntaxError": _CORRECT_SYNTAX,
-    "IndentationError": _CORRECT_SNAKEFILE,
-    "ModuleNotFoundError": _ADD_PACKAGE,
-    "ImportError": _ADD_PACKAGE,
-    "NameError": _CORRECT_SNAKEFILE,
-    "KeyError": "A key is missing. If it is a key of the configuration, set it in `config`.",
-    "ProtectedOutputException": "An output is write-protected; remove it, or leave it out of the targets.",
-    "AmbiguousRuleException": "Two rules create the same file; set a `ruleorder` in the workflow.",
-    "CyclicGraphException": "The rules depend on each other in a circle; correct their inputs.",
-    "WildcardError": "Correct the wildcards of the rule in the message.",
-    "CreateCondaEnvironmentException": "Correct the environment file in the message: its channels must be "
-    "reachable from the service and have the packages in compatible versions.",
-}
-"""What to do, by Snakemake's exception. Its name in lower case is the section in the documentation."""
-
-
-_PACKAGES = {
-    "Bio": "biopython",
-    "PIL": "pillow",
-    "bs4": "beautifulsoup4",
-    "augur": "nextstrain-augur",
-    "cv2": "opencv-python-headless",
-    "dotenv": "python-dotenv",
-    "pkg_resources": "setuptools < 81",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
-    "yaml": "pyyaml",
-}
-"""Well-known modules whose package has another name."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """A message that identifies the error better than its exception."""
-
-    pattern: re.Pattern[str]
-    resolution: str
-    """May refer to groups of the pattern."""
-    section: str
-    kind: ErrorKind = ErrorKind.WORKFLOW
-
-
-_MODULE_NOT_FOUND = _Known(
-    re.compile(r"No module named '(?P<module>[\w]+)"),
-    "Add the package that contains `{module}` to the job's environment, for example "
-    '"environment": {{"packages": ["{package}"]}} with the other packages that the workflow imports; '
-    "or ask the operator for an environment that has it.",
-    "modulenotfounderror",
-)
-_KNOWN = (
-    _MODULE_NOT_FOUND,
-    _Known(
-        re.compile(r"Expecting Snakemake version (?P<version>[\w.]+) or higher"),
-        'Request it: "environment": {{"packages": ["snakemake >= {version}"]}}, with the other packages '
-        "that the workflow imports.",
-        "environment",
-    ),
-    _Known(
-        re.compile(r"cannot import name '\w+' from 'snakemake|'Logger' object has no attribute"),
-        "The workflow is written for another version of Snakemake. Request one that this service supports "
-        '(8.30 to 9), for example "environment": {{"packages": ["snakemake == 8.30.0"]}}, with the other '
-        "packages that it imports.",
-        "environment",
-    ),
-    _Known(
-        re.compile(r"The package (?P<package>[\w.-]+) is not installed"),
-        'Add it to the job\'s environment: "environment": {{"packages": ["{package}"]}}, with the other '
-        "packages that the workflow imports.",
-        "environment",
-    ),
-    _Known(
-        re.compile(r"Is conda installed and accessible|'conda' command is not available"),
-        "Contact the operator: this worker has no conda. JOBS_CONDA_DIRECTORY sets its `bin`.",
-        "software",
-        ErrorKind.SYSTEM,
-    ),
-    _Known(
-        re.compile(r"apptainer or singularity command has to be available"),
-        "Contact the operator: apptainer is not installed where the job runs.",
-        "software",
-        ErrorKind.SYSTEM,
-    ),
-    _Known(
-        re.compile(r"Failed to pull singularity image"),
-        "Check the image's address, and that the service can reach its registry; then resume the job.",
-        "software",
-    ),
-    _Known(
-        re.compile(
-            r"wrapper git repository|GitCommandError|Failed to open source file|"
-            r"environment for wrapper \S+ not accessible|Invalid meta wrapper"
-        ),
-        "Check the address. If this service can't reach it, ask the operator for a mirror "
-        "(JOBS_WRAPPER_PREFIX for wrappers), or put the file into the workflow.",
-        "software",
-    ),
-)
 _COMMAND_NOT_FOUND = 127
 _CONDA_FAILED = re.compile(
     r"Could not create conda environment from (?P<file>.+?):\n.*?^Output:\n(?P<output>.+)",
     re.DOTALL | re.MULTILINE,
 )
 _CONDA_LINES = 6
+_IN_RULE = re.compile(r"\w+ in rule (?P<rule>\S+?)(?: in file|,|:|$)", re.MULTILINE)
+_EXCEPTION = re.compile(r"(?P<name>\w+(?:Error|Exception)):")
+_WILDCARDS = re.compile(r"^Wildcards:\n(?P<lines>(?:  .*\n?)*)", re.MULTILINE)
+_ERROR_AFTER_TRACEBACK = re.compile(r"^[A-Za-z_][\w.]*(?::|$)(?! *\Z)", re.MULTILINE)
 _CLOSING_WORDS = "At least one job did not complete successfully."
 _RULE_FAILED = (
     "Read the rule job's log, correct the workflow or its input, and submit the job again; "
     "or resume it, if the cause was outside the workflow."
 )
+_NO_LOGS: Mapping[str, str] = MappingProxyType({})
 _UNKNOWN = "Correct the workflow or its configuration; the message and the job's log say where."
 
 
@@ -157,11 +56,16 @@ class JobError:
 
     @property
     def headline(self) -> str:
-        return _storable(self.message.partition("\n")[0])
+        return gist(_storable(self.message))
 
 
-def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], output: str) -> JobError:
-    """`failed` is the first of `failures` failed rule jobs; `output` is the end of its output."""
+def of_failed_rule(
+    failed: RuleJob, failures: int, errors: list[ErrorRaised], output: str, logs: Mapping[str, str] = _NO_LOGS
+) -> JobError:
+    """`failed` is the first of `failures` failed rule jobs; `output` is the end of its output.
+
+    `logs` are the ends of its log files, by path.
+    """
     attempts = f" after {failed.attempts} attempts" if failed.attempts > 1 else ""
     others = f" {failures - 1} more rule jobs failed." if failures > 1 else ""
     message = f"Rule job {failed.name} failed{attempts}: {failed.state.message}{others}"
@@ -170,14 +74,24 @@ def of_failed_rule(failed: RuleJob, failures: int, errors: list[ErrorRaised], ou
         message += f"\n{refused.text}"
     if output:
         message += f"\nIts output ends with:\n{output}"
-    resolution, section = _RULE_FAILED, "failed-rule"
+    message += "".join(f"\nIts log file {path} ends with:\n{text}" for path, text in logs.items())
+    kind, resolution, section = _advice_on_rule(failed, refused, "\n".join((output, *logs.values())))
+    return JobError(kind, message, resolution, section, rule=failed.name)
+
+
+def _advice_on_rule(failed: RuleJob, refused: ErrorRaised | None, said: str) -> tuple[ErrorKind, str, str]:
+    """Whose fault it is, what to do, and the section; `said` is the end of what the rule job wrote."""
+    finished = failed.finished
+    if _ran_without_its_software(failed):
+        note = note_of_undeployed({failed.planned.rule: failed.planned.undeployed})
+        return ErrorKind.WORKFLOW, note, "software"
+    found = None
     if refused is not None:
-        resolution, section = _RESOLUTIONS[_REFUSED], _REFUSED.lower()
-    elif _ran_without_its_software(failed):
-        resolution, section = note_of_undeployed({failed.planned.rule: failed.planned.undeployed}), "software"
-    elif match := _MODULE_NOT_FOUND.pattern.search(output):
-        resolution, section = _resolution(_MODULE_NOT_FOUND, match), _MODULE_NOT_FOUND.section
-    return JobError(ErrorKind.WORKFLOW, message, resolution, section, rule=failed.name)
+        found = advice(refused.exception, refused.text)
+    elif finished is not None and finished.exit_code is None:
+        named = _EXCEPTION.match(finished.message)  # Snakemake may wrap an exception in one of its own
+        found = advice(named["name"] if named else finished.exception, finished.message)
+    return found or advice_on_module(said) or (ErrorKind.WORKFLOW, _RULE_FAILED, "failed-rule")
 
 
 def note_of_undeployed(rules: Mapping[str, Collection[str]]) -> str:
@@ -191,13 +105,6 @@ def note_of_undeployed(rules: Mapping[str, Collection[str]]) -> str:
     )
 
 
-def _resolution(known: _Known, match: re.Match[str]) -> str:
-    named = match.groupdict()
-    if (module := named.get("module")) is not None:
-        named["package"] = _PACKAGES.get(module, module)
-    return known.resolution.format(**named)
-
-
 def _ran_without_its_software(failed: RuleJob) -> bool:
     """Whether a command was not found, and the rule declares software that was not deployed."""
     code = failed.finished.exit_code if failed.finished else None
@@ -205,32 +112,80 @@ def _ran_without_its_software(failed: RuleJob) -> bool:
 
 
 def _refusal(failed: RuleJob, errors: list[ErrorRaised]) -> ErrorRaised | None:
-    """Snakemake's error about a rule job whose command succeeded and whose outputs are missing."""
+    """Snakemake's error about a rule job whose command succeeded and whose outputs it rejects."""
     if failed.finished is None or failed.finished.exit_code is not None or failed.finished.message:
         return None
     of_rule = re.compile(rf"\brule {re.escape(failed.planned.rule)}\b")
-    return next(
-        (error for error in errors if error.exception == _REFUSED and of_rule.search(error.text)), None
-    )
+    return next((error for error in errors if of_rule.search(error.text)), None)
 
 
-def of_workflow(errors: list[ErrorRaised], exit_code: int, output: str) -> JobError:
-    """The workflow could not run at all; `output` is the end of the engine's log."""
+def of_workflow(
+    errors: list[ErrorRaised], exit_code: int, output: str, failed: RuleJob | None = None
+) -> JobError:
+    """The workflow could not run at all, or `failed` could not start; `output` ends the engine's log."""
     if not errors:
         # Snakemake reports errors in its command line before its loggers exist.
         text = output or f"Snakemake ended with exit code {exit_code} without a message."
-        return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN, "workflow")
+        return JobError(ErrorKind.WORKFLOW, without_traceback(text), _UNKNOWN, "workflow")
     error = _most_informative(errors)
-    text = _conda_first(error.text.strip())
-    for known in _KNOWN:
-        if match := known.pattern.search(text):
-            return JobError(known.kind, text, _resolution(known, match), known.section)
-    if error.exception in _RESOLUTIONS:
-        return JobError(ErrorKind.WORKFLOW, text, _RESOLUTIONS[error.exception], error.exception.lower())
-    if "schema" in text and "Error validating" in text:
-        resolution = "Correct `config`: the workflow's schema rejects the key in the message."
-        return JobError(ErrorKind.WORKFLOW, text, resolution, "workflow")
-    return JobError(ErrorKind.WORKFLOW, text, _UNKNOWN, "workflow")
+    text = _conda_first(without_traceback(error.text.strip()))
+    kind, resolution, section = advice(error.exception, text) or (ErrorKind.WORKFLOW, _UNKNOWN, "workflow")
+    rule = failed.name if failed is not None else _named_rule(text)
+    return JobError(kind, text, resolution, section, rule)
+
+
+def guilty_of(errors: list[ErrorRaised], waiting: list[RuleJob]) -> tuple[RuleJob, str] | None:
+    """The rule job that kept Snakemake from going on, and why, if its error says which one it is.
+
+    As one whose function for `resources` raises.
+    """
+    if not errors:
+        return None
+    text = without_traceback(_most_informative(errors).text.strip())
+    found = _IN_RULE.match(text)
+    if found is None:
+        return None
+    candidates = [job for job in waiting if job.planned.rule == found["rule"]]
+    wildcards = _wildcards_in(text)
+    if wildcards is not None:
+        candidates = [job for job in candidates if job.planned.wildcards == wildcards]
+    return (candidates[0], gist(text)) if len(candidates) == 1 else None
+
+
+def gist(text: str) -> str:
+    """What happened, in one line: of an error in many lines, the first ones until one of them says it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    said = lines[0] if lines else ""
+    for line in lines[1:]:
+        if not said.endswith(":"):
+            break
+        said = f"{said} {line}"
+    return said
+
+
+def without_traceback(text: str) -> str:
+    """The error at the end of a traceback; the job's log has the whole."""
+    if not text.lstrip().startswith(("Traceback", "File ")):
+        return text
+    ends = list(_ERROR_AFTER_TRACEBACK.finditer(text))
+    return text[ends[-1].start() :].strip() if ends else text
+
+
+def _named_rule(text: str) -> str | None:
+    """The rule job that an error is about: `rule[wildcards]`."""
+    found = _IN_RULE.match(text)
+    if found is None:
+        return None
+    wildcards = ",".join(f"{name}={value}" for name, value in (_wildcards_in(text) or {}).items())
+    return f"{found['rule']}[{wildcards}]" if wildcards else found["rule"]
+
+
+def _wildcards_in(text: str) -> dict[str, str] | None:
+    """The wildcards that an error of a function lists."""
+    found = _WILDCARDS.search(text)
+    if found is None:
+        return None
+    return dict(line.strip().split("=", 1) for line in found["lines"].splitlines() if "=" in line)
 
 
 def _conda_first(text: str) -> str:

@@ -6,10 +6,11 @@ flow run's log.
 
 import logging
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -44,9 +45,10 @@ from flows.environments.environment import Environment
 from flows.environments.making import Environments
 from flows.environments.uv import Cancelled as EnvironmentCancelled
 from flows.environments.uv import EnvironmentFailure
-from flows.record.attempt_logs import tail
-from flows.record.mirror import Ending
+from flows.record.excerpts import tail
+from flows.record.mirror import Ending, RuleJob
 from flows.record.recorder import Recorder, RecordError
+from flows.record.shown_paths import ShownPaths
 from flows.snakemake_process.events import (
     EngineExited,
     ErrorRaised,
@@ -182,7 +184,8 @@ def _run(
     engine = engine_for(spec.engine, environment, software)
     course = _execute(spec, workspace, engine, recorder)
     workspace.leave()
-    published = workspace.publish(workspace.files_of(recorder.mirror.outputs()))
+    records = {kind: workspace.files_of(paths) for kind, paths in recorder.mirror.records().items()}
+    published = workspace.publish(workspace.files_of(recorder.mirror.outputs()), records)
     recorder.log(logging.INFO, f"Published {published} output files.")
     reason = _judge(course, spec, workspace, recorder)
     if reason is not None or termination.is_requested:
@@ -233,6 +236,8 @@ def _keep(workspace: Workspace, recorder: Recorder) -> None:
 def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder: Recorder) -> _Course:
     """Run the engine to its end, and record all its events."""
     course = _Course()
+    paths = ShownPaths(workspace.directory, workspace.work)
+    recorder.show(paths)
     if termination.is_requested:
         return course
     with (
@@ -244,13 +249,12 @@ def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder
         try:
             for event in execution.events():
                 event_log.write(encode(event))
+                event = paths.in_event(event)
                 recorder.observe(event)
                 match event:
                     case ErrorRaised():
-                        # Paths as the submitter knows them, without the directory of jobs on this server.
-                        error = replace(event, text=event.text.replace(f"{workspace.work}/", ""))
-                        course.errors.append(error)
-                        recorder.log(logging.ERROR, error.text, error.time)
+                        course.errors.append(event)
+                        recorder.log(logging.ERROR, event.text, event.time)
                     case RuleJobPlanned() if event.undeployed and not event.is_done:
                         course.undeployed[event.rule] = event.undeployed
                     case PlanCompleted() if course.undeployed:
@@ -264,6 +268,8 @@ def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder
                         pass
         except EngineVanishedError:
             course.has_vanished = True
+    if course.exit_code and not recorder.mirror.failures():
+        recorder.mirror.blame(diagnosis.guilty_of(course.errors, recorder.mirror.open()), time.time())
     course.forgotten = [job.name for job in recorder.mirror.open()]
     return course
 
@@ -316,13 +322,22 @@ def _judge(course: _Course, spec: ExecutionSpec, workspace: Workspace, recorder:
         killed_by = -course.exit_code if course.exit_code else None
         return diagnosis.of_vanished_engine(killed_by, workspace.directory)
     failures = recorder.mirror.failures()
-    if failures:
-        log_path = failures[0].started.log_path if failures[0].started else None
-        output = tail(Path(log_path), _SHOWN_LINES) if log_path else ""
-        return diagnosis.of_failed_rule(failures[0], len(failures), course.errors, output)
-    return diagnosis.of_workflow(
-        course.errors, course.exit_code or 1, tail(workspace.snakemake_log, _SHOWN_LINES)
-    )
+    if failures and failures[0].attempts:
+        output, logs = _last_words(failures[0], workspace)
+        return diagnosis.of_failed_rule(failures[0], len(failures), course.errors, output, logs)
+    paths = ShownPaths(workspace.directory, workspace.work)
+    log = paths.in_text(tail(workspace.snakemake_log, _SHOWN_LINES))
+    failed = failures[0] if failures else None
+    return diagnosis.of_workflow(course.errors, course.exit_code or 1, log, failed)
+
+
+def _last_words(failed: RuleJob, workspace: Workspace) -> tuple[str, dict[str, str]]:
+    """The end of what a failed rule job wrote to its output, and to each of its log files."""
+    log_path = failed.started.log_path if failed.started else None
+    output = tail(Path(log_path), _SHOWN_LINES) if log_path else ""
+    logs = {path: tail(workspace.work / path, _SHOWN_LINES, workspace.work) for path in failed.planned.logs}
+    paths = ShownPaths(workspace.directory, workspace.work)
+    return paths.in_text(output), {path: paths.in_text(text) for path, text in logs.items() if text}
 
 
 def _final_state(

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from api.web.schemas import Job, Output, RuleJob
 from api.web.statuses import JobStatus, RuleJobStatus
-from flows.contract.manifest import Manifest, OutputItem, SnakefileItem
+from flows.contract.manifest import FileKind, Manifest, OutputItem, SnakefileItem
 from flows.contract.storage import media_type_of
 
 MOST_RULE_JOBS = 1_000
@@ -39,6 +39,7 @@ _PROVENANCE = "https://w3id.org/ro/wfrun/provenance/0.5"
 _SNAKEMAKE = "https://w3id.org/workflowhub/workflow-ro-crate#snakemake"
 _MORE_TERMS = {name: f"https://w3id.org/ro/terms/workflow-run#{name}" for name in ("resourceUsage", "sha256")}
 """Two terms of https://w3id.org/ro/terms/workflow-run/context, so that readers need not fetch it."""
+_RESULTS = (FileKind.OUTPUT, FileKind.REPORT)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Entity = dict[str, Any]
@@ -75,7 +76,8 @@ def _metadata(
     history: History, manifest: Manifest, snakefile: SnakefileItem, base_url: str, spec_bytes: int
 ) -> Entity:
     job = history.job
-    outputs = {item.path: f"{base_url}{Output.url_of(job.id, item.path)}" for item in manifest.outputs}
+    files = {item.path: f"{base_url}{Output.url_of(job.id, item.path)}" for item in manifest.outputs}
+    outputs = {item.path: files[item.path] for item in manifest.outputs if item.kind in _RESULTS}
     steps = _Steps.of(_that_ran(history.rule_jobs or ()), outputs)
     profiles = [profile for profile in _PROFILES if steps.runs or profile != _PROVENANCE]
     inputs = list(_inputs(history.parameters))
@@ -92,13 +94,13 @@ def _metadata(
             "@id": "./",
             "@type": "Dataset",
             "name": job.name,
-            "description": _description(history, len(manifest.outputs)),
+            "description": _description(history, len(outputs)),
             "identifier": f"urn:uuid:{job.id}",
             "datePublished": _time(job.finished_at),
             "license": _ref("#license"),
             "conformsTo": _refs(profiles),
             "mainEntity": _ref(workflow_id),
-            "hasPart": _refs([workflow_id, SPEC, *outputs.values()]),
+            "hasPart": _refs([workflow_id, SPEC, *files.values()]),
             "publisher": _ref("#group"),
             "mentions": _refs(["#run", *(["#engine-run", *steps.runs] if steps.runs else [])]),
         },
@@ -131,7 +133,7 @@ def _metadata(
             "encodingFormat": "application/json",
             "contentSize": str(spec_bytes),
         },
-        *(_output(item, outputs[item.path]) for item in manifest.outputs),
+        *(_file(item, files[item.path]) for item in manifest.outputs),
         *(entity for pair in inputs for entity in pair),
         {"@id": "#group", "@type": "Organization", "name": job.group},
         _run(job, workflow_id, [SPEC, *(value["@id"] for _, value in inputs)], list(outputs.values())),
@@ -216,7 +218,7 @@ def _inputs(parameters: Mapping[str, object]) -> Iterator[tuple[Entity, Entity]]
         )
 
 
-def _output(item: OutputItem, url: str) -> Entity:
+def _file(item: OutputItem, url: str) -> Entity:
     return {
         "@id": url,
         "@type": "File",
@@ -226,6 +228,8 @@ def _output(item: OutputItem, url: str) -> Entity:
         "dateModified": _time(item.modified_at),
         "sdDatePublished": _time(item.modified_at),
         "sha256": item.sha256,
+        # Logs and benchmarks are no results: they tell how the run went.
+        **({} if item.kind in _RESULTS else {"about": _ref("#run"), "description": f"A {item.kind} file"}),
     }
 
 

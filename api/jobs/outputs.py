@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from api.web.cursors import OutputPosition
 from api.web.problems import ManifestDamaged, NotFound
-from api.web.queries import PageQuery
+from api.web.queries import OutputQuery
 from api.web.schemas import Output, OutputPage
-from flows.contract.manifest import Manifest
+from flows.contract.manifest import FileKind, Manifest
 from flows.contract.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 
 LARGEST_MANIFEST = 32 << 20
@@ -35,18 +35,23 @@ class Outputs:
         # Parsing one holds the interpreter, for a second at worst.
         self._readers = threading.BoundedSemaphore(_MANIFESTS_AT_ONCE)
 
-    def page(self, job_id: UUID, query: PageQuery) -> OutputPage:
-        """Outputs sorted by path; none until the job has published them. Raises `BadCursor`."""
+    def page(self, job_id: UUID, query: OutputQuery) -> OutputPage:
+        """Files sorted by path; none until the job has published them. Raises `BadCursor`."""
         listing = query.fingerprint(job_id)
         position = OutputPosition.decode(query.cursor, listing)
         items = sorted(self.manifest(job_id).outputs, key=lambda item: item.path)
-        rest = [item for item in items if position is None or item.path > position.after]
+        rest = [
+            item
+            for item in items
+            if item.kind in query.kind and (position is None or item.path > position.after)
+        ]
         page = rest[: query.limit]
         end = OutputPosition(listing=listing, after=page[-1].path) if len(rest) > len(page) else None
         return OutputPage(
             items=[
                 Output(
                     path=item.path,
+                    kind=item.kind,
                     size_bytes=item.size,
                     sha256=item.sha256,
                     modified_at=item.modified_at,
@@ -58,8 +63,12 @@ class Outputs:
         )
 
     def paths(self, job_id: UUID) -> dict[str, str]:
-        """The address of each output, by path."""
-        return {item.path: Output.url_of(job_id, item.path) for item in self.manifest(job_id).outputs}
+        """The address of each output and of the report, by path."""
+        return {
+            item.path: Output.url_of(job_id, item.path)
+            for item in self.manifest(job_id).outputs
+            if item.kind in (FileKind.OUTPUT, FileKind.REPORT)
+        }
 
     def download(self, job_id: UUID, path: str, method: Method) -> Response:
         """The file, with support for ranges; or a redirect to it.

@@ -22,7 +22,7 @@ from api.services import WithServices
 from api.web.bodies import JsonBodyRoute
 from api.web.etags import named_tags
 from api.web.problems import Forbidden, refusals
-from api.web.queries import JobQuery, PageQuery, RuleJobQuery
+from api.web.queries import JobQuery, OutputQuery, PageQuery, RuleJobQuery
 from api.web.schemas import Alive, Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
 from api.web.statuses import FINAL_STATUSES
 from flows.contract.spec import JobSpec
@@ -284,9 +284,13 @@ async def list_logs(job_id: UUID, query: Annotated[PageQuery, Query()], jobs: Wi
     responses=refusals(400, 404, 422, 500),
 )
 async def list_outputs(
-    job_id: UUID, query: Annotated[PageQuery, Query()], jobs: WithJobs, outputs: WithOutputs
+    job_id: UUID, query: Annotated[OutputQuery, Query()], jobs: WithJobs, outputs: WithOutputs
 ) -> OutputPage:
-    """Sorted by path, with sizes and checksums. Empty until the job has published its outputs."""
+    """Sorted by path, with sizes and checksums. Empty until the job has published its outputs.
+
+    `kind=log` lists the `log:` files of rules, what each attempt at a rule job wrote, and Snakemake's log;
+    `kind=benchmark` the `benchmark:` files. Jobs that failed have them, too.
+    """
     await jobs.get(job_id)
     return await anyio.to_thread.run_sync(outputs.page, job_id, query)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from api.web.schemas import RuleJob
 from api.web.statuses import JobStatus, RuleJobStatus
+from flows.contract.manifest import FileKind
 
 MAX_LIMIT = 200
 """The most rows that Prefect returns at once (`PREFECT_SERVER_API_DEFAULT_LIMIT`)."""
@@ -77,3 +78,14 @@ class RuleJobQuery(PageQuery):
 
     def matches(self, rule_job: RuleJob) -> bool:
         return (not self.status or rule_job.status in self.status) and self.rule in (None, rule_job.rule)
+
+
+class OutputQuery(PageQuery):
+    """Selects files that a job has published."""
+
+    kind: Annotated[tuple[FileKind, ...], BeforeValidator(_split_at_commas)] = Field(
+        default=(FileKind.OUTPUT, FileKind.REPORT),
+        min_length=1,
+        description="Files of any of these kinds; repeat the parameter or separate them by commas.",
+        examples=[["log,benchmark"]],
+    )

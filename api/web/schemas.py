@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr
 
 from api.web.etags import etag_of
 from api.web.statuses import JobStatus, RuleJobStatus
+from flows.contract.manifest import FileKind
 from flows.contract.spec import ErrorKind
 
 Item = TypeVar("Item")
@@ -248,13 +249,14 @@ class LogLine(BaseModel):
 
 
 class Output(BaseModel):
-    """One file that a job has produced."""
+    """One file that a job has published."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
                     "path": "calls/B.vcf",
+                    "kind": "output",
                     "size_bytes": 2048,
                     "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
                     "modified_at": "2025-10-07T09:31:11Z",
@@ -265,6 +267,10 @@ class Output(BaseModel):
     )
 
     path: str = Field(description="Relative to the workflow's directory.")
+    kind: FileKind = Field(
+        description="`output`; `report`: Snakemake's report; `log`: a `log:` file of a rule, what an attempt "
+        "wrote (below `.snakemake/attempts`), or Snakemake's log; `benchmark`: a `benchmark:` file."
+    )
     size_bytes: int = Field(ge=0)
     sha256: str = Field(description="SHA-256 of the content, in hexadecimal.")
     modified_at: UtcDatetime

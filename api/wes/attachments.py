@@ -60,10 +60,10 @@ async def read_form(request: Request, largest: int, largest_field: int) -> FormD
         raise _invalid("the form", f"can't be parsed: {error.message}") from error
 
 
-def decode(form: FormData) -> Form:
-    """The fields of the form. Raises `InvalidRequest`."""
+def decode(form: FormData, largest_field: int) -> Form:
+    """The fields of the form. Raises `BodyTooLarge` and `InvalidRequest`."""
     fields: dict[str, Any] = {
-        name: value for name, value in form.items() if isinstance(value, str) and name in Form.model_fields
+        name: _text(name, value, largest_field) for name, value in form.items() if name in Form.model_fields
     }
     for name in _JSON_FIELDS:
         if name in fields:
@@ -92,6 +92,22 @@ async def bundle_of(form: FormData, bundles: Bundles) -> str | None:
         await anyio.to_thread.run_sync(_pack, files, archive)
         bundle, _ = await bundles.receive(_chunks(archive), None)
     return bundle.bundle
+
+
+def _text(name: str, value: UploadFile | str, largest: int) -> str:
+    """A field, also one that came with a file name, as Python's `requests` sends all of them."""
+    if isinstance(value, str):
+        return value
+    content = value.file.read(largest + 1)
+    if len(content) > largest:
+        raise BodyTooLarge(
+            f"{name} is larger than {largest:,} bytes.",
+            "Move large values into attachments. JOBS_MAX_BODY_BYTES sets the limit.",
+        )
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise _invalid(name, "must be text in UTF-8") from error
 
 
 def _pack(files: list[UploadFile], archive: IO[bytes]) -> None:

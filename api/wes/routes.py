@@ -110,7 +110,7 @@ async def run_workflow(
         )
     form = await read_form(request, settings.bundle_max_bytes, settings.max_body_bytes)
     try:
-        fields = decode(form)
+        fields = decode(form, settings.max_body_bytes)
         translation.spec_from(fields, "sha256:" + "0" * 64 if _has_files(form) else None)
         bundle = await bundle_of(form, services.bundles)
     finally:

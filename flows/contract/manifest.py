@@ -4,6 +4,7 @@ The flow publishes it last and atomically, so every file that it lists exists.
 """
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
@@ -19,10 +20,22 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class FileKind(StrEnum):
+    """What a published file is to the workflow."""
+
+    OUTPUT = "output"
+    REPORT = "report"
+    """Snakemake's report of the job."""
+    LOG = "log"
+    """A `log:` file of a rule, what an attempt at a rule job wrote, or Snakemake's own log."""
+    BENCHMARK = "benchmark"
+
+
 class OutputItem(_Frozen):
     """A file that a job has published."""
 
     path: RelativePath
+    kind: FileKind = FileKind.OUTPUT
     size: NonNegativeInt
     sha256: str
     modified_at: datetime
@@ -45,7 +58,7 @@ class SnakefileItem(_Frozen):
 
 
 class Manifest(_Frozen):
-    """Every output of a job, and the Snakefile that produced them."""
+    """Every file that a job has published, and the Snakefile that produced them."""
 
     version: Literal[1] = 1
     outputs: tuple[OutputItem, ...] = ()

@@ -42,6 +42,7 @@ _CHUNK_BYTES = 1 << 20
 _UPLOADS_AT_ONCE = 8
 _RETRY_SECONDS = 30
 _MEDIA_TYPES = mimetypes.MimeTypes()
+_MEDIA_TYPES.add_type("text/plain", ".log")
 _MEDIA_TYPES.add_type("text/plain", ".vcf")  # a variant call file; the registered type is that of vCards
 
 Method = Literal["GET", "HEAD"]

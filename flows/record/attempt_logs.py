@@ -1,24 +1,32 @@
 """The output of each attempt at a rule job, and why it ran, as log entries of its task run.
 
-Log files are read while they grow, so that users can follow a long rule job. Prefect gets at most
-`SHOWN_BYTES` per attempt; the whole log stays in the job's directory.
+What an attempt writes is read while it grows, so that users can follow a long rule job. Prefect gets the
+first `HEAD_BYTES` and, when the attempt has ended, the last `TAIL_BYTES`; the whole is published. The
+`log:` files of the rule job follow at the end, cut in the same way.
 """
 
-import codecs
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 from uuid import UUID
 
-from flows.contract.job_files import open_file
+from flows.record.excerpts import LeftOut, excerpt, text_of, whole_lines
 from flows.record.mirror import Mirror
+from flows.record.shown_paths import ShownPaths
 from flows.record.task_runs import JsonObject, log_entry
-from flows.snakemake_process.events import AttemptFinished, AttemptStarted, Outcome, WorkflowEvent
+from flows.snakemake_process.events import (
+    ATTEMPT_LOGS,
+    AttemptFinished,
+    AttemptStarted,
+    Outcome,
+    WorkflowEvent,
+)
 
-SHOWN_BYTES = 256 * 1024
-_CHUNK_BYTES = 32 * 1024
+HEAD_BYTES = 192 * 1024
+TAIL_BYTES = 64 * 1024
 _ENTRIES_PER_BATCH = 200
 _STEP = 2e-6
 _MOMENT = 1e-3
@@ -28,10 +36,15 @@ _MOMENT = 1e-3
 class _Attempt:
     task_run_id: UUID
     started: AttemptStarted
+    log_files: tuple[str, ...]
     finished: AttemptFinished | None = None
     is_announced: bool = False
     is_cut: bool = False
+    was_stopped: bool = False
+    """With the job: that it failed is no failure of its own."""
     read_bytes: int = 0
+    kept_log_files: list[str] | None = None
+    """What to show of its log files, if the next attempt may overwrite them."""
     last_time: float = 0.0
     """Time of the newest entry. The next is always later, so that sorting by time keeps the order."""
 
@@ -41,14 +54,19 @@ class AttemptLogs:
     """Collects the log entries of one job's attempts."""
 
     flow_run_id: UUID
+    paths: ShownPaths | None = None
+    """How paths in logs are shown, and what those of `log:` files are relative to."""
     _attempts: dict[tuple[int, int], _Attempt] = field(default_factory=dict)
 
     def observe(self, event: WorkflowEvent, mirror: Mirror) -> None:
         if isinstance(event, AttemptStarted) and (job := mirror.job(event.job_id)):
-            self._attempts[event.job_id, event.attempt] = _Attempt(job.task_run_id, event)
+            self._attempts[event.job_id, event.attempt] = _Attempt(job.task_run_id, event, job.planned.logs)
         elif isinstance(event, AttemptFinished) and (
             attempt := self._attempts.get((event.job_id, event.attempt))
         ):
+            attempt.was_stopped = mirror.is_stopped
+            if event.will_retry:
+                attempt.kept_log_files = list(self._log_files(attempt))
             attempt.finished = event
 
     def take(self) -> list[JsonObject]:
@@ -68,33 +86,59 @@ class AttemptLogs:
         if not attempt.is_announced:
             attempt.is_announced = True
             yield self._entry(attempt, logging.INFO, _announcement(attempt.started), attempt.started.time)
-        if attempt.started.log_path is None:
-            return
-        for text in _read_on(Path(attempt.started.log_path), attempt):
-            ended = attempt.finished.finished_at - _MOMENT if attempt.finished else time.time()
-            yield self._entry(attempt, logging.INFO, text, ended)
+        for text in _read_on(attempt):
+            yield self._entry(attempt, logging.INFO, text, time.time())
 
     def _end(self, attempt: _Attempt, finished: AttemptFinished) -> Iterator[JsonObject]:
-        if finished.outcome is Outcome.FAILED:
+        ended = finished.finished_at - _MOMENT
+        for text in self._rest(attempt):
+            yield self._entry(attempt, logging.INFO, text, ended)
+        log_files = attempt.kept_log_files
+        for text in self._log_files(attempt) if log_files is None else log_files:
+            yield self._entry(attempt, logging.INFO, text, ended)
+        if attempt.was_stopped and finished.outcome is Outcome.FAILED:
+            text = f"Attempt {finished.attempt} was stopped with the job."
+            yield self._entry(attempt, logging.INFO, text, finished.finished_at)
+        elif finished.outcome is Outcome.FAILED:
             ending = "It will be retried." if finished.will_retry else "It will not be retried."
             text = f"Attempt {finished.attempt} failed. {ending}\n{finished.message}".rstrip()
             yield self._entry(attempt, logging.ERROR, text, finished.finished_at)
 
+    def _rest(self, attempt: _Attempt) -> Iterator[str]:
+        """What was not read while it ran: the end, if that is too much."""
+        if attempt.started.log_path is None:
+            return
+        path = Path(attempt.started.log_path)
+        head = max(0, HEAD_BYTES - attempt.read_bytes)
+        pieces = excerpt(path, head, TAIL_BYTES, position=attempt.read_bytes)
+        yield from self._shown(pieces, f"{ATTEMPT_LOGS}/{path.name}")
+
+    def _log_files(self, attempt: _Attempt) -> Iterator[str]:
+        if self.paths is None:
+            return
+        work = self.paths.work
+        for path in attempt.log_files:
+            pieces = excerpt(work / path, HEAD_BYTES, TAIL_BYTES, within=work)
+            heading = f"Log file {path}:\n"
+            for text in self._shown(pieces, path):
+                yield f"{heading}{text}"
+                heading = ""
+
+    def _shown(self, pieces: Iterable[str | LeftOut], path: str) -> Iterator[str]:
+        """The text of a file that is published as `path`."""
+        for piece in pieces:
+            match piece:
+                case str():
+                    yield piece
+                case LeftOut():
+                    whole = f"/jobs/{self.flow_run_id}/outputs/{quote(path)}"
+                    yield f"… {piece.size:,} bytes are left out; at the job's end {whole} has the whole."
+
     def _entry(self, attempt: _Attempt, level: int, text: str, timestamp: float) -> JsonObject:
         attempt.last_time = max(timestamp, attempt.last_time + _STEP)
+        if self.paths is not None:
+            text = self.paths.in_text(text)
         return log_entry(self.flow_run_id, attempt.task_run_id, level, text, attempt.last_time)
-
-
-def tail(path: Path, lines: int) -> str:
-    """The last lines of a text file; empty if there is no file."""
-    try:
-        with open_file(path) as stream:
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - _CHUNK_BYTES))
-            text = stream.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join(text.rstrip().splitlines()[-lines:])
 
 
 def _announcement(started: AttemptStarted) -> str:
@@ -108,35 +152,15 @@ def _announcement(started: AttemptStarted) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _read_on(path: Path, attempt: _Attempt) -> Iterator[str]:
-    """New text in the attempt's log since the last call, in whole lines if possible."""
-    while attempt.read_bytes < SHOWN_BYTES and (chunk := _chunk(path, attempt)):
+def _read_on(attempt: _Attempt) -> Iterator[str]:
+    """New whole lines of an attempt that may still run, until enough is shown."""
+    if attempt.finished is not None or attempt.started.log_path is None:
+        return
+    path = Path(attempt.started.log_path)
+    while attempt.read_bytes < HEAD_BYTES and (chunk := whole_lines(path, attempt.read_bytes)):
         attempt.read_bytes += len(chunk)
-        if text := chunk.decode("utf-8", "replace").replace("\x00", "\ufffd").removesuffix("\n"):
+        if text := text_of(chunk):
             yield text
-    if attempt.read_bytes >= SHOWN_BYTES and not attempt.is_cut and _chunk(path, attempt):
+    if attempt.read_bytes >= HEAD_BYTES and not attempt.is_cut and whole_lines(path, attempt.read_bytes):
         attempt.is_cut = True
-        yield f"… more in {path.name} in the job's directory"
-
-
-def _chunk(path: Path, attempt: _Attempt) -> bytes:
-    """The next bytes to show. They end after a line, or at least after a character."""
-    try:
-        with open_file(path) as stream:
-            stream.seek(attempt.read_bytes)
-            chunk = stream.read(_CHUNK_BYTES)
-    except OSError:
-        return b""
-    is_full = len(chunk) == _CHUNK_BYTES
-    if attempt.finished is not None and not is_full:
-        return chunk
-    if lines := chunk[: chunk.rfind(b"\n") + 1]:
-        return lines
-    return chunk[: len(chunk) - _unfinished(chunk)] if is_full else b""
-
-
-def _unfinished(chunk: bytes) -> int:
-    """Number of bytes at the end that belong to an incomplete character."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(chunk)
-    return len(decoder.getstate()[0])
+        yield "… It writes more than is shown while it runs; the end follows when it has ended."

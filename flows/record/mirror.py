@@ -20,12 +20,13 @@ Nothing here does I/O.
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from uuid import UUID
 
 from prefect.client.schemas.objects import StateType
 
+from flows.contract.manifest import FileKind
 from flows.contract.spec import Label, RuleJobRecord, RuleJobState
 from flows.record.task_runs import (
     JsonObject,
@@ -47,7 +48,8 @@ from flows.snakemake_process.events import (
 SHOWN_AS_RUNNING_SECONDS = 1.0
 """A rule job that ends sooner is only reported at its end; reporting `Running` would double its cost."""
 
-_MOMENT = 1e-6
+_MOMENT = 2e-6
+"""Less than two microseconds may round to the same one."""
 
 _EDGES = 10_000
 """Most dependencies to report per rule job: Prefect drops events over 1.5 MB without an error."""
@@ -78,10 +80,10 @@ class RuleJob:
     attempts: int = 0
     started: AttemptStarted | None = None
     finished: AttemptFinished | None = None
+    log_paths: list[str] = field(default_factory=list)
+    """Of what its attempts wrote."""
     is_dropped: bool = False
     """Whether it is no longer part of the workflow."""
-    losses: int = 0
-    """How often Prefect's server has lost its state."""
 
     @property
     def name(self) -> str:
@@ -92,6 +94,19 @@ class RuleJob:
     def enter(self, state_type: StateType, name: str, timestamp: float, message: str = "") -> None:
         """Enter a state. Its time is always later than the last one's, because Prefect ignores older ones."""
         self.state = StateChange(state_type, name, max(timestamp, self.state.timestamp + _MOMENT), message)
+
+    def repeat(self) -> None:
+        """Make the state a new one, with a time of its own.
+
+        The server skips an event id that it has seen, even if it has lost the event since. And it can't
+        record two states of the same time: it would drop all events of that batch.
+        """
+        self.state = replace(self.state, timestamp=self.state.timestamp + _MOMENT)
+
+    @property
+    def has_completed(self) -> bool:
+        """Whether its outputs exist."""
+        return self.state.type is StateType.COMPLETED
 
     @property
     def has_ended(self) -> bool:
@@ -135,6 +150,17 @@ class Mirror:
         """From now on, rule jobs that fail were stopped with the job, and count as cancelled."""
         self._is_stopped = True
 
+    @property
+    def is_stopped(self) -> bool:
+        return self._is_stopped
+
+    def blame(self, guilty: tuple[RuleJob, str] | None, now: float) -> None:
+        """Fail a rule job that could not even start, for the reason given."""
+        if guilty is not None and not self._is_stopped:
+            job, reason = guilty
+            with self._lock:
+                self._end(job.planned.job_id, StateType.FAILED, "Failed", now, reason)
+
     def close(self, ending: Ending, now: float) -> None:
         """Put every rule job that has not ended into a final state."""
         running = {
@@ -176,7 +202,7 @@ class Mirror:
         with self._lock:
             missing = [job_id for job_id, job in self._jobs.items() if job.task_run_id not in recorded]
             for job_id in missing:
-                self._jobs[job_id].losses += 1
+                self._jobs[job_id].repeat()
                 self._changed(job_id)
             return len(missing)
 
@@ -216,9 +242,18 @@ class Mirror:
     def outputs(self) -> Iterator[str]:
         """Outputs of the rule jobs that completed or had nothing to do."""
         with self._lock:
-            jobs = [job for job in self._jobs.values() if job.state.type is StateType.COMPLETED]
+            jobs = [job for job in self._jobs.values() if job.has_completed]
         for job in jobs:
             yield from job.planned.outputs
+
+    def records(self) -> dict[FileKind, list[str]]:
+        """What rule jobs recorded about themselves, whether or not they succeeded."""
+        with self._lock:
+            jobs = [job for job in self._jobs.values() if job.log_paths or job.has_completed]
+        return {
+            FileKind.LOG: [path for job in jobs for path in (*job.planned.logs, *job.log_paths)],
+            FileKind.BENCHMARK: [path for job in jobs for path in job.planned.benchmarks],
+        }
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -257,6 +292,8 @@ class Mirror:
         if job is None:
             return
         job.started, job.attempts = event, event.attempt
+        if event.log_path is not None:
+            job.log_paths.append(event.log_path)
         name = "Running" if event.attempt == 1 else "Retrying"
         job.enter(StateType.RUNNING, name, event.time)
         self._changed(event.job_id)
@@ -288,9 +325,7 @@ class Mirror:
         return not is_running or now - job.state.timestamp >= SHOWN_AS_RUNNING_SECONDS
 
     def _event(self, job: RuleJob) -> JsonObject:
-        return state_change_event(
-            self.flow_run_id, job.task_run_id, self._columns(job), job.state, resend=job.losses
-        )
+        return state_change_event(self.flow_run_id, job.task_run_id, self._columns(job), job.state)
 
     def _columns(self, job: RuleJob) -> JsonObject:
         """The rule job as columns of Prefect's `TaskRun`."""

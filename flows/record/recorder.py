@@ -27,6 +27,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from flows.contract.spec import Label
 from flows.record.attempt_logs import AttemptLogs
 from flows.record.mirror import Ending, Mirror, Progress
+from flows.record.shown_paths import ShownPaths
 from flows.record.task_runs import JsonObject, log_entry
 from flows.snakemake_process.events import Message, WorkflowEvent
 
@@ -40,7 +41,8 @@ PROGRESS_SECONDS = 1.0
 CLOSE_TIMEOUT_SECONDS = 600.0
 """How long `close` waits for Prefect to record anything new."""
 RESEND_AFTER_SECONDS = 5.0
-"""If no new rule job is recorded for this long, `close` searches for lost ones."""
+"""If no new rule job is recorded for this long, `close` searches for lost ones; twice as long each time."""
+MOST_RESEND_AFTER_SECONDS = 60.0
 _MESSAGES_KEPT = 20_000
 _FINAL_STATES = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
 
@@ -77,6 +79,10 @@ class Recorder:
         if isinstance(event, Message):
             self.log(logging.getLevelNamesMapping().get(event.level, logging.INFO), event.text, event.time)
 
+    def show(self, paths: ShownPaths) -> None:
+        """Show the `log:` files of rule jobs, whose paths are relative to `paths.work`."""
+        self._attempt_logs.paths = paths
+
     def log(self, level: int, message: str, timestamp: float | None = None) -> None:
         """Add an entry to the log of the job."""
         at = time.time() if timestamp is None else timestamp
@@ -96,7 +102,7 @@ class Recorder:
         self.mirror.close(ending, time.time())
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
         last_recorded, last_change = -1, time.monotonic()
-        pause = FIRST_LOOK_SECONDS
+        pause, patience = FIRST_LOOK_SECONDS, RESEND_AFTER_SECONDS
         while True:
             if time.monotonic() > deadline:
                 raise RecordError(f"Prefect has recorded {last_recorded} of {len(self.mirror)} rule jobs.")
@@ -110,9 +116,11 @@ class Recorder:
             if recorded != last_recorded:
                 last_recorded, last_change = recorded, time.monotonic()
                 deadline = last_change + CLOSE_TIMEOUT_SECONDS
-            elif time.monotonic() - last_change > RESEND_AFTER_SECONDS:
+            elif time.monotonic() - last_change > patience:
                 self._resend_lost()
                 last_change = time.monotonic()
+                # A server that is only slow must not get the same thousands of states every few seconds.
+                patience = min(patience * 2, MOST_RESEND_AFTER_SECONDS)
             time.sleep(pause)
             pause = min(pause * 1.3, TICK_SECONDS)
 
@@ -130,30 +138,33 @@ class Recorder:
         pause = TICK_SECONDS
         while not self._stop.wait(pause):
             # While Prefect is unreachable, send fewer requests, and let the workflow continue.
-            pause = TICK_SECONDS if self._try(self._tick) else min(pause * 2, 10.0)
-
-    def _tick(self) -> bool:
-        self._send()
-        if time.monotonic() >= self._next_progress:
-            self._show_progress()
-            self._next_progress = time.monotonic() + PROGRESS_SECONDS
-        return True
+            pause = TICK_SECONDS if self._try(self._send) else min(pause * 2, 10.0)
 
     def _send(self) -> bool:
-        """Send everything that is due. Returns True, because `_try` returns None on an error."""
-        self._send_changes()
-        self._send_logs()
-        self._send_labels()
+        """Send everything that is due. Returns True, because `_try` returns None on an error.
+
+        It sends some of each kind in turn: of short rule jobs, there is always another state due.
+        """
+        has_more = True
+        while has_more:
+            has_sent_changes, has_sent_logs = self._send_changes(), self._send_logs()
+            has_more = has_sent_changes or has_sent_logs
+            self._send_labels()
+            if time.monotonic() >= self._next_progress:
+                self._show_progress()
+                self._next_progress = time.monotonic() + PROGRESS_SECONDS
         return True
 
-    def _send_changes(self) -> None:
-        while self._unsent_changes or self._may_send():
-            self._unsent_changes = self._unsent_changes or self.mirror.due(time.time(), BATCH)
-            if not self._unsent_changes:
-                return
-            self._prefect.send_events(self._unsent_changes)
-            self._in_flight.sent(self._unsent_changes)
-            self._unsent_changes = []
+    def _send_changes(self) -> bool:
+        """Send the next states. Returns whether there were any."""
+        if not self._unsent_changes and self._may_send():
+            self._unsent_changes = self.mirror.due(time.time(), BATCH)
+        if not self._unsent_changes:
+            return False
+        self._prefect.send_events(self._unsent_changes)
+        self._in_flight.sent(self._unsent_changes)
+        self._unsent_changes = []
+        return True
 
     def _may_send(self) -> bool:
         """Whether the server keeps up: it has recorded all but the last few state changes."""
@@ -165,13 +176,14 @@ class Recorder:
         self._in_flight = _InFlight()
         return True
 
-    def _send_logs(self) -> None:
-        while True:
-            self._unsent_logs = self._unsent_logs or self._next_logs()
-            if not self._unsent_logs:
-                return
-            self._prefect.send_logs(self._unsent_logs)
-            self._unsent_logs = []
+    def _send_logs(self) -> bool:
+        """Send the next log entries. Returns whether there were any."""
+        self._unsent_logs = self._unsent_logs or self._next_logs()
+        if not self._unsent_logs:
+            return False
+        self._prefect.send_logs(self._unsent_logs)
+        self._unsent_logs = []
+        return True
 
     def _send_labels(self) -> None:
         while self._unsent_labels:

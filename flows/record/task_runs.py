@@ -39,17 +39,16 @@ def task_run_id_of(flow_run_id: UUID, job_id: int) -> UUID:
 
 
 def state_change_event(
-    flow_run_id: UUID, task_run_id: UUID, task_run: Mapping[str, Any], state: StateChange, *, resend: int = 0
+    flow_run_id: UUID, task_run_id: UUID, task_run: Mapping[str, Any], state: StateChange
 ) -> JsonObject:
     """An event for `POST /events` that puts `task_run` (columns of Prefect's `TaskRun`) into `state`.
 
-    The server ignores an event id that it has seen, even if it has lost the event since. To send a
-    state again, use another `resend` number.
+    The same state of the same time is the same event, which may be sent more than once.
     """
     occurred = isoformat(state.timestamp)
     run_count = task_run.get("run_count", 0)
     return {
-        "id": str(uuid5(task_run_id, f"{state.name}-{run_count}-{state.timestamp!r}-{resend}")),
+        "id": str(uuid5(task_run_id, f"{state.name}-{run_count}-{state.timestamp!r}")),
         "occurred": occurred,
         "event": f"prefect.task-run.{state.name}",
         "resource": {

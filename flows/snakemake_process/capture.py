@@ -1,7 +1,8 @@
 """Gives every attempt at a rule job its own log file, and measures the usage of its commands.
 
 In Snakemake, all rule jobs write to its own stdout and stderr. Each rule job runs in its own thread,
-so processes and output of the current thread can be redirected to the file of its attempt.
+so processes and output of the current thread can be redirected to the file of its attempt. Commands that
+the Snakefile runs itself are reported as what it prints (`flows.snakemake_process.printing`).
 """
 
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any, TextIO
 import snakemake.executors.local
 import snakemake.shell
 
+from flows.snakemake_process.printing import output_of_command
 from flows.snakemake_process.usage import MeasuredPopen, Usage
 
 _attempt = threading.local()
@@ -37,7 +39,9 @@ def captured(log_path: Path) -> Iterator[Usage]:
 
 
 def install() -> None:
-    """Replace the functions with which Snakemake starts rule jobs in this process. Call it once."""
+    """Replace the functions with which Snakemake starts rule jobs in this process."""
+    if isinstance(sys.stdout, _ThreadStream):
+        return
     # `snakemake.shell` as an attribute is the class of that name, not the module.
     capturing = _subprocess_that_captures()
     sys.modules["snakemake.shell"].sp = capturing  # type: ignore[attr-defined]  # foreign module
@@ -57,7 +61,11 @@ def _subprocess_that_captures() -> SimpleNamespace:
 def _popen(*args: Any, **kwargs: Any) -> "subprocess.Popen[Any]":
     log: TextIO | None = getattr(_attempt, "log", None)
     if log is None:
-        return subprocess.Popen(*args, **kwargs)
+        with output_of_command() as output:
+            if kwargs.get("stdout") is not subprocess.PIPE:
+                kwargs["stdout"] = output
+            kwargs.setdefault("stderr", output)
+            return subprocess.Popen(*args, **kwargs)
     if kwargs.get("stdout") is not subprocess.PIPE:
         kwargs["stdout"] = log
     kwargs.setdefault("stderr", log)

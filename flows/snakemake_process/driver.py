@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from flows.snakemake_process import printing
 from flows.snakemake_process.decisions import Decisions
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import Message
@@ -61,6 +62,7 @@ def drive(argv: list[str], decisions: Mapping[str, Any], events: BinaryIO) -> No
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
+            printing.finish()
             sys.stdout.flush()
             sys.stderr.flush()
         # Threads of the workflow must not keep the process alive, nor may a parent's exit handlers run.
@@ -84,9 +86,12 @@ def preload_rest() -> None:
 
 
 def find_plugins() -> None:
-    """Make our plugins importable: Snakemake searches for them as top-level packages."""
+    """Make our plugins importable: Snakemake searches for them as top-level packages.
+
+    They come first: the environment may have those of another version of this project.
+    """
     if _PLUGINS not in sys.path:
-        sys.path.append(_PLUGINS)
+        sys.path.insert(0, _PLUGINS)
 
 
 def _import(modules: Iterable[str]) -> None:
@@ -100,8 +105,10 @@ def _main(argv: list[str], decisions: Mapping[str, Any]) -> int:
     # Importing Snakemake takes seconds, and the zygote that imports this module may not need it yet.
     from snakemake.cli import main  # noqa: PLC0415 - as above
 
-    from flows.snakemake_process import profiles, repairs  # noqa: PLC0415 - as above
+    from flows.snakemake_process import capture, profiles, repairs  # noqa: PLC0415 - as above
 
+    printing.install()
+    capture.install()
     for note in repairs.apply():
         emitter.emit(Message(time=time.time(), level="INFO", text=note))
     profiles.install(Decisions(**decisions))

@@ -13,6 +13,9 @@ from typing import Any, ClassVar
 
 PROTOCOL_VERSION = 1
 
+ATTEMPT_LOGS = ".snakemake/attempts"
+"""The directory of what attempts write, relative to the directory that Snakemake is started in."""
+
 
 class Outcome(StrEnum):
     """How one attempt at a rule job ended."""
@@ -42,6 +45,7 @@ class RuleJobPlanned:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
     is_done: bool = False
     """Its outputs were up to date before this execution, so it will not run."""
     undeployed: tuple[str, ...] = ()
@@ -96,6 +100,8 @@ class AttemptFinished:
     finished_at: float
     will_retry: bool = False
     exit_code: int | None = None
+    exception: str = ""
+    """Name of the class of the exception that was the failure."""
     message: str = ""
     """Snakemake's message about a failure."""
     cpu_seconds: float | None = None

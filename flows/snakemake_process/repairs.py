@@ -6,6 +6,7 @@
 | linear scheduling          | 9.14 on  | rounds are quadratic (`flows.snakemake_process.scheduling`) |
 | a handler for messages     | 8.x      | it has no logger plugins                                    |
 | a lock to create software  | all      | two jobs destroy each other's conda environment             |
+| lines of syntax errors     | all      | its report of the error raises a KeyError                   |
 
 This relies on private names. `tests/flows/environments/test_versions.py` checks them in each version.
 """
@@ -50,6 +51,7 @@ def apply() -> Iterator[str]:
     if not has_logger_plugins():
         _listen_to_old_logger()
     software.install()
+    _report_lines_of_syntax_errors()
 
 
 def _scheduler_module() -> ModuleType:
@@ -71,6 +73,26 @@ def _exit_gracefully(scheduler: Any, *_: Any) -> None:
     """
     scheduler._user_kill = "graceful"
     threading.Thread(target=scheduler._open_jobs.release, daemon=True).start()
+
+
+class _SourceLines(dict[int, int]):
+    """Lines of a Snakefile by lines of the Python that it becomes. While it is parsed, they are the same."""
+
+    def __missing__(self, line: int) -> int:
+        return line
+
+
+def _report_lines_of_syntax_errors() -> None:
+    """Let Snakemake report an error in a line that it has not translated yet (`exceptions.format_error`)."""
+    exceptions: Any = importlib.import_module("snakemake.exceptions")
+    plain = exceptions.format_error
+
+    def format_error(error: Any, line: Any, linemaps: Any = None, **options: Any) -> str:
+        known = {file: _SourceLines(lines) for file, lines in (linemaps or {}).items()}
+        # Snakemake cuts messages at a parenthesis, and adds the text of the line, which it may not know.
+        return str(plain(error, line, linemaps=known, **options)).replace(":\nNone", "")
+
+    exceptions.format_error = format_error
 
 
 def _listen_to_old_logger() -> None:

@@ -1,9 +1,9 @@
-"""Lists the outputs of a job in its manifest, and publishes them."""
+"""Lists the outputs and logs of a job in its manifest, and publishes them."""
 
 import hashlib
 import io
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -11,13 +11,15 @@ from uuid import UUID
 
 from flows.contract.environments import EnvironmentRecord
 from flows.contract.job_files import open_file
-from flows.contract.manifest import MANIFEST_NAME, Manifest, OutputItem, SnakefileItem
+from flows.contract.manifest import MANIFEST_NAME, FileKind, Manifest, OutputItem, SnakefileItem
 from flows.contract.storage import BlobNotFound, LocalStorage, Storage, job_key
+from flows.snakemake_process.events import ATTEMPT_LOGS
 
 _DIRECTORY_MARK = ".snakemake_timestamp"
 """Snakemake creates it in every directory that is an output."""
 
 _LONGEST_SNAKEFILE = 1 << 20
+_RESULTS = (FileKind.OUTPUT, FileKind.REPORT)
 
 
 class Publishing:
@@ -30,21 +32,24 @@ class Publishing:
 
     def publish(
         self,
-        outputs: Iterable[str],
-        report: Path,
-        logs: Iterable[Path],
+        files: Mapping[FileKind, Iterable[str]],
+        own: Mapping[FileKind, Path],
+        unlisted: Iterable[Path],
         snakefile: SnakefileItem | None,
         environment: EnvironmentRecord | None,
     ) -> int:
-        """Store those of `outputs`, `report` and `logs` that exist. Returns the number of outputs.
+        """Store those files that exist. Returns the number of outputs, with the report.
 
-        The manifest is stored last, so every file that it lists exists. Raises `StorageError`.
+        `files` are the workflow's, relative to `work`; a file of two kinds has the first. The files in
+        `own` and `unlisted` lie beside `work`, and the manifest does not list those in `unlisted`. It is
+        stored last, so every file that it lists exists. Raises `StorageError`.
         """
-        items = list(self._items(outputs))
-        path = _free_path(report.name, {item.path for item in items})
-        if (item := self._item(path, (report.name,))) is not None:
-            items.append(item)
-        log_keys = [job_key(self._job_id, log.name) for log in logs]
+        items = list(self._items(files))
+        for kind, file in own.items():
+            path = _free_path(file.name, {item.path for item in items})
+            if (item := self._item(path, (file.name,), kind)) is not None:
+                items.append(item)
+        log_keys = [job_key(self._job_id, log.name) for log in unlisted]
         self._storage.publish(
             [
                 *(job_key(self._job_id, *item.place) for item in items),
@@ -57,17 +62,20 @@ class Publishing:
         # Atomically: a reader sees the whole manifest or none.
         self._disk.put(key, io.BytesIO(manifest.model_dump_json(exclude_none=True).encode()))
         self._storage.publish([key], self._disk)
-        return len(items)
+        return sum(item.kind in _RESULTS for item in items)
 
-    def _items(self, outputs: Iterable[str]) -> Iterator[OutputItem]:
-        for path in sorted(set(outputs)):
+    def _items(self, files: Mapping[FileKind, Iterable[str]]) -> Iterator[OutputItem]:
+        kinds = {path: kind for kind in reversed(list(files)) for path in files[kind]}
+        for path, kind in sorted(kinds.items()):
             if Path(path).is_absolute() or not _is_text(path):
                 continue
-            if (item := self._item(path, ("work", path))) is not None:
+            item = self._item(path, ("work", path), kind)
+            # Most attempts write nothing, and so many empty files would only hide the others.
+            if item is not None and (item.size or not path.startswith(f"{ATTEMPT_LOGS}/")):
                 yield item
 
-    def _item(self, path: str, place: tuple[str, ...]) -> OutputItem | None:
-        """The output named `path`: the file `place` in the job's directory, or None if it is missing."""
+    def _item(self, path: str, place: tuple[str, ...], kind: FileKind) -> OutputItem | None:
+        """The item named `path`: the file `place` in the job's directory, or None if it is missing."""
         try:
             file = self._disk.open(job_key(self._job_id, *place))
         except BlobNotFound:
@@ -77,6 +85,7 @@ class Publishing:
             status = os.fstat(file.fileno())
         return OutputItem(
             path=path,
+            kind=kind,
             size=status.st_size,
             sha256=checksum.hexdigest(),
             modified_at=datetime.fromtimestamp(status.st_mtime, UTC),

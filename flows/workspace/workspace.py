@@ -18,7 +18,7 @@ JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,7 @@ from uuid import UUID
 from flows.contract.data_roots import check_project_path
 from flows.contract.environments import EnvironmentRecord
 from flows.contract.job_files import work_of
-from flows.contract.manifest import MANIFEST_NAME, Manifest, SnakefileItem
+from flows.contract.manifest import MANIFEST_NAME, FileKind, Manifest, SnakefileItem
 from flows.contract.sources import ProjectDirectory, WorkflowSource
 from flows.contract.spec import DEFAULT_GROUP, EngineName, ExecutionSpec
 from flows.contract.storage import LocalStorage, Storage, StorageError, job_key, open_storage
@@ -246,13 +246,17 @@ class Workspace:
         except SnakefileMissing as refusal:
             raise StageError(str(refusal), refusal.resolution) from refusal
 
-    def publish(self, outputs: Iterable[str]) -> int:
-        """Publish those `outputs` (relative to `work`) that exist, and the logs; the number of outputs.
+    def publish(self, outputs: Iterable[str], records: Mapping[FileKind, Iterable[str]] | None = None) -> int:
+        """Publish those `outputs` and `records` (relative to `work`) that exist; the number of outputs.
 
-        Raises `StorageError`.
+        Publishes the report and Snakemake's log, too. Raises `StorageError`.
         """
         return Publishing(self._job_id, self.storage, self._disk).publish(
-            outputs, self.report, (self.snakemake_log, self.event_log), self._snakefile, self._environment
+            {FileKind.OUTPUT: outputs, **(records or {})},
+            {FileKind.REPORT: self.report, FileKind.LOG: self.snakemake_log},
+            (self.event_log,),
+            self._snakefile,
+            self._environment,
         )
 
     def files_of(self, outputs: Iterable[str]) -> list[str]:

@@ -58,6 +58,7 @@ SECTIONS = {
     ],
     "Take its outputs": [
         Exchange('curl "localhost:8000/jobs/$JOB/outputs?limit=2"'),
+        Exchange('curl "localhost:8000/jobs/$JOB/outputs?kind=log&limit=2"'),
         Exchange("curl -i -r 0-63 localhost:8000/jobs/$JOB/outputs/results/summary.md",
                  "Downloads support ranges:"),
     ],

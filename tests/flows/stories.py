@@ -40,6 +40,8 @@ def planned(
     reason: str = "",
     inputs: tuple[str, ...] = (),
     outputs: tuple[str, ...] = (),
+    logs: tuple[str, ...] = (),
+    benchmarks: tuple[str, ...] = (),
     is_done: bool = False,
 ) -> RuleJobPlanned:
     return RuleJobPlanned(
@@ -52,6 +54,8 @@ def planned(
         reason=reason,
         inputs=inputs,
         outputs=outputs,
+        logs=logs,
+        benchmarks=benchmarks,
         is_done=is_done,
     )
 

@@ -144,7 +144,7 @@ def test_a_workflow_that_cannot_run_is_told_with_advice_for_its_kind(
     error = of_workflow(exception, text)
     assert error.kind is ErrorKind.WORKFLOW
     assert error.message == text
-    assert error.rule is None
+    assert error.rule == ("copy" if "rule copy" in text else None)
     assert advice in error.resolution
 
 
@@ -304,3 +304,68 @@ def test_a_long_message_is_shortened_in_its_middle() -> None:
     assert message.endswith(" where")
     assert "\n…\n" in message
     assert len(message) < 8_100
+
+
+FUNCTION_RAISED = """InputFunctionException in rule map in file "Snakefile", line 3:
+Error:
+  KeyError: 'b'
+Wildcards:
+  sample=b
+Traceback:
+  File "Snakefile", line 5, in <lambda>"""
+
+
+def test_the_rule_job_of_a_function_that_raises_is_found_by_its_wildcards() -> None:
+    mirror = Mirror(uuid4())
+    for job_id, sample in enumerate("abc"):
+        mirror.observe(planned(job_id, "map", wildcards={"sample": sample}))
+    errors = [ErrorRaised(time=START, exception="InputFunctionException", text=FUNCTION_RAISED)]
+    found = diagnosis.guilty_of(errors, mirror.open())
+    assert found is not None
+    assert found[0].name == "map[sample=b]"
+    assert (
+        found[1] == "InputFunctionException in rule map in file \"Snakefile\", line 3: Error: KeyError: 'b'"
+    )
+    assert diagnosis.guilty_of(errors, mirror.open()[2:]) is None
+    assert diagnosis.of_workflow(errors, 1, "").rule == "map[sample=b]"
+
+
+def test_an_error_that_does_not_say_which_of_many_rule_jobs_accuses_none() -> None:
+    mirror = Mirror(uuid4())
+    for job_id, sample in enumerate("abc"):
+        mirror.observe(planned(job_id, "map", wildcards={"sample": sample}))
+    errors = [ErrorRaised(time=START, exception="RuleException", text="RuleException in rule map in file x")]
+    assert diagnosis.guilty_of(errors, mirror.open()) is None
+    assert diagnosis.guilty_of([AT_LEAST_ONE], mirror.open()) is None
+    assert diagnosis.of_workflow(errors, 1, "").rule == "map"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            'Traceback (most recent call last):\n\n  File "a.py", line 1, in f\n    with x:\n         ^^^\n\n'
+            "KeyError: 1\n\n\nDuring handling of the above exception, another exception occurred:\n\n\n"
+            'Traceback (most recent call last):\n\n  File "b.py", line 2, in g\n\n'
+            "FileNotFoundError: [Errno 2] No such file or directory: 'scripts/none.py'",
+            "FileNotFoundError: [Errno 2] No such file or directory: 'scripts/none.py'",
+        ),
+        (
+            'Traceback (most recent call last):\n  File "a"\nbioio.Broken: a\n  of two lines',
+            "bioio.Broken: a",
+        ),
+        ('\n  File "cli.py", line 2375, in args_to_api\n    f(e)\n\nKeyError: 2', "KeyError: 2"),
+        ("Traceback (most recent call last):\n…", "Traceback (most recent call last):"),
+    ],
+    ids=["of two", "of two lines", "without its first line", "without its end"],
+)
+def test_of_a_traceback_the_error_at_its_end_is_told(text: str, said: str) -> None:
+    assert of_workflow("Anything", text).headline.startswith(said)
+
+
+def test_a_failed_rule_job_that_snakemake_itself_failed_has_advice_on_that() -> None:
+    message = "NameError: The name 'print $1' is unknown in this context."
+    job = failures(planned(), started(), failed(exit_code=None, message=message))
+    error = of_failures(job)
+    assert "{{print $1}}" in error.resolution
+    assert error.section == "nameerror"

@@ -3,10 +3,12 @@
 import re
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from flows.engines.snakemake import SnakemakeEngine
+from flows.record.mirror import Mirror
 from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
@@ -206,3 +208,30 @@ def test_executions_side_by_side_know_nothing_of_each_other(workspaces: NewWorks
         for execution in executions:
             assert_well_told(execution.events())
     assert [(workspace.work / "threshold.txt").read_text() for workspace in made] == ["1\n", "2\n"]
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_target_that_a_checkpoint_makes_superfluous_is_done(
+    workspace: Workspace, tmp_path: Path, keep_going: bool
+) -> None:
+    """Snakemake ends with success after 1 of 2 steps."""
+    snakefile = """
+    rule all:
+        input: "a.txt"
+
+    checkpoint a:
+        output: "a.txt"
+        shell: "touch {output}"
+    """
+    workflow = write_workflow(tmp_path / "superfluous", snakefile)
+    told = execute(workspace, workflow, options={"keep_going": keep_going})
+    assert_well_told(told.events)
+    assert told.exit_code == 0
+    mirror = Mirror(uuid4())
+    for event in told.events:
+        mirror.observe(event)
+    assert mirror.open() == []
+    assert {job.name: job.state.name for job in map(mirror.job, range(2)) if job} == {
+        "all": "Skipped",
+        "a": "Completed",
+    }

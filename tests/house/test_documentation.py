@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import flows.diagnosis
+import flows.known_errors
 from api.web.problems import ProblemError
 from flows.contract.documentation import TROUBLESHOOTING
 from tests.docs.configuration import PAGE, PROGRAMS, page, settings_classes
@@ -34,7 +34,7 @@ def test_every_problem_type_has_a_section() -> None:
 
 
 def test_every_exception_that_is_explained_has_a_section() -> None:
-    exceptions = {name.lower() for name in flows.diagnosis._RESOLUTIONS}
+    exceptions = {name.lower() for name in flows.known_errors.RESOLUTIONS}
     assert exceptions - sections() == set()
 
 
@@ -52,6 +52,8 @@ def _sections_in(tree: ast.AST) -> Iterator[str]:
             case ast.Call(func=ast.Name("JobError"), args=[_, _, _, ast.Constant(str(section))]):
                 yield section
             case ast.Call(func=ast.Name("_Known"), args=[_, _, ast.Constant(str(section)), *_]):
+                yield section
+            case ast.Tuple([ast.Attribute(ast.Name("ErrorKind")), _, ast.Constant(str(section))]):
                 yield section
             case ast.Call(func=ast.Name("with_reference"), args=[_, ast.Constant(str(section))]):
                 yield section

@@ -108,3 +108,104 @@ def test_a_job_that_takes_too_long_is_stopped(jobs: JobsClient) -> None:
 
     assert "timeout_seconds" in job["error"]["message"]
     assert set(jobs.statuses(job["id"]).values()) == {"cancelled"}
+
+
+FUTURE = "os.utime('old.txt', (2051222400, 2051222400))"
+
+
+@pytest.mark.parametrize(
+    ("snakefile", "guilty", "said", "advised"),
+    [
+        (
+            "rule one:\n    output: 'a'\n    shell: \"awk '{print $1}' b > {output}\"\n",
+            "one",
+            "NameError: The name 'print $1' is unknown",
+            "{{print $1}}",
+        ),
+        (
+            "rule one:\n    output: 'a'\n    resources: mem_mb=lambda w: {}['nokey']\n    shell: 'touch a'\n",
+            "one",
+            "KeyError: 'nokey'",
+            "the function",
+        ),
+        (
+            "rule one:\n    output: ensure('a', non_empty=True)\n    shell: ': > {output}'\n",
+            "one",
+            "unexpected empty output files",
+            "non_empty",
+        ),
+        (
+            f"import os\nopen('old.txt', 'w').close()\n{FUTURE}\n"
+            "rule one:\n    input: 'old.txt'\n    output: 'a'\n    shell: 'touch {output}'\n",
+            "one",
+            "older modification time",
+            "`touch`",
+        ),
+        (
+            "rule one:\n    output: 'a' * 300\n    shell: 'touch {output}'\n",
+            "one",
+            "File name too long",
+            "255 bytes",
+        ),
+        (
+            "rule one:\n    output: 'a'\n    run: raise ValueError('in the block')\n",
+            "one",
+            'in file "Snakefile", line 3:\nin the block',
+            "log",
+        ),
+        (
+            "rule one:\n    outptu: 'a'\n",
+            None,
+            'SyntaxError in file "Snakefile", line 2:\nUnexpected keyword outptu',
+            "line in the message",
+        ),
+        (
+            "rule one\n    output: 'a'\n",
+            None,
+            'SyntaxError in file "Snakefile", line 1:',
+            "line in the message",
+        ),
+        (
+            "rule one:\n    output: 'a'\n    script: 'scripts/none.py'\n",
+            None,
+            "FileNotFoundError: [Errno 2] No such file or directory: 'scripts/none.py'",
+            "correct its path",
+        ),
+    ],
+    ids=[
+        "a name in braces",
+        "a function raises",
+        "an empty output",
+        "an input of the future",
+        "a name that is too long",
+        "a run block",
+        "an unknown keyword",
+        "no colon",
+        "a script that is missing",
+    ],
+)
+def test_what_snakemake_rejects_is_told_with_the_rule_and_the_remedy(
+    jobs: JobsClient, tmp_path: Path, snakefile: str, guilty: str | None, said: str, advised: str
+) -> None:
+    (tmp_path / "Snakefile").write_text(snakefile)
+
+    job = jobs.wait(jobs.submit(workflow={"path": str(tmp_path)}), "failed", seconds=30)
+
+    error = job["error"]
+    assert (error["kind"], error["rule"]) == ("workflow", guilty)
+    assert said in error["message"]
+    assert advised in error["resolution"]
+    assert list(jobs.statuses(job["id"]).values()) == ([] if guilty is None else ["failed"])
+    everything = error["message"] + "".join(jobs.log(job["id"], task["id"]) for task in jobs.tasks(job["id"]))
+    assert f"/{job['id']}/" not in everything, "the server's own paths are nobody's business"
+
+
+def test_what_a_snakefile_logs_before_it_gives_up_is_told_once(jobs: JobsClient, tmp_path: Path) -> None:
+    (tmp_path / "Snakefile").write_text(
+        "from snakemake.logging import logger\nlogger.error('no column of barcodes')\nraise SystemExit(1)\n"
+    )
+
+    job = jobs.wait(jobs.submit(workflow={"path": str(tmp_path)}), "failed", seconds=30)
+
+    assert job["error"]["message"] == "no column of barcodes"
+    assert jobs.log(job["id"]).count("no column of barcodes") == 1

@@ -22,6 +22,7 @@ from rocrate_validator.models import Severity, ValidationSettings
 
 from api.insight.crates import METADATA, MOST_RULE_JOBS, SPEC
 from flows.contract.environments import EnvironmentRecord
+from flows.contract.manifest import FileKind
 from flows.contract.spec import ExecutionSpec, Label, RuleJobRecord, RuleJobState
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.workspace import Workspace
@@ -42,6 +43,7 @@ OTHERWISE_IN_1_1 = {
 SNAKEFILE = "rule all:\n    input: 'results/Zoë calls.vcf'\n"
 CONFIG = {"samples": ["A", "B"], "depth": 30, "a name/with # signs": "ä"}
 OUTPUT = "results/Zoë calls.vcf"
+LOG = "results/call.log"
 
 ENVIRONMENT = EnvironmentRecord(
     digest="0123456789abcdef", python="3.12.1", packages=("pandas==3.1.1", "snakemake==9.14.0")
@@ -95,7 +97,8 @@ async def an_ended_job(
     output = workspace.work / OUTPUT
     output.parent.mkdir(exist_ok=True)
     output.write_text("##fileformat=VCFv4.2\n")
-    workspace.publish([OUTPUT])
+    (workspace.work / LOG).write_text("called 1 variant\n")
+    workspace.publish([OUTPUT], {FileKind.LOG: [LOG]})
     await worker.record(job_id, RULE_JOBS if rule_jobs is None else rule_jobs)
     await worker.label(job_id, {Label.PROGRESS_DONE: 1, Label.PROGRESS_TOTAL: 4})
     await worker.bring_to(job_id, state, "plot[n=2] failed")

@@ -63,6 +63,26 @@ async def test_every_state_of_prefect_is_a_state_of_wes(
     assert await get(api, f"/runs/{job_id}/status") == {"run_id": str(job_id), "state": state}
 
 
+async def test_a_field_is_a_field_with_a_file_name_or_without(api: httpx.AsyncClient) -> None:
+    """As `curl -F workflow_params=@params.json` sends one, and `requests` all of them with `files=`."""
+    fields = {**FORM, "workflow_params": '{"depth": 7}', "tags": '{"by": "wes"}'}
+    named = [(name, (f"{name}.json", value.encode())) for name, value in fields.items()]
+    response = await api.post(f"{WES}/runs", files=[*named, ATTACHED])
+
+    request = (await get(api, f"/runs/{(await answer(response))['run_id']}"))["request"]
+
+    assert request["workflow_params"] == {"depth": 7}
+    assert request["tags"] == {"by": "wes"}
+
+
+@pytest.mark.parametrize(("content", "status"), [(b"\xff", 400), (b" " * (1 << 20) + b"{}", 400)])
+async def test_a_field_with_a_file_name_obeys_the_rules_of_fields(
+    api: httpx.AsyncClient, content: bytes, status: int
+) -> None:
+    named = ("workflow_params", ("params.json", content))
+    await answer(await api.post(f"{WES}/runs", data=FORM, files=[named, ATTACHED]), status)
+
+
 async def test_attachments_become_a_bundle_and_the_request_is_kept(api: httpx.AsyncClient) -> None:
     parameters = {"--cores": "3", "keep-going": "true", "name": "7"}
     run_id = (

@@ -9,8 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from flows.record.attempt_logs import SHOWN_BYTES, AttemptLogs, tail
+from flows.record.attempt_logs import HEAD_BYTES, TAIL_BYTES, AttemptLogs
+from flows.record.excerpts import tail
 from flows.record.mirror import Mirror
+from flows.record.shown_paths import ShownPaths
 from flows.record.task_runs import JsonObject, isoformat, task_run_id_of
 from flows.snakemake_process.events import WorkflowEvent
 from tests.flows.stories import START, failed, planned, started, succeeded
@@ -19,11 +21,11 @@ from tests.flows.stories import START, failed, planned, started, succeeded
 class Reader:
     """Follows the logs of one job, and keeps what Prefect would be given."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: Path) -> None:
         self.flow_run_id = uuid4()
         self._mirror = Mirror(self.flow_run_id)
-        self._logs = AttemptLogs(self.flow_run_id)
-        self.observe(planned(1))
+        self._logs = AttemptLogs(self.flow_run_id, ShownPaths(work.parent, work))
+        self.observe(planned(1, logs=("logs/map.err", "logs/map.txt")))
         self.observe(planned(2, "join"))
 
     def observe(self, *events: WorkflowEvent) -> None:
@@ -39,13 +41,24 @@ class Reader:
         task_run_id = str(task_run_id_of(self.flow_run_id, job_id))
         return [entry for entry in new if entry["task_run_id"] == task_run_id]
 
+    def stop(self) -> None:
+        """The job is cancelled."""
+        self._mirror.stop()
+
     def messages(self) -> list[str]:
         return [entry["message"] for entry in self.entries()]
 
 
 @pytest.fixture
-def reader() -> Reader:
-    return Reader()
+def reader(tmp_path: Path) -> Reader:
+    (tmp_path / "work" / "logs").mkdir(parents=True)
+    return Reader(tmp_path / "work")
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Path:
+    """The first `log:` file of rule job 1."""
+    return tmp_path / "work" / "logs" / "map.err"
 
 
 @pytest.fixture
@@ -120,6 +133,28 @@ def test_a_failure_is_an_error_of_its_own_at_the_attempts_end(reader: Reader) ->
     assert ending["timestamp"] == isoformat(START + 7)
 
 
+def test_an_attempt_that_was_stopped_with_its_job_has_not_failed(reader: Reader) -> None:
+    reader.observe(started())
+    reader.stop()
+    reader.observe(failed(exit_code=-15, message="killed"))
+    ending = reader.entries()[-1]
+    assert ending["message"] == "Attempt 1 was stopped with the job."
+    assert ending["level"] == logging.INFO
+
+
+def test_paths_are_shown_relative_to_the_workflows_directory(
+    reader: Reader, log: Path, log_file: Path, tmp_path: Path
+) -> None:
+    append(log, f"in {tmp_path}/work: {tmp_path}/work/logs/x and {tmp_path}/config.json\n")
+    append(log_file, f"{tmp_path}/work/a.bam is damaged\n")
+    reader.observe(started(log_path=str(log)), succeeded())
+    assert reader.messages() == [
+        "Attempt 1: 1 thread",
+        "in .: logs/x and ../config.json",
+        "Log file logs/map.err:\na.bam is damaged",
+    ]
+
+
 def test_output_goes_to_the_task_run_of_its_rule_job(reader: Reader, log: Path) -> None:
     append(log, "of the join\n")
     reader.observe(started(1), started(2, log_path=str(log)), succeeded(2))
@@ -148,23 +183,84 @@ def test_a_log_that_its_rule_has_made_a_link_to_elsewhere_is_not_read(
     assert tail(tmp_path / "1.1.log", 3) == ""
 
 
-def test_an_attempt_shows_so_much_output_and_says_where_the_rest_is(reader: Reader, log: Path) -> None:
-    append(log, "0123456789abcde\n" * (SHOWN_BYTES // 16 + 1))
-    reader.observe(started(log_path=str(log)), failed())
-    _, *output, ending = reader.messages()
-    assert output[-1].splitlines()[-1] == "… more in 1.1.log in the job's directory"
-    assert SHOWN_BYTES - 1000 < sum(map(len, output)) < SHOWN_BYTES + 1000
+def test_a_long_output_shows_its_beginning_and_its_end_and_says_where_the_whole_is(
+    reader: Reader, log: Path
+) -> None:
+    append(log, "0123456789abcde\n" * (HEAD_BYTES // 16 + 4 * TAIL_BYTES // 16) + "FATAL\n")
+    reader.observe(started(log_path=str(log)), failed(exit_code=9))
+    _, *output, left_out, before_last, last, ending = reader.messages()
+    head = "\n".join(output)
+    assert set(head.splitlines()) == {"0123456789abcde"}
+    assert HEAD_BYTES - 16 <= len(head) + 1 <= HEAD_BYTES
+    whole = f"/jobs/{reader.flow_run_id}/outputs/.snakemake/attempts/1.1.log"
+    assert (
+        left_out == f"… {3 * TAIL_BYTES + 16:,} bytes are left out; at the job's end {whole} has the whole."
+    )
+    assert set(before_last.splitlines()) == {"0123456789abcde"}
+    assert last.endswith("\n0123456789abcde\nFATAL")
     assert ending.startswith("Attempt 1 failed.")
     append(log, "still more\n")
     assert reader.messages() == []
 
 
+def test_an_attempt_that_writes_much_is_followed_for_a_while_and_its_end_comes_when_it_has_ended(
+    reader: Reader, log: Path
+) -> None:
+    reader.observe(started(log_path=str(log)))
+    append(log, "0123456789abcde\n" * (2 * HEAD_BYTES // 16))
+    _, *output, note = reader.messages()
+    assert len("\n".join(output)) + 1 == HEAD_BYTES
+    assert "the end follows" in note
+    append(log, "FATAL\n")
+    assert reader.messages() == []
+    reader.observe(succeeded())
+    assert reader.messages()[-1].endswith("\nFATAL")
+
+
 def test_an_attempt_whose_whole_output_is_shown_does_not_say_that_there_is_more(
     reader: Reader, log: Path
 ) -> None:
-    append(log, "0123456789abcde\n" * (SHOWN_BYTES // 16))
+    append(log, "0123456789abcde\n" * ((HEAD_BYTES + TAIL_BYTES) // 16))
     reader.observe(started(log_path=str(log)), succeeded())
-    assert not any("more in" in message for message in reader.messages())
+    _, *output = reader.messages()
+    assert len("\n".join(output)) + 1 == HEAD_BYTES + TAIL_BYTES
+
+
+def test_the_log_files_of_a_rule_job_follow_its_output(reader: Reader, log: Path, log_file: Path) -> None:
+    append(log, "written\n")
+    append(log_file, "E42\nno such reference\n")
+    append(log_file.with_name("map.txt"), "")
+    reader.observe(started(log_path=str(log)), failed(exit_code=7))
+    assert reader.messages() == [
+        "Attempt 1: 1 thread",
+        "written",
+        "Log file logs/map.err:\nE42\nno such reference",
+        "Attempt 1 failed. It will not be retried.",
+    ]
+
+
+def test_each_attempt_has_its_own_log_files_although_the_next_one_overwrites_them(
+    reader: Reader, log_file: Path
+) -> None:
+    log_file.write_text("once\n")
+    reader.observe(started(), failed(will_retry=True))
+    log_file.write_text("twice\n")
+    reader.observe(started(attempt=2), succeeded(attempt=2))
+    messages = reader.messages()
+    assert [text for text in messages if text.startswith("Log file")] == [
+        "Log file logs/map.err:\nonce",
+        "Log file logs/map.err:\ntwice",
+    ]
+
+
+@pytest.mark.parametrize("target", ["../../secret", "/proc/self/environ"])
+def test_a_log_file_that_links_out_of_the_jobs_directory_is_not_read(
+    reader: Reader, log_file: Path, tmp_path: Path, target: str
+) -> None:
+    (tmp_path / "secret").write_text("of the flow\n")
+    log_file.symlink_to(target)
+    reader.observe(started(), succeeded())
+    assert reader.messages() == ["Attempt 1: 1 thread"]
 
 
 @pytest.mark.parametrize("ends", [False, True], ids=["still running", "ended"])

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 import flows.record.mirror
+from flows.contract.manifest import FileKind
 from flows.record.mirror import Ending, Mirror
 from flows.record.task_runs import task_run_id_of
 from flows.snakemake_process.events import ErrorRaised, Message, RuleJobDropped
@@ -143,9 +144,12 @@ def test_what_prefect_has_lost_is_told_again_as_a_new_event() -> None:
     (again,) = play(mirror, Ask(4))
     assert state_of(again) == ("COMPLETED", "Completed")
     assert again["id"] not in {event["id"] for event in first}
-    assert again["payload"] == first[1]["payload"]
-    mirror.resend(set())
-    assert len({event["id"] for event in [*first, again, *play(mirror, Ask(5))]}) == 5
+    told = [*first, again]
+    for at in range(5, 50):
+        mirror.resend(set())
+        told += play(mirror, Ask(at))
+    assert len({event["id"] for event in told}) == len(told)
+    assert len({(event["resource"]["prefect.resource.id"], event["occurred"]) for event in told}) == len(told)
 
 
 def test_a_rule_job_that_a_checkpoint_replaces_has_not_run_and_does_not_count() -> None:
@@ -239,3 +243,17 @@ def test_progress_failures_and_outputs_are_read_from_what_was_told() -> None:
     assert (mirror.reported_completed(), mirror.total()) == (2, 3)
     assert [job.name for job in mirror.failures()] == ["map"]
     assert list(mirror.outputs()) == ["a", "c"]
+
+
+def test_logs_and_benchmarks_are_those_of_what_ran_or_was_up_to_date() -> None:
+    mirror = a_mirror()
+    jobs = {1: "failed", 2: "waits", 3: "done"}
+    for job_id, name in jobs.items():
+        event = planned(job_id, logs=(f"{name}.log",), benchmarks=(f"{name}.tsv",), is_done=name == "done")
+        play(mirror, event)
+    play(mirror, started(1, log_path="1.1.log"), failed(1, will_retry=True))
+    play(mirror, started(1, attempt=2, log_path="1.2.log"), failed(1, attempt=2))
+    assert mirror.records() == {
+        FileKind.LOG: ["failed.log", "1.1.log", "1.2.log", "done.log"],
+        FileKind.BENCHMARK: ["failed.tsv", "done.tsv"],
+    }

@@ -22,9 +22,9 @@ from tests.flows.stories import START, Ask, a_mirror, failed, plan_completed, pl
 FLOW_RUN_ID, TASK_RUN_ID = uuid4(), uuid4()
 
 
-def an_event(state: StateChange, *, resend: int = 0, **columns: Any) -> dict[str, Any]:
+def an_event(state: StateChange, **columns: Any) -> dict[str, Any]:
     task_run = {"name": "map", "task_key": "rule.map", "dynamic_key": "1", "run_count": 1} | columns
-    return state_change_event(FLOW_RUN_ID, TASK_RUN_ID, task_run, state, resend=resend)
+    return state_change_event(FLOW_RUN_ID, TASK_RUN_ID, task_run, state)
 
 
 def recorded(event: dict[str, Any]) -> TaskRun:
@@ -82,17 +82,16 @@ def test_an_event_is_one_of_its_flow_run_and_not_one_of_prefects_own_orchestrati
     ]
 
 
-def test_the_same_change_is_the_same_event_unless_it_is_told_anew() -> None:
+def test_the_same_change_is_the_same_event() -> None:
     running = StateChange(StateType.RUNNING, "Running", START)
     ids = [
         an_event(running)["id"],
         an_event(running)["id"],
-        an_event(running, resend=1)["id"],
         an_event(running, run_count=2)["id"],
         an_event(StateChange(StateType.RUNNING, "Running", START + 1))["id"],
     ]
     assert ids[0] == ids[1]
-    assert len(set(ids)) == 4
+    assert len(set(ids)) == 3
     assert all(UUID(event_id) for event_id in ids)
 
 

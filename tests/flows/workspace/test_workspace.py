@@ -69,7 +69,7 @@ def published(workspace: Workspace, *outputs: str) -> dict[str, dict[str, object
     number = workspace.publish(workspace.files_of(outputs))
     manifest = json.loads(workspace.manifest.read_text())
     assert manifest["version"] == 1
-    assert len(manifest["outputs"]) == number
+    assert sum(item["kind"] in ("output", "report") for item in manifest["outputs"]) == number
     return {item["path"]: item for item in manifest["outputs"]}
 
 
@@ -279,6 +279,7 @@ def test_the_manifest_tells_size_checksum_and_time_of_every_output(workspace: Wo
     assert published(workspace, "results/a.bam") == {
         "results/a.bam": {
             "path": "results/a.bam",
+            "kind": "output",
             "size": 3_000_000,
             "sha256": hashlib.sha256(content).hexdigest(),
             "modified_at": "2025-10-09T08:53:20Z",

@@ -11,8 +11,10 @@ It uses private parts of Snakemake's local executor (`cached_or_run`, `handle_jo
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from flows.snakemake_process import capture
 from flows.snakemake_process.caching import part_from_cache
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import (
+    ATTEMPT_LOGS,
     AttemptFinished,
     AttemptStarted,
     Outcome,
@@ -35,9 +38,10 @@ from flows.snakemake_process.events import (
 from flows.snakemake_process.software import undeployed
 from flows.snakemake_process.usage import Usage
 
-LOG_DIRECTORY = Path(".snakemake") / "attempts"
 _HIDDEN_RESOURCES = frozenset({"_cores", "_nodes"})
 _FAILED_WITH_ITS_GROUP = "Another rule job of its group failed."
+_LONGEST_RULE_IN_NAME = 60
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _EXIT_STATUS = re.compile(r"exit (?:status|code) (-?\d+)")
 
 
@@ -48,8 +52,17 @@ class _Attempt:
     started_at: float
     finished_at: float | None = None
     exit_code: int | None = None
+    exception: str = ""
     message: str = ""
     usage: Usage = field(default_factory=Usage)
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(self.exit_code or self.message)
+
+    def fail(self, error: BaseException) -> None:
+        self.exit_code, self.exception = _exit_code(error), type(error).__name__
+        self.message = str(error) or self.exception
 
 
 @dataclass
@@ -72,14 +85,25 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         super().__post_init__()
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         self._plan = _Plan()
+        self._begun: set[int] = set()
         # A `run:` block runs in a separate Snakemake (`--mode subprocess`), whose plan is not the workflow's.
         self._reports = emitter.is_open and self.workflow.exec_mode == ExecMode.DEFAULT
         if self._reports:
             capture.install()
             methods = self.workflow.deployment_settings.deployment_method
             self._methods = frozenset(str(method) for method in methods)
-            LOG_DIRECTORY.mkdir(parents=True, exist_ok=True)
+            # Not below a working directory of the workflow's own, which may lie outside of the job's.
+            self._log_directory = Path(emitter.directory, ATTEMPT_LOGS)
+            self._log_directory.mkdir(parents=True, exist_ok=True)
             self._report_plan()
+
+    def run_job_pre(self, job: Any) -> None:
+        with self._reporting_a_failed_start(job):
+            super().run_job_pre(job)
+
+    def run_job(self, job: Any) -> None:
+        with self._reporting_a_failed_start(job):
+            super().run_job(job)
 
     def run_jobs(self, jobs: list[Any]) -> None:
         if self._reports and (self._plan.is_stale or not self._plan.holds(jobs)):
@@ -91,39 +115,59 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         if self._reports and self._plan.is_stale:
             self._report_plan()
 
+    def cancel(self) -> None:
+        super().cancel()
+        error = sys.exception()  # over which Snakemake gives up, before it has handled the end of these
+        for job_id, number in list(self._attempts):
+            attempt = self._attempts[job_id, number]
+            if isinstance(error, Exception) and attempt.finished_at is not None:
+                if not attempt.has_failed:
+                    attempt.fail(error)
+                self._report_end(job_id, number, Outcome.FAILED)
+
     def cached_or_run(self, job: Any, run_func: Any, *args: Any) -> None:
         if not self._reports:
             super().cached_or_run(job, run_func, *args)
             return
         attempt = _Attempt(started_at=time.time())
         self._attempts[job.jobid, job.attempt] = attempt
-        log_path = LOG_DIRECTORY / f"{job.jobid}.{job.attempt}.log"
-        emitter.emit(_attempt_started(job, attempt.started_at, str(log_path.absolute())))
+        self._begun.add(job.jobid)
+        log_path = self._log_directory / _log_name(job)
+        emitter.emit(_attempt_started(job, attempt.started_at, str(log_path)))
         try:
             with capture.captured(log_path) as attempt.usage:
                 super().cached_or_run(job, run_func, *args)
                 part_from_cache(job.output)
         except BaseException as error:
-            attempt.exit_code, attempt.message = _exit_code(error), str(error)
+            attempt.fail(error)
             raise
         finally:
             attempt.finished_at = time.time()
 
     def handle_job_success(self, job: Any) -> None:
-        super().handle_job_success(job)
+        try:
+            super().handle_job_success(job)
+        except Exception as error:
+            if (attempt := self._attempts.get((job.jobid, job.attempt))) is not None:
+                attempt.fail(error)
+            raise
         for rule_job in _rule_jobs(job):
             if rule_job.rule.is_checkpoint:
                 # The DAG grows right after this call (`JobScheduler._finish_jobs`).
                 self._plan.is_stale = True
                 self._plan.grown_by.add(rule_job.jobid)
-            self._report_end(rule_job, Outcome.SUCCEEDED, will_retry=False)
+            self._report_end(rule_job.jobid, rule_job.attempt, Outcome.SUCCEEDED)
 
     def handle_job_error(self, job: Any) -> None:
         super().handle_job_error(job)
         self._mark_innocent(job)
         for rule_job in _rule_jobs(job):
             will_retry = job.restart_times > job.attempt - 1
-            self._report_end(rule_job, Outcome.FAILED, will_retry=will_retry)
+            attempt = self._attempts.get((rule_job.jobid, rule_job.attempt))
+            # While Snakemake handles an exception, it rejects the outputs.
+            if attempt is not None and not attempt.has_failed and (error := sys.exception()) is not None:
+                attempt.fail(error)
+            self._report_end(rule_job.jobid, rule_job.attempt, Outcome.FAILED, will_retry=will_retry)
             if will_retry:
                 # Snakemake 9.27 loses a job that waits for its retry when a checkpoint ends: the DAG's
                 # update skips jobs that it considers running (`DAG.update_ready`).
@@ -133,26 +177,50 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         """Give members of a group that did not fail themselves a message about the failure of another."""
         keys = [(member.jobid, member.attempt) for member in _rule_jobs(group)]
         attempts = [self._attempts[key] for key in keys if key in self._attempts]
-        innocent = [each for each in attempts if not each.exit_code and not each.message]
+        innocent = [each for each in attempts if not each.has_failed]
         if len(innocent) < len(attempts):
             for each in innocent:
                 each.finished_at, each.message = time.time(), _FAILED_WITH_ITS_GROUP
 
-    def _report_end(self, job: Any, outcome: Outcome, *, will_retry: bool) -> None:
+    @contextmanager
+    def _reporting_a_failed_start(self, job: Any) -> Iterator[None]:
+        """Report that a rule job failed before its command could run, which ends Snakemake.
+
+        As when a name in its command is unknown.
+        """
+        try:
+            yield
+        except Exception as error:
+            for rule_job in _rule_jobs(job) if self._reports else ():
+                self._attempts[rule_job.jobid, rule_job.attempt] = attempt = _Attempt(time.time())
+                attempt.fail(error)
+                emitter.emit(
+                    AttemptStarted(
+                        time=attempt.started_at,
+                        job_id=rule_job.jobid,
+                        attempt=rule_job.attempt,
+                        resources={},
+                    )
+                )
+                self._report_end(rule_job.jobid, rule_job.attempt, Outcome.FAILED)
+            raise
+
+    def _report_end(self, job_id: int, number: int, outcome: Outcome, *, will_retry: bool = False) -> None:
         now = time.time()
-        attempt = self._attempts.pop((job.jobid, job.attempt), None) if self._reports else None
+        attempt = self._attempts.pop((job_id, number), None) if self._reports else None
         if attempt is None:
             return
         emitter.emit(
             AttemptFinished(
                 time=now,
-                job_id=job.jobid,
-                attempt=job.attempt,
+                job_id=job_id,
+                attempt=number,
                 outcome=outcome,
                 started_at=attempt.started_at,
                 finished_at=attempt.finished_at or now,
                 will_retry=will_retry,
                 exit_code=attempt.exit_code,
+                exception=attempt.exception,
                 message=attempt.message,
                 cpu_seconds=attempt.usage.cpu_seconds,
                 peak_memory_bytes=attempt.usage.peak_memory_bytes,
@@ -164,12 +232,21 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         now = time.time()
         plan = {planned.job_id: planned for planned in self._planned(now)}
         for job_id, planned in plan.items():
-            if not _is_same_job(self._plan.reported.get(job_id), planned):
+            reported = self._plan.reported.get(job_id)
+            if not _is_same_job(reported, planned) or self._is_obsolete(reported, planned):
                 emitter.emit(planned)
         for job_id in self._plan.reported.keys() - plan.keys():
             emitter.emit(RuleJobDropped(time=now, job_id=job_id))
         self._plan = _Plan(reported=plan, is_stale=False)
         emitter.emit(PlanCompleted(time=now, total=len(plan)))
+
+    def _is_obsolete(self, reported: RuleJobPlanned | None, planned: RuleJobPlanned) -> bool:
+        """Whether a rule job will not run, although that was the plan: a checkpoint has made what it needs.
+
+        As the target `all` whose only input is the output of a checkpoint.
+        """
+        is_new = reported is None or reported.is_done or planned.job_id in self._begun
+        return planned.is_done and not is_new
 
     def _planned(self, now: float) -> Iterator[RuleJobPlanned]:
         still_there = {self.dag.jobid(job) for job in self.dag.jobs}
@@ -185,6 +262,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 inputs=self._paths(job.input),
                 outputs=self._paths(job.output),
                 logs=self._paths(job.log),
+                benchmarks=self._paths([job.benchmark] if job.benchmark else []),
                 is_done=not self.dag.needrun(job),
                 undeployed=undeployed(job.rule, self._methods),
             )
@@ -222,6 +300,12 @@ def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStart
         shell=job.shellcmd,
         log_path=log_path,
     )
+
+
+def _log_name(job: Any) -> str:
+    """Says which rule wrote the log; the numbers alone make it unique."""
+    rule = _NOT_IN_NAME.sub("_", job.rule.name)[:_LONGEST_RULE_IN_NAME]
+    return f"{rule}.{job.jobid}.{job.attempt}.log"
 
 
 def _is_same_job(reported: RuleJobPlanned | None, planned: RuleJobPlanned) -> bool:
