@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import diagnosis
-from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.environments import EnvironmentRecord, EnvironmentSettings, SoftwareSettings
 from flows.contract.options import Options
 from flows.contract.sources import DefaultStorage, Input, ProjectDirectory, WorkflowSource
 from flows.contract.spec import (
@@ -137,15 +137,18 @@ def snakemake_job(
     flow_run, client = _flow_run()
     job_id = flow_run.id
     resumes = flow_run.labels.get(Label.RESUMES)
+    changes = str(flow_run.labels.get(Label.CHANGES, "")).split(",")
     group = flow_run.work_queue_name or DEFAULT_GROUP  # each group has a work queue of the same name
     workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None, group)
     deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
-            error, ending = _run(spec, workspace, deployed, recorder)
+            error, ending = _run(spec, changes, workspace, deployed, recorder)
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: the job must report every error
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error, ending = diagnosis.of_service(failure), Ending.CRASHED
+        if spec.dry_run:
+            workspace.remove()
         if error is not None:
             recorder.label(error.labels())
         try:
@@ -155,13 +158,20 @@ def snakemake_job(
             client.update_flow_run_labels(
                 job_id, {str(label): text for label, text in error.labels().items()}
             )
-        return _final_state(client, job_id, error, recorder)
+        return _final_state(client, job_id, spec, error, recorder)
 
 
 def _run(
-    spec: ExecutionSpec, workspace: Workspace, software: Software, recorder: Recorder
+    spec: ExecutionSpec,
+    changes: Collection[str],
+    workspace: Workspace,
+    software: Software,
+    recorder: Recorder,
 ) -> tuple[JobError | None, Ending]:
-    """Stage, execute, publish. Returns the error if the job failed, and how its open rule jobs end."""
+    """Stage, execute, publish. Returns the error if the job failed, and how its open rule jobs end.
+
+    `changes` are the fields of `spec` that differ from the spec of the job that this one resumes.
+    """
     try:
         workspace.lock()
         recorder.log(logging.INFO, "Staging the workflow.")
@@ -176,7 +186,8 @@ def _run(
     except StageError as error:
         return JobError(ErrorKind.WORKFLOW, str(error), error.resolution, "workflow"), Ending.FINISHED
     try:
-        environment = _prepare_environment(spec, workspace, recorder)
+        before = None if "environment" in changes else workspace.environment_before()
+        environment = _prepare_environment(spec, before, workspace, recorder)
     except EnvironmentFailure as failure:
         return diagnosis.of_environment(failure), Ending.FINISHED
     except EnvironmentCancelled:
@@ -184,6 +195,10 @@ def _run(
     engine = engine_for(spec.engine, environment, software)
     course = _execute(spec, workspace, engine, recorder)
     workspace.leave()
+    if spec.dry_run:
+        ending = _ending(course)
+        reason = _judge(course, spec, workspace, recorder)
+        return reason, Ending.PLANNED if reason is None and ending is Ending.FINISHED else ending
     records = {kind: workspace.files_of(paths) for kind, paths in recorder.mirror.records().items()}
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()), records)
     recorder.log(logging.INFO, f"Published {published} output files.")
@@ -193,8 +208,10 @@ def _run(
     return reason, _ending(course)
 
 
-def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> Environment | None:
-    """The environment for Snakemake: that of the resumed job, or else the one that the spec requests.
+def _prepare_environment(
+    spec: ExecutionSpec, before: EnvironmentRecord | None, workspace: Workspace, recorder: Recorder
+) -> Environment | None:
+    """The environment for Snakemake: the one of `before`, or else the one that the spec requests.
 
     Raises `EnvironmentFailure` and `flows.environments.uv.Cancelled`.
     """
@@ -211,7 +228,6 @@ def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Re
     environments = Environments(
         EnvironmentSettings(), workspace.home, report, lambda: termination.is_requested
     )
-    before = workspace.environment_before()
     if before is not None:
         environment = environments.get(environments.again(before), before.digest)
     else:
@@ -315,7 +331,8 @@ def _judge(course: _Course, spec: ExecutionSpec, workspace: Workspace, recorder:
     if termination.is_requested:
         return None
     if course.exit_code == 0:
-        return diagnosis.of_forgotten(course.forgotten) if course.forgotten else None
+        is_wrong = course.forgotten and not spec.dry_run
+        return diagnosis.of_forgotten(course.forgotten) if is_wrong else None
     if course.has_timed_out:
         return diagnosis.of_timeout(spec.timeout_seconds or 0)
     if course.is_broken:
@@ -341,7 +358,7 @@ def _last_words(failed: RuleJob, workspace: Workspace) -> tuple[str, dict[str, s
 
 
 def _final_state(
-    client: SyncPrefectClient, job_id: UUID, error: JobError | None, recorder: Recorder
+    client: SyncPrefectClient, job_id: UUID, spec: ExecutionSpec, error: JobError | None, recorder: Recorder
 ) -> State[None]:
     if termination.is_requested:
         state = client.read_flow_run(job_id).state
@@ -350,9 +367,16 @@ def _final_state(
             return Crashed(message="The job was interrupted: its worker was stopped.")
         return Cancelled(message="The job was cancelled.")
     if error is None:
-        return Completed(message=f"{recorder.mirror.total()} rule jobs completed.")
+        return Completed(message=_closing_message(spec, recorder))
     state_of_kind = Failed if error.kind is ErrorKind.WORKFLOW else Crashed
     return state_of_kind(message=error.headline)
+
+
+def _closing_message(spec: ExecutionSpec, recorder: Recorder) -> str:
+    total = recorder.mirror.total()
+    if not spec.dry_run:
+        return f"{total} rule jobs completed."
+    return f"Dry run: {recorder.mirror.planned()} of {total} rule jobs would run."
 
 
 def _flow_run() -> tuple[FlowRun, SyncPrefectClient]:

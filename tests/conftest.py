@@ -32,6 +32,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         environment.setenv("JOBS_GIT_ALLOW_SCHEMES", "https,http")
         environment.setenv("JOBS_GIT_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
         environment.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
+        environment.setenv("JOBS_DATA_ROOTS", str(tmp_path_factory.getbasetemp()))
+        environment.setenv("JOBS_PROJECT_ROOTS", str(tmp_path_factory.getbasetemp()))
         wheels = tmp_path_factory.mktemp("wheels")
         write_wheel(wheels, "house_greeter", "1.0", "GREETING = 'Moin'\n")
         environment.setenv("UV_FIND_LINKS", str(wheels))

@@ -12,8 +12,10 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from api.cli.output import Watch, jobs_table, rules_table, show_job, status_text
+from api.cli.output import Watch, jobs_table, plan_table, rules_table, show_job, status_text
+from api.cli.parsing import pairs, storage_of, texts_of, values_of
 from api.cli.service import FINAL, Json, Service, ServiceError, output_path
+from api.cli.snakemake_options import CommandWithOptions, given_options
 
 app = typer.Typer(
     help="Run Snakemake workflows on a prefect-snakemake service. Set JOBS_URL to its address "
@@ -43,8 +45,9 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-@app.command()
+@app.command(cls=CommandWithOptions)
 def submit(
+    context: typer.Context,
     workflow: Annotated[
         str | None,
         typer.Argument(
@@ -70,6 +73,62 @@ def submit(
     config_file: Annotated[
         Path | None,
         typer.Option(help="YAML or JSON file that overrides the configuration of the workflow.", exists=True),
+    ] = None,
+    workdir: Annotated[
+        str | None, typer.Option(help="Working directory (Snakemake's --directory), in the workflow.")
+    ] = None,
+    directory: Annotated[
+        str | None,
+        typer.Option(help="Directory of the server to work in.", metavar="PATH", rich_help_panel="Data"),
+    ] = None,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="Data of the server that the workflow finds at PLACE. May be repeated.",
+            metavar="PLACE=PATH",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Small file of this machine to put at PLACE in the workflow. May be repeated.",
+            metavar="PLACE=FILE",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    default_storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Storage plugin and prefix for files without a storage of their own.",
+            metavar="PROVIDER=PREFIX",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    storage_setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Setting of the storage plugin, such as endpoint_url=…. May be repeated.",
+            metavar="NAME=VALUE",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Environment variable of the rules. May be repeated.",
+            metavar="NAME=VALUE",
+            rich_help_panel="Environment",
+        ),
+    ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Environment variable whose value is in a Secret block of Prefect. May be repeated.",
+            metavar="NAME=BLOCK",
+            rich_help_panel="Environment",
+        ),
     ] = None,
     environment: Annotated[
         str | None,
@@ -115,17 +174,16 @@ def submit(
     spot: Annotated[
         bool, typer.Option("--spot", help="Run on a Spot machine, which may be reclaimed at any time.")
     ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which the job fails.", metavar="SECONDS")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     group: Annotated[str | None, typer.Option(help="Group that runs the job.")] = None,
     tag: Annotated[
         list[str] | None, typer.Option(help="Tag of the job. May be repeated.", metavar="KEY=VALUE")
     ] = None,
-    retries: Annotated[int, typer.Option(min=0, help="How many times to retry a failing rule job.")] = 0,
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Continue with independent rule jobs after a failure.")
-    ] = False,
-    forceall: Annotated[
-        bool, typer.Option("--forceall", help="Run every rule job, even if its outputs are up to date.")
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Only plan, and print what would run by rule and reason.")
     ] = False,
     mock: Annotated[
         bool, typer.Option("--mock", help="Run no workflow, but rule jobs that only wait.")
@@ -135,25 +193,43 @@ def submit(
 ) -> None:
     """Submit a workflow, and print the id of the job."""
     service = Service.from_environment()
-    if workflow is None and not mock:
+    if workflow is None and directory is None and not mock:
         raise ServiceError(
-            "The argument WORKFLOW is missing. Give a directory, a git address or a bundle; or use --mock."
+            "The argument WORKFLOW is missing. Give a directory, a git address or a bundle; or use "
+            "--directory or --mock."
         )
     spec: Json = {"engine": "mock"} if mock else {"cores": cores}
     if workflow is not None:
         spec["workflow"] = _source(service, workflow, server_path, ref, subdir)
-    settings: Json = {"snakefile": snakefile, "targets": target, "name": name, "group": group, "spot": spot}
     own = {"name": environment, "packages": package, "file": requirements, "python": python}
-    settings |= {"software": software, "environment": {key: part for key, part in own.items() if part}}
+    settings: Json = {
+        "snakefile": snakefile,
+        "workdir": workdir,
+        "directory": {"path": directory} if directory else None,
+        "targets": target,
+        "inputs": {place: {"path": path} for place, path in pairs(input_).items()},
+        "files": texts_of(file),
+        "config": _overrides(config, config_file),
+        "environment": {key: part for key, part in own.items() if part},
+        "software": software,
+        "env": pairs(env),
+        "secrets": pairs(secret),
+        "default_storage": storage_of(default_storage, storage_setting),
+        "resources": values_of(resource),
+        "timeout_seconds": timeout,
+        "options": given_options(context),
+        "dry_run": dry_run,
+        "name": name,
+        "group": group,
+        "spot": spot,
+        "tags": pairs(tag),
+    }
     spec |= {key: value for key, value in settings.items() if value}
-    overrides = {**_read(config_file), **{key: yaml.safe_load(text) for key, text in _pairs(config).items()}}
-    options = {"retries": retries, "keep_going": keep_going, "forceall": forceall}
-    resources = {key: yaml.safe_load(text) for key, text in _pairs(resource).items()}
-    parts = {"config": overrides, "tags": _pairs(tag), "resources": resources}
-    parts["options"] = {name: value for name, value in options.items() if value}
-    spec |= {key: value for key, value in parts.items() if value}
     job = service.post("/jobs", spec, {"Idempotency-Key": str(uuid4())})
-    _print_job(service, job, watch=watch, as_json=as_json)
+    if dry_run:
+        _print_plan(service, job, as_json=as_json)
+    else:
+        _print_job(service, job, watch=watch, as_json=as_json)
 
 
 @app.command()
@@ -186,7 +262,7 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
-    tags = [f"{key}:{value}" for key, value in _pairs(tag).items()]
+    tags = [f"{key}:{value}" for key, value in pairs(tag).items()]
     service = Service.from_environment()
     jobs = list(service.items("/jobs", limit, status=status, group=group, name=name, tag=tags))
     _print_json(jobs) if as_json else console.print(jobs_table(jobs))
@@ -241,11 +317,54 @@ def cancel(job: JobId, as_json: AsJson = False) -> None:
     _print_job(service, service.post(f"/jobs/{job}/cancel"), watch=False, as_json=as_json)
 
 
-@app.command()
-def resume(job: JobId, watch: Watching = False, as_json: AsJson = False) -> None:
-    """Resume a job that failed or was cancelled, and print the id of the new job."""
+@app.command(cls=CommandWithOptions)
+def resume(
+    context: typer.Context,
+    job: JobId,
+    workflow: Annotated[
+        str | None,
+        typer.Option(help="Go on with this directory, git address or bundle instead.", metavar="WORKFLOW"),
+    ] = None,
+    ref: Annotated[str | None, typer.Option(help="Another branch, tag or commit.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Other rule or file. May be repeated.")] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option(help="Configuration value to change, as YAML. May be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    config_file: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file of configuration to change.", exists=True)
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(help="Small file to put at PLACE. May be repeated.", metavar="PLACE=FILE"),
+    ] = None,
+    package: Annotated[
+        list[str] | None,
+        typer.Option(help="Package for another environment. May be repeated.", metavar="REQUIREMENT"),
+    ] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Another number of cores.")] = None,
+    watch: Watching = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a job that has ended on, with changes or without, and print the id of the new job."""
     service = Service.from_environment()
-    _print_job(service, service.post(f"/jobs/{job}/resume"), watch=watch, as_json=as_json)
+    source: Json = {}
+    if workflow is not None:
+        source = {"path": None, "git": None, "bundle": None, "ref": None, "subdir": None}
+        source |= _source(service, workflow, server_path=False, ref=None, subdir=None)
+    if ref is not None:
+        source["ref"] = ref
+    changes: Json = {
+        "workflow": source,
+        "targets": target,
+        "config": _overrides(config, config_file),
+        "files": texts_of(file),
+        "environment": {"packages": package} if package else None,
+        "cores": cores,
+        "options": given_options(context),
+    }
+    changes = {key: value for key, value in changes.items() if value}
+    _print_job(service, service.post(f"/jobs/{job}/resume", changes), watch=watch, as_json=as_json)
 
 
 @app.command()
@@ -325,23 +444,25 @@ def _exit_by(job: Json) -> None:
         raise typer.Exit(JOB_FAILED)
 
 
-def _pairs(texts: list[str] | None) -> dict[str, str]:
-    pairs = {}
-    for text in texts or ():
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise ServiceError(f"'{text}' must have the form KEY=VALUE.")
-        pairs[key] = value
-    return pairs
+def _print_plan(service: Service, job: Json, *, as_json: bool) -> None:
+    """Waits for a dry run, and prints what would run."""
+    job = _watched(service, job["id"], as_json=True)
+    tasks = list(service.items(f"/jobs/{job['id']}/tasks"))
+    if as_json:
+        _print_json({"job": job, "tasks": tasks})
+    elif job["status"] == "completed":
+        console.print(plan_table(tasks))
+    else:
+        show_job(console, job)
+    _exit_by(job)
 
 
-def _read(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    content = yaml.safe_load(path.read_text())
+def _overrides(config: list[str] | None, config_file: Path | None) -> dict[str, Any]:
+    """The configuration of the options; single values override the file's."""
+    content = yaml.safe_load(config_file.read_text()) if config_file is not None else {}
     if not isinstance(content, dict):
-        raise ServiceError(f"{path} must contain a mapping of keys to values.")
-    return content
+        raise ServiceError(f"{config_file} must contain a mapping of keys to values.")
+    return {**content, **values_of(config)}
 
 
 def _print_json(content: object) -> None:

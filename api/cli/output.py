@@ -116,3 +116,17 @@ def rules_table(tasks: Iterable[Json]) -> Table:
         text = ", ".join(f"{count} {status_text(status)}" for status, count in counts.items())
         table.add_row(rule, str(done), str(counts.total()), text)
     return table
+
+
+def plan_table(tasks: Iterable[Json]) -> Table:
+    """What a dry run has planned: counts of rule jobs by rule and reason."""
+    counts = Counter(
+        (task["rule"], (task["reason"] or "").split(":")[0]) for task in tasks if task["status"] not in _DONE
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("rule", "jobs", "reason"):
+        table.add_column(column)
+    for (rule, reason), count in sorted(counts.items()):
+        table.add_row(escape(rule), str(count), escape(reason))
+    table.add_row("[bold]total[/bold]", str(counts.total()), "" if counts else "Nothing is to be done.")
+    return table

@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse
 
 from api.auth.callers import TokenScope, WithCaller
 from api.jobs.cancellation import cancel
+from api.jobs.changes import JobChanges
 from api.jobs.dependencies import (
     IdempotencyKey,
     IfNoneMatch,
@@ -211,7 +212,7 @@ async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
 @jobs_router.post(
     "/jobs/{job_id}/resume",
     operation_id="resumeJob",
-    summary="Resume a job that failed or was cancelled",
+    summary="Resume a job, with changes or without",
     tags=["jobs"],
     status_code=status.HTTP_201_CREATED,
     responses={
@@ -219,12 +220,20 @@ async def cancel_job(job_id: UUID, jobs: WithJobs) -> Job:
         **refusals(404, 409, 422),
     },
 )
-async def resume_job(job_id: UUID, jobs: WithJobs, submissions: WithSubmissions, response: Response) -> Job:
-    """Creates a new job that continues in the same directory and runs only what is incomplete.
+async def resume_job(
+    job_id: UUID,
+    jobs: WithJobs,
+    submissions: WithSubmissions,
+    response: Response,
+    changes: Annotated[JobChanges | None, Body()] = None,
+) -> Job:
+    """Creates a new job that continues in the same directory and runs only what is necessary.
 
-    Repeating the request returns the same new job. That one can be resumed too.
+    The body changes the spec of the new job. Without changes, a completed job does what has become
+    necessary since, because inputs have changed. Repeating the request returns the same new job. That one
+    can be resumed too.
     """
-    job = await submissions.resume(jobs, job_id)
+    job = await submissions.resume(jobs, job_id, changes or JobChanges())
     response.headers["Location"] = job.links.self
     return job
 

@@ -14,6 +14,7 @@ import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import get_current_settings
 
+from api.jobs.changes import JobChanges
 from api.jobs.data import check_data
 from api.jobs.disposal import Disposal, bundle_of
 from api.jobs.environments import check_environment
@@ -32,7 +33,7 @@ from api.web.problems import (
     TooManyOpenJobs,
 )
 from api.web.schemas import Job
-from api.web.statuses import OPEN_STATUSES, JobStatus
+from api.web.statuses import OPEN_STATUSES
 from api.webhooks.messages import check_webhook
 from flows.contract.spec import EngineName, JobSpec, Label
 from flows.contract.storage import Storage
@@ -100,29 +101,44 @@ class Submissions:
             )
         return self._flow_runs.job_from(flow_run, spec.group)
 
-    async def resume(self, jobs: VisibleJobs, job_id: UUID) -> Job:
+    async def resume(self, jobs: VisibleJobs, job_id: UUID, changes: JobChanges) -> Job:
         """A new job that continues this one in its directory. Repeating the request returns the same job.
 
-        So the jobs of a directory form a line, and no two of them run at once. Raises `NotFound`
-        and `NotResumable`.
+        So the jobs of a directory form a line, and no two of them run at once. Raises `NotFound` and
+        `NotResumable`; with changes, everything that `submit` raises.
         """
         job = await jobs.get(job_id)
         _check_resumable(job)
         before = await self._flow_runs.whole(job_id)
+        spec, machine = None, before.job_variables
+        if changes.fields:
+            spec = changes.apply(before.parameters, job.group)
+            machine = dict(await self._check(spec)) or None
         kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL)
         labels = {label.value: before.labels[label] for label in kept if label in before.labels}
+        if spec is not None:
+            labels |= {
+                Label.SPEC_SHA256.value: _fingerprint(spec),
+                Label.CHANGES.value: ",".join(changes.fields),
+            }
         flow_run = await self._make(
             jobs,
             job.group,
             {
-                "parameters": before.parameters,
+                "parameters": before.parameters if spec is None else spec.parameters(),
                 "name": before.name,
                 "tags": before.tags,
                 "labels": {**labels, Label.RESUMES.value: _directory_of(before)},
                 "idempotency_key": resume_key(job_id),
-                "job_variables": before.job_variables,
+                "job_variables": machine,
             },
+            spec,
         )
+        if flow_run.labels.get(Label.SPEC_SHA256) != labels.get(Label.SPEC_SHA256):
+            raise NotResumable(
+                f"The job {job_id} was resumed already, with other changes: by the job {flow_run.id}.",
+                f"Resume the job {flow_run.id} when it has ended.",
+            )
         await self._flow_runs.label(job_id, {Label.RESUMED_BY: str(flow_run.id)})
         return self._flow_runs.job_from(flow_run, job.group)
 
@@ -195,11 +211,11 @@ def _directory_of(flow_run: FlowRun) -> str:
 
 def _check_resumable(job: Job) -> None:
     """Raises `NotResumable`."""
-    if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
-        is_open = job.status in OPEN_STATUSES
+    if job.status in OPEN_STATUSES:
+        raise NotResumable(f"The job {job.id} is {job.status}.", "Wait until it has ended, or cancel it.")
+    if job.dry_run:
         raise NotResumable(
-            f"The job {job.id} is {job.status}.",
-            "Wait until it has ended, or cancel it." if is_open else "It is complete: nothing is left to do.",
+            f"The job {job.id} is a dry run: it has made nothing to continue from.", "Submit a new job."
         )
     if job.engine == EngineName.MOCK:
         raise NotResumable(

@@ -31,6 +31,7 @@ def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str
         phase=_text(flow_run.labels, Label.PHASE) or None if status is JobStatus.RUNNING else None,
         engine=str(flow_run.parameters.get("engine", EngineName.SNAKEMAKE)),
         snakemake_version=_text(flow_run.labels, Label.SNAKEMAKE_VERSION),
+        dry_run=flow_run.parameters.get("dry_run") is True,
         commit=_text(flow_run.labels, Label.WORKFLOW_COMMIT),
         created_at=flow_run.created,
         updated_at=_updated(flow_run),
@@ -43,6 +44,7 @@ def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str
         error=job_error(flow_run),
         tags=tags_from(flow_run.tags),
         resumes=_job_id(flow_run.labels, Label.RESUMES),
+        changes=[name for name in (_text(flow_run.labels, Label.CHANGES) or "").split(",") if name],
         resumed_by=_job_id(flow_run.labels, Label.RESUMED_BY),
         links=JobLinks.of(flow_run.id, prefect_ui_url),
     ).in_state(flow_run.state_type)

@@ -35,7 +35,11 @@ class JsonBodyRoute(APIRoute):
         if self.body_field is None:
             return handle
 
+        is_required = self.body_field.field_info.is_required()
+
         async def decode_and_handle(request: Request) -> Response:
+            if not is_required and "content-type" not in request.headers:
+                return await handle(request)
             _check_media_type(request)
             body = await _read(request, request.app.state.services.settings.max_body_bytes)
             return await handle(DecodedRequest(request, body, decode_json(body)))

@@ -296,7 +296,7 @@ class JobNotFinished(ProblemError):
 
 
 class NotResumable(ProblemError):
-    """The job has not ended, or is complete."""
+    """The job has not ended, or has made nothing that another one could continue."""
 
     status = 409
     slug = "not-resumable"

@@ -115,6 +115,7 @@ class Job(BaseModel):
     snakemake_version: str | None = Field(
         default=None, description="The version of Snakemake in the job's environment, once it has one."
     )
+    dry_run: bool = Field(default=False, description="Whether the job only plans.")
     commit: str | None = Field(
         description="The commit of a workflow from a git repository, once the worker has checked it out."
     )
@@ -126,6 +127,9 @@ class Job(BaseModel):
     error: JobError | None = Field(description="Only when `status` is `failed`.")
     tags: dict[str, str]
     resumes: UUID | None = Field(default=None, description="The job that this one continues.")
+    changes: list[str] = Field(
+        default_factory=list, description="Fields of the spec that differ from the job that it continues."
+    )
     resumed_by: UUID | None = Field(default=None, description="The job that continues this one.")
     links: JobLinks
 

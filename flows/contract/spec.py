@@ -51,6 +51,8 @@ class Label(StrEnum):
     """Hash of the submitted body: a reused idempotency key must come with the same body."""
     RESUMES = "snakemake.resumes"
     """Id of the job that this one continues, in the same working directory."""
+    CHANGES = "snakemake.changes"
+    """Fields in which the spec differs from that of the job that this one continues, separated by ','."""
     RESUMED_BY = "snakemake.resumed-by"
     """Id of the job that continues this one."""
     WES_REQUEST = "snakemake.wes.request"
@@ -290,6 +292,12 @@ class ExecutionSpec(Strict):
             raise ValueError(
                 'the snakemake engine needs a workflow, for example {"path": "/srv/workflows/variants"}'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _only_snakemake_plans(self) -> Self:
+        if self.dry_run and self.engine is not EngineName.SNAKEMAKE:
+            raise ValueError("dry_run needs the snakemake engine")
         return self
 
     @model_validator(mode="after")

@@ -65,6 +65,8 @@ class Ending(Enum):
     """Why a mirror is closed. Decides the final state of rule jobs that have not ended."""
 
     FINISHED = auto()
+    PLANNED = auto()
+    """By a dry run: nothing was to run."""
     STOPPED = auto()
     """By a cancel or a timeout."""
     CRASHED = auto()
@@ -165,11 +167,13 @@ class Mirror:
         """Put every rule job that has not ended into a final state."""
         running = {
             Ending.FINISHED: (StateType.CRASHED, "Crashed", "Snakemake ended without reporting its end."),
+            Ending.PLANNED: (StateType.CRASHED, "Crashed", "Snakemake ran it in a dry run."),
             Ending.STOPPED: (StateType.CANCELLED, "Cancelled", "The job was stopped."),
             Ending.CRASHED: (StateType.CRASHED, "Crashed", "The engine of the job ended unexpectedly."),
         }[ending]
         not_run = {
             Ending.FINISHED: "A rule job before it failed.",
+            Ending.PLANNED: "Planned only: this is a dry run.",
             Ending.STOPPED: "The job was stopped before it could run.",
             Ending.CRASHED: "The engine of the job ended unexpectedly before it could run.",
         }[ending]
@@ -215,6 +219,11 @@ class Mirror:
         """Number of rule jobs in the workflow, as known so far."""
         with self._lock:
             return sum(not job.is_dropped for job in self._jobs.values())
+
+    def planned(self) -> int:
+        """Number of rule jobs in the workflow that were not up to date."""
+        with self._lock:
+            return sum(not (job.is_dropped or job.planned.is_done) for job in self._jobs.values())
 
     def reported_completed(self) -> int:
         """Number of rule jobs that were reported to Prefect as completed."""

@@ -105,12 +105,13 @@ def _main(argv: list[str], decisions: Mapping[str, Any]) -> int:
     # Importing Snakemake takes seconds, and the zygote that imports this module may not need it yet.
     from snakemake.cli import main  # noqa: PLC0415 - as above
 
-    from flows.snakemake_process import capture, profiles, repairs  # noqa: PLC0415 - as above
+    from flows.snakemake_process import capture, pretending, profiles, repairs  # noqa: PLC0415 - as above
 
     printing.install()
     capture.install()
     for note in repairs.apply():
         emitter.emit(Message(time=time.time(), level="INFO", text=note))
+    pretending.install()
     profiles.install(Decisions(**decisions))
     main(argv)
     return 0

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ from uuid import UUID
 
 from flows.contract.data_roots import check_project_path
 from flows.contract.environments import EnvironmentRecord
-from flows.contract.job_files import work_of
+from flows.contract.job_files import remove_tree, work_of
 from flows.contract.manifest import MANIFEST_NAME, FileKind, Manifest, SnakefileItem
 from flows.contract.sources import ProjectDirectory, WorkflowSource
 from flows.contract.spec import DEFAULT_GROUP, EngineName, ExecutionSpec
@@ -175,6 +176,11 @@ class Workspace:
             ) from error
         if not os.path.lexists(link):
             link.symlink_to(directory)
+
+    def remove(self) -> None:
+        """Remove the job's own directory, which nobody needs after a dry run."""
+        with suppress(FileNotFoundError):
+            remove_tree(self.directory)
 
     def leave(self) -> None:
         """Call it when Snakemake has ended."""

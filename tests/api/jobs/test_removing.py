@@ -16,6 +16,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import State, StateType
 
 from api.auth.callers import ANYONE, Caller, TokenScope
+from api.jobs.changes import JobChanges
 from api.jobs.disposal import Disposal
 from api.jobs.removal import Removal
 from api.jobs.submissions import Submissions
@@ -304,7 +305,7 @@ async def test_old_jobs_that_stay_keep_no_other_from_being_removed(
     old = [await jobs.submit(spec) for spec in (*specs, JobSpec(engine=EngineName.MOCK))]
     for job_id in old:
         await worker.bring_to(job_id, StateType.FAILED)
-    await jobs.submissions.resume(jobs.visible, old[1])
+    await jobs.submissions.resume(jobs.visible, old[1], JobChanges())
     (open_home / bundle_use_key(bundles[0])).chmod(0o555)
 
     with unprivileged(open_home), anyio.fail_after(30):

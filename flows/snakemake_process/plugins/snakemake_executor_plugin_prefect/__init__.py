@@ -8,12 +8,11 @@ It uses private parts of Snakemake's local executor (`cached_or_run`, `handle_jo
 `tests/contracts` tests them for every version of Snakemake that this project supports.
 """
 
-import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,14 +30,10 @@ from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
     Outcome,
-    PlanCompleted,
-    RuleJobDropped,
-    RuleJobPlanned,
 )
-from flows.snakemake_process.software import undeployed
+from flows.snakemake_process.planning import PlanReport, attempt_started, rule_jobs_of
 from flows.snakemake_process.usage import Usage
 
-_HIDDEN_RESOURCES = frozenset({"_cores", "_nodes"})
 _FAILED_WITH_ITS_GROUP = "Another rule job of its group failed."
 _LONGEST_RULE_IN_NAME = 60
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -65,37 +60,21 @@ class _Attempt:
         self.message = str(error) or self.exception
 
 
-@dataclass
-class _Plan:
-    """The plan as reported so far, so that only changes are reported after a checkpoint."""
-
-    reported: dict[int, RuleJobPlanned] = field(default_factory=dict)
-    is_stale: bool = True
-    grown_by: set[int] = field(default_factory=set)
-    """Checkpoints that have ended since the report. New rule jobs in the DAG come from them."""
-
-    def holds(self, jobs: Iterable[Any]) -> bool:
-        return all(rule_job.jobid in self.reported for job in jobs for rule_job in _rule_jobs(job))
-
-
 class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
     """Runs rule jobs on this machine and reports the plan and every attempt."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._attempts: dict[tuple[int, int], _Attempt] = {}
-        self._plan = _Plan()
-        self._begun: set[int] = set()
         # A `run:` block runs in a separate Snakemake (`--mode subprocess`), whose plan is not the workflow's.
         self._reports = emitter.is_open and self.workflow.exec_mode == ExecMode.DEFAULT
         if self._reports:
             capture.install()
-            methods = self.workflow.deployment_settings.deployment_method
-            self._methods = frozenset(str(method) for method in methods)
+            self._plan = PlanReport(self.workflow, self.dag)
             # Not below a working directory of the workflow's own, which may lie outside of the job's.
             self._log_directory = Path(emitter.directory, ATTEMPT_LOGS)
             self._log_directory.mkdir(parents=True, exist_ok=True)
-            self._report_plan()
+            self._plan.report()
 
     def run_job_pre(self, job: Any) -> None:
         with self._reporting_a_failed_start(job):
@@ -107,13 +86,13 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
 
     def run_jobs(self, jobs: list[Any]) -> None:
         if self._reports and (self._plan.is_stale or not self._plan.holds(jobs)):
-            self._report_plan()
+            self._plan.report()
         super().run_jobs(jobs)
 
     def shutdown(self) -> None:
         super().shutdown()
         if self._reports and self._plan.is_stale:
-            self._report_plan()
+            self._plan.report()
 
     def cancel(self) -> None:
         super().cancel()
@@ -131,9 +110,9 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             return
         attempt = _Attempt(started_at=time.time())
         self._attempts[job.jobid, job.attempt] = attempt
-        self._begun.add(job.jobid)
+        self._plan.begun.add(job.jobid)
         log_path = self._log_directory / _log_name(job)
-        emitter.emit(_attempt_started(job, attempt.started_at, str(log_path)))
+        emitter.emit(attempt_started(job, attempt.started_at, str(log_path)))
         try:
             with capture.captured(log_path) as attempt.usage:
                 super().cached_or_run(job, run_func, *args)
@@ -151,7 +130,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             if (attempt := self._attempts.get((job.jobid, job.attempt))) is not None:
                 attempt.fail(error)
             raise
-        for rule_job in _rule_jobs(job):
+        for rule_job in rule_jobs_of(job):
             if rule_job.rule.is_checkpoint:
                 # The DAG grows right after this call (`JobScheduler._finish_jobs`).
                 self._plan.is_stale = True
@@ -161,7 +140,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
     def handle_job_error(self, job: Any) -> None:
         super().handle_job_error(job)
         self._mark_innocent(job)
-        for rule_job in _rule_jobs(job):
+        for rule_job in rule_jobs_of(job):
             will_retry = job.restart_times > job.attempt - 1
             attempt = self._attempts.get((rule_job.jobid, rule_job.attempt))
             # While Snakemake handles an exception, it rejects the outputs.
@@ -175,7 +154,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
 
     def _mark_innocent(self, group: Any) -> None:
         """Give members of a group that did not fail themselves a message about the failure of another."""
-        keys = [(member.jobid, member.attempt) for member in _rule_jobs(group)]
+        keys = [(member.jobid, member.attempt) for member in rule_jobs_of(group)]
         attempts = [self._attempts[key] for key in keys if key in self._attempts]
         innocent = [each for each in attempts if not each.has_failed]
         if len(innocent) < len(attempts):
@@ -191,7 +170,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         try:
             yield
         except Exception as error:
-            for rule_job in _rule_jobs(job) if self._reports else ():
+            for rule_job in rule_jobs_of(job) if self._reports else ():
                 self._attempts[rule_job.jobid, rule_job.attempt] = attempt = _Attempt(time.time())
                 attempt.fail(error)
                 emitter.emit(
@@ -227,107 +206,11 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             )
         )
 
-    def _report_plan(self) -> None:
-        """Report rule jobs that are new or changed, and those that were removed."""
-        now = time.time()
-        plan = {planned.job_id: planned for planned in self._planned(now)}
-        for job_id, planned in plan.items():
-            reported = self._plan.reported.get(job_id)
-            if not _is_same_job(reported, planned) or self._is_obsolete(reported, planned):
-                emitter.emit(planned)
-        for job_id in self._plan.reported.keys() - plan.keys():
-            emitter.emit(RuleJobDropped(time=now, job_id=job_id))
-        self._plan = _Plan(reported=plan, is_stale=False)
-        emitter.emit(PlanCompleted(time=now, total=len(plan)))
-
-    def _is_obsolete(self, reported: RuleJobPlanned | None, planned: RuleJobPlanned) -> bool:
-        """Whether a rule job will not run, although that was the plan: a checkpoint has made what it needs.
-
-        As the target `all` whose only input is the output of a checkpoint.
-        """
-        is_new = reported is None or reported.is_done or planned.job_id in self._begun
-        return planned.is_done and not is_new
-
-    def _planned(self, now: float) -> Iterator[RuleJobPlanned]:
-        still_there = {self.dag.jobid(job) for job in self.dag.jobs}
-        for job in self.dag.jobs:
-            yield RuleJobPlanned(
-                time=now,
-                job_id=self.dag.jobid(job),
-                rule=job.rule.name,
-                wildcards=_strings(job.wildcards_dict),
-                depends_on=self._dependencies(job, still_there),
-                resources={},
-                reason="" if not self.dag.needrun(job) else str(self.dag.reason(job)),
-                inputs=self._paths(job.input),
-                outputs=self._paths(job.output),
-                logs=self._paths(job.log),
-                benchmarks=self._paths([job.benchmark] if job.benchmark else []),
-                is_done=not self.dag.needrun(job),
-                undeployed=undeployed(job.rule, self._methods),
-            )
-
-    def _dependencies(self, job: Any, still_there: set[int]) -> tuple[int, ...]:
-        """Ids of the jobs that `job` waits for or has waited for.
-
-        After a checkpoint, Snakemake's DAG no longer has the edges that start at it.
-        """
-        reported = self._plan.reported.get(self.dag.jobid(job))
-        now = {self.dag.jobid(other) for other in self.dag.dependencies[job]}
-        if reported is not None:
-            return tuple(sorted(now | (set(reported.depends_on) & still_there)))
-        return tuple(sorted(now or self._plan.grown_by))
-
-    def _paths(self, files: Iterable[Any]) -> tuple[str, ...]:
-        """Paths relative to the directory that Snakemake was started in, whatever `workdir` is."""
-        if os.getcwd() == emitter.directory:
-            return tuple(str(path) for path in files)
-        return tuple(os.path.relpath(path, emitter.directory) for path in files)
-
-
-def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStarted:
-    return AttemptStarted(
-        time=started_at,
-        job_id=job.jobid,
-        attempt=job.attempt,
-        threads=job.threads,
-        resources={
-            name: value
-            for name, value in job.resources.items()
-            if name not in _HIDDEN_RESOURCES and isinstance(value, int | float | str)
-        },
-        reason=str(job.dag.reason(job)),
-        shell=job.shellcmd,
-        log_path=log_path,
-    )
-
 
 def _log_name(job: Any) -> str:
     """Says which rule wrote the log; the numbers alone make it unique."""
     rule = _NOT_IN_NAME.sub("_", job.rule.name)[:_LONGEST_RULE_IN_NAME]
     return f"{rule}.{job.jobid}.{job.attempt}.log"
-
-
-def _is_same_job(reported: RuleJobPlanned | None, planned: RuleJobPlanned) -> bool:
-    """Whether nothing has changed except what the execution itself changes."""
-    return reported is not None and (
-        reported.rule,
-        reported.wildcards,
-        reported.depends_on,
-        reported.inputs,
-        reported.outputs,
-    ) == (
-        planned.rule,
-        planned.wildcards,
-        planned.depends_on,
-        planned.inputs,
-        planned.outputs,
-    )
-
-
-def _rule_jobs(job: Any) -> Iterable[Any]:
-    """The job itself, or the members of a group (locally, only pipes and services form groups)."""
-    return list(job) if job.is_group() else [job]
 
 
 def _exit_code(error: BaseException | None) -> int | None:
@@ -342,7 +225,3 @@ def _exit_code(error: BaseException | None) -> int | None:
     # Messages come second: they repeat the command, which may contain such words itself.
     found = (_EXIT_STATUS.search(str(link)) for link in chain)
     return next((int(match[1]) for match in found if match), None)
-
-
-def _strings(wildcards: dict[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in wildcards.items()}
