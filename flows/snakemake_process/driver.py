@@ -6,7 +6,6 @@ environment and signal handlers of the first.
 
 import contextlib
 import importlib
-import os
 import signal
 import sys
 import time
@@ -15,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from flows.snakemake_process import printing
+from flows.snakemake_process import leaving, printing
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import Message
 
@@ -47,6 +46,7 @@ def drive(argv: list[str], events: BinaryIO) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
+        leaving.begin()
         sys.argv = ["snakemake", *argv]
         emitter.open(events)
         exit_code = _main(argv)
@@ -57,12 +57,7 @@ def drive(argv: list[str], events: BinaryIO) -> NoReturn:
     except BaseException:  # noqa: BLE001 - the boundary of the process
         traceback.print_exc()
     finally:
-        with contextlib.suppress(Exception):
-            printing.finish()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        # Threads of the workflow must not keep the process alive, nor may a parent's exit handlers run.
-        os._exit(exit_code)
+        leaving.leave(exit_code)
 
 
 def preload() -> None:
