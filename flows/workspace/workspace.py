@@ -29,7 +29,7 @@ from flows.contract.spec import ExecutionSpec
 from flows.contract.storage import LocalStorage, Storage, StorageError, job_key, open_storage
 from flows.contract.workflow_roots import SnakefileMissing, find_snakefile
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
-from flows.workspace.publishing import Publishing, files_of, snakefile_item
+from flows.workspace.publishing import Publishing, files_of, outside_of, snakefile_item
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.staging import Staged, StageError, Staging
 from flows.workspace.work_archive import bring_back_work, keep_work
@@ -167,6 +167,10 @@ class Workspace:
     def files_of(self, outputs: Iterable[str]) -> list[str]:
         """`outputs` relative to `work`, directories replaced by their files. Skips paths outside `work`."""
         return files_of(self.work, outputs)
+
+    def outside(self, outputs: Iterable[str]) -> list[str]:
+        """Those `outputs` that can't be published, because they lie outside of `work`."""
+        return outside_of(self.work, outputs)
 
     def _hold(self, lock: DirectoryLock) -> None:
         try:
