@@ -279,11 +279,14 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         return tuple(sorted(now or self._plan.grown_by))
 
     def _paths(self, files: Iterable[Any]) -> tuple[str, ...]:
-        """Paths relative to the directory that Snakemake was started in, even after a `workdir:`."""
-        started_in = self.workflow.workdir_init
-        if os.getcwd() == str(started_in):
+        """Paths relative to the directory that Snakemake was started in, even after a `workdir:`.
+
+        Paths outside of it are absolute.
+        """
+        started_in = str(self.workflow.workdir_init)
+        if os.getcwd() == started_in:
             return tuple(str(path) for path in files)
-        return tuple(os.path.relpath(path, started_in) for path in files)
+        return tuple(_relative_to(started_in, os.path.abspath(path)) for path in files)
 
 
 def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStarted:
@@ -301,6 +304,10 @@ def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStart
         shell=job.shellcmd,
         log_path=log_path,
     )
+
+
+def _relative_to(directory: str, path: str) -> str:
+    return os.path.relpath(path, directory) if path.startswith(f"{directory}/") else path
 
 
 def _log_name(job: Any) -> str:
