@@ -8,7 +8,8 @@ from uuid import uuid4
 
 from flows import diagnosis
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
-from flows.contract.spec import EnvironmentSpec, ExecutionSpec, SoftwareMethod, WorkflowSource
+from flows.contract.sources import WorkflowSource
+from flows.contract.spec import EnvironmentSpec, ExecutionSpec, SoftwareMethod
 from flows.engines.snakemake import SnakemakeEngine
 from flows.engines.software import Software
 from flows.environments.making import Environments

@@ -23,6 +23,8 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import diagnosis
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.options import Options
+from flows.contract.sources import DefaultStorage, Input, ProjectDirectory, WorkflowSource
 from flows.contract.spec import (
     DEFAULT_GROUP,
     FLOW_NAME,
@@ -32,9 +34,7 @@ from flows.contract.spec import (
     ExecutionSpec,
     Label,
     MockOptions,
-    Options,
     SoftwareMethod,
-    WorkflowSource,
 )
 from flows.contract.storage import StorageError
 from flows.diagnosis import JobError
@@ -89,13 +89,21 @@ def snakemake_job(
     engine: EngineName = EngineName.SNAKEMAKE,
     workflow: WorkflowSource | None = None,
     snakefile: str | None = None,
+    directory: ProjectDirectory | None = None,
+    workdir: str | None = None,
+    inputs: dict[str, Input] = {},  # noqa: B006 - never modified; Prefect shows it as the default in its form
+    files: dict[str, str] = {},  # noqa: B006 - as above
     targets: tuple[str, ...] = (),
-    config: dict[str, Any] = {},  # noqa: B006 - never modified; Prefect shows it as the default in its form
+    config: dict[str, Any] = {},  # noqa: B006 - as above
     environment: EnvironmentSpec | None = None,
     software: tuple[SoftwareMethod, ...] = (),
+    env: dict[str, str] = {},  # noqa: B006 - as above
+    secrets: dict[str, str] = {},  # noqa: B006 - as above
+    default_storage: DefaultStorage | None = None,
     cores: int = 1,
     resources: dict[str, int] = {},  # noqa: B006 - as above
     timeout_seconds: float | None = None,
+    dry_run: bool = False,
     options: Options = Options(),  # noqa: B008 - frozen
     mock: MockOptions = MockOptions(),  # noqa: B008 - frozen
 ) -> State[None]:
@@ -108,21 +116,29 @@ def snakemake_job(
         engine=engine,
         workflow=workflow,
         snakefile=snakefile,
+        directory=directory,
+        workdir=workdir,
+        inputs=inputs,
+        files=files,
         targets=targets,
         config=config,
         environment=environment,
         software=software,
+        env=env,
+        secrets=secrets,
+        default_storage=default_storage,
         cores=cores,
         resources=resources,
         timeout_seconds=timeout_seconds,
+        dry_run=dry_run,
         options=options,
         mock=mock,
     )
     flow_run, client = _flow_run()
     job_id = flow_run.id
     resumes = flow_run.labels.get(Label.RESUMES)
-    workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None)
     group = flow_run.work_queue_name or DEFAULT_GROUP  # each group has a work queue of the same name
+    workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None, group)
     deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
@@ -149,7 +165,9 @@ def _run(
     try:
         workspace.lock()
         recorder.log(logging.INFO, "Staging the workflow.")
-        staged = workspace.stage(spec)
+        staged = workspace.stage(
+            spec, lambda line: recorder.log(logging.INFO, line), lambda: termination.is_requested
+        )
         for note in staged.notes:
             recorder.log(logging.WARNING, note)
         if staged.commit is not None:
@@ -165,6 +183,7 @@ def _run(
         return None, Ending.STOPPED
     engine = engine_for(spec.engine, environment, software)
     course = _execute(spec, workspace, engine, recorder)
+    workspace.leave()
     records = {kind: workspace.files_of(paths) for kind, paths in recorder.mirror.records().items()}
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()), records)
     recorder.log(logging.INFO, f"Published {published} output files.")
@@ -198,7 +217,7 @@ def _prepare_environment(spec: ExecutionSpec, workspace: Workspace, recorder: Re
     if before is not None:
         environment = environments.get(environments.again(before), before.digest)
     else:
-        environment = environments.get(environments.wanted(spec.environment, workspace.work))
+        environment = environments.get(environments.wanted(spec.environment, workspace.tree))
     record = environment.record
     recorder.label({Label.SNAKEMAKE_VERSION: record.snakemake, **dict.fromkeys(phase, "")})
     workspace.record_environment(record)

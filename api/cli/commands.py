@@ -124,8 +124,8 @@ def submit(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Continue with independent rule jobs after a failure.")
     ] = False,
-    force_all: Annotated[
-        bool, typer.Option("--force-all", help="Run every rule job, even if its outputs are up to date.")
+    forceall: Annotated[
+        bool, typer.Option("--forceall", help="Run every rule job, even if its outputs are up to date.")
     ] = False,
     mock: Annotated[
         bool, typer.Option("--mock", help="Run no workflow, but rule jobs that only wait.")
@@ -147,7 +147,7 @@ def submit(
     settings |= {"software": software, "environment": {key: part for key, part in own.items() if part}}
     spec |= {key: value for key, value in settings.items() if value}
     overrides = {**_read(config_file), **{key: yaml.safe_load(text) for key, text in _pairs(config).items()}}
-    options = {"retries": retries, "keep_going": keep_going, "force_all": force_all}
+    options = {"retries": retries, "keep_going": keep_going, "forceall": forceall}
     resources = {key: yaml.safe_load(text) for key, text in _pairs(resource).items()}
     parts = {"config": overrides, "tags": _pairs(tag), "resources": resources}
     parts["options"] = {name: value for name, value in options.items() if value}

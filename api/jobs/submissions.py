@@ -14,6 +14,7 @@ import httpx
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import get_current_settings
 
+from api.jobs.data import check_data
 from api.jobs.disposal import Disposal, bundle_of
 from api.jobs.environments import check_environment
 from api.jobs.machines import job_variables
@@ -64,7 +65,7 @@ class Submissions:
     ) -> Job:
         """Makes one job of `spec`, or none; with a `key` that was used before, it returns that job.
 
-        Raises `WorkflowRefused`, `MachineRefused`, `BodyTooLarge`, `WebhookRefused`,
+        Raises `WorkflowRefused`, `DataRefused`, `MachineRefused`, `BodyTooLarge`, `WebhookRefused`,
         `IdempotencyKeyReused`, and `flows.contract.storage.StorageError` when a bundle can't be looked up.
         """
         # A key also where the client sends none: Prefect's client repeats a request without knowing
@@ -129,6 +130,7 @@ class Submissions:
         """The job variables of a job that may be made. Raises as `submit` does."""
         machine = job_variables(spec, self._settings.machines)
         check_environment(spec, self._settings)
+        await anyio.to_thread.run_sync(check_data, spec, self._settings)
         await self._check_workflow(spec)
         check_webhook(
             spec.webhook,

@@ -6,8 +6,10 @@ from pathlib import Path
 from api.settings import Settings
 from api.web.problems import FieldProblem, WorkflowRefused, sentence
 from flows.contract.addresses import AddressRefused, check_git_address
-from flows.contract.spec import EngineName, ExecutionSpec, WorkflowSource
+from flows.contract.sources import WorkflowSource
+from flows.contract.spec import EngineName, JobSpec
 from flows.contract.storage import Storage, bundle_key
+from flows.contract.workflow_links import LinkRefused, check_links
 from flows.contract.workflow_roots import (
     SnakefileMissing,
     WorkflowPathRefused,
@@ -18,9 +20,10 @@ from flows.contract.workflow_roots import (
 )
 
 _PATH = "#/workflow/path"
+_NOT_COPIED = frozenset({".git", ".snakemake"})
 
 
-def check_workflow(spec: ExecutionSpec, settings: Settings, storage: Storage) -> None:
+def check_workflow(spec: JobSpec, settings: Settings, storage: Storage) -> None:
     """Raises `WorkflowRefused`, and `flows.contract.storage.StorageError` when a bundle can't be looked up.
 
     Asks no git server: it might be slow, and the worker asks it anyway.
@@ -29,7 +32,7 @@ def check_workflow(spec: ExecutionSpec, settings: Settings, storage: Storage) ->
         return
     match spec.workflow:
         case WorkflowSource(path=str(path)):
-            _check_path(path, spec.snakefile, settings)
+            _check_path(path, spec, settings)
         case WorkflowSource(bundle=str(bundle)):
             _check_bundle(bundle, storage)
         case WorkflowSource(git=str(address)):
@@ -38,7 +41,7 @@ def check_workflow(spec: ExecutionSpec, settings: Settings, storage: Storage) ->
             pass
 
 
-def _check_path(path: str, snakefile: str | None, settings: Settings) -> None:
+def _check_path(path: str, spec: JobSpec, settings: Settings) -> None:
     """The worker checks again when it stages the workflow, and may be another machine.
 
     So a path is accepted by its name alone where this machine does not have the root.
@@ -48,11 +51,16 @@ def _check_path(path: str, snakefile: str | None, settings: Settings) -> None:
         if not _has_root(directory, settings):
             return
         check_workflow_directory(path, directory)
-        find_snakefile(directory, snakefile)
+        if spec.snakefile not in spec.files:
+            find_snakefile(directory, spec.snakefile)
+        readable = (*settings.workflow_roots, *settings.data_roots_of(spec.group))
+        check_links(directory, readable, _NOT_COPIED)
     except WorkflowPathRefused as refusal:
         raise _refused(sentence(refusal), refusal.resolution, _PATH) from refusal
+    except LinkRefused as refusal:
+        raise _refused(sentence(refusal), refusal.resolution, _PATH) from refusal
     except SnakefileMissing as refusal:
-        pointer = "#/snakefile" if snakefile else _PATH
+        pointer = "#/snakefile" if spec.snakefile else _PATH
         raise _refused(sentence(refusal), refusal.resolution, pointer) from refusal
 
 

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic import JsonValue
 
 from api.web.problems import BodyTooLarge, FieldProblem, InvalidRequest, NotJson, json_pointer
-from flows.contract.spec import LARGEST_NUMBER
+from flows.contract.field_types import LARGEST_NUMBER
 
 
 class DecodedRequest(Request):

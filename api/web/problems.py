@@ -18,6 +18,7 @@
     │   ├── BundleRefused        the archive holds something unsafe, or is too large
     │   ├── GraphTooLarge        the graph has too many boxes or lines to draw
     │   ├── WebhookRefused       the address is not allowed, or webhooks are off
+    │   ├── DataRefused          the job may not use that directory, or it does not exist
     │   ├── EnvironmentRefused   the operator does not offer that environment or software
     │   ├── MachineRefused       no machine has that size or kind
     │   └── RefusedByPrefect     Prefect rejected the request
@@ -247,6 +248,13 @@ class EnvironmentRefused(InvalidRequest):
 
     slug = "environment-refused"
     title = "Environment refused"
+
+
+class DataRefused(InvalidRequest):
+    """The job may not read that data or work in that directory, or it does not exist."""
+
+    slug = "data-refused"
+    title = "Data refused"
 
 
 class MachineRefused(InvalidRequest):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import StateType
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from api.web.problems import WES_PREFIX as PREFIX
 from api.web.problems import FieldProblem, InvalidRequest
@@ -14,7 +15,8 @@ from api.web.schemas import Job, JobError, RuleJob
 from api.web.statuses import RuleJobStatus
 from api.wes.schemas import Log, RunRequest, RunStatus, RunSummary, State, TaskLog
 from flows.contract.environments import TESTED_SNAKEMAKE, of_snakemake
-from flows.contract.spec import EngineName, ErrorKind, JobSpec, MockOptions, Options
+from flows.contract.options import Options
+from flows.contract.spec import EngineName, ErrorKind, JobSpec, MockOptions
 
 WORKFLOW_TYPES = ("SMK", "Snakemake")
 WORKFLOW_TYPE_VERSIONS = ("1.0", "8", "9")
@@ -153,11 +155,18 @@ def default_parameters() -> list[dict[str, str]]:
     """The supported `workflow_engine_parameters`, with types and defaults."""
     found = []
     for name, field in _PARAMETERS.items():
-        kind = getattr(field.annotation, "__name__", str(field.annotation))
         default = field.get_default(call_default_factory=True)
         text = default if isinstance(default, str) else json.dumps(default, default=str)
-        found.append({"name": name, "type": kind, "default_value": text})
+        found.append({"name": name, "type": _type_name(field), "default_value": text})
     return found
+
+
+def _type_name(field: FieldInfo) -> str:
+    """The types of JSON that a field accepts."""
+    adapter: TypeAdapter[Any] = TypeAdapter(field.annotation or object)
+    schema = adapter.json_schema()
+    names = (choice.get("type", "object") for choice in schema.get("anyOf", [schema]))
+    return " or ".join(dict.fromkeys(name for name in names if name != "null"))
 
 
 def _system_logs(error: JobError | None) -> list[str]:
@@ -168,8 +177,9 @@ def _system_logs(error: JobError | None) -> list[str]:
 
 
 _OF_THE_JOB = (
-    *("name", "group", "engine", "snakefile", "targets", "cores", "resources", "timeout_seconds"),
-    "spot",
+    *("name", "group", "engine", "snakefile", "directory", "workdir", "inputs", "files", "targets"),
+    *("environment", "software", "env", "secrets", "default_storage", "cores", "resources"),
+    *("timeout_seconds", "dry_run", "spot"),
 )
 _PARAMETERS = {
     **{name: JobSpec.model_fields[name] for name in _OF_THE_JOB},
@@ -185,10 +195,10 @@ def _settings(parameters: Mapping[str, JsonValue]) -> dict[str, Any]:
     for written, value in parameters.items():
         name = written.lstrip("-").replace("-", "_")
         decoded = _decoded(value)
+        if name in _LISTS and isinstance(decoded, str):
+            decoded = decoded.split()
         if name in Options.model_fields:
-            settings["options"][name] = True if decoded in (None, "") else decoded
-        elif name == "targets":
-            settings[name] = decoded.split() if isinstance(decoded, str) else decoded
+            settings["options"][name] = True if decoded in (None, "", []) else decoded
         elif name in _OF_THE_JOB or name in _OF_THE_SOURCE:
             # Text even if it looks like a number, as the tag 1.0 does.
             settings[name] = value if name in _TEXTS else decoded
@@ -200,7 +210,9 @@ def _settings(parameters: Mapping[str, JsonValue]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value != {}}
 
 
-_TEXTS = ("name", "group", "snakefile", *_OF_THE_SOURCE)
+_TEXTS = ("name", "group", "snakefile", "workdir", *_OF_THE_SOURCE)
+_LISTS = frozenset(name for name, field in _PARAMETERS.items() if "tuple" in str(field.annotation))
+"""They may also be written as words, as on a command line."""
 
 
 def _decoded(value: JsonValue) -> Any:

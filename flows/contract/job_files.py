@@ -8,6 +8,7 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from uuid import UUID
@@ -39,11 +40,12 @@ def open_file(place: Path, within: Path | None = None) -> BinaryIO:
         os.close(found)
 
 
-def work_of(directory: Path) -> Path:
-    """The working directory of a job: its own `work`, or that of the job that it resumes.
+def work_of(directory: Path, project_roots: Sequence[Path] = ()) -> Path:
+    """The working directory of a job: its own `work`, that of the job that it resumes, or a project's.
 
-    Only the link that staging creates, `../<job id>/work`, is followed. For any other link this returns
-    the path of the link itself, so that no file behind it is accepted.
+    Only the links that staging creates are followed: `../<job id>/work`, and absolute ones to directories
+    below `project_roots`. For any other link this returns the path of the link itself, so that no file
+    behind it is accepted.
     """
     work = directory / "work"
     try:
@@ -53,6 +55,8 @@ def work_of(directory: Path) -> Path:
     match target.parts:
         case ("..", name, "work") if _is_job_id(name):
             return directory.parent / name / "work"
+        case ("/", *_) if _is_project(Path(target), project_roots):
+            return Path(target)
         case _:
             return work
 
@@ -82,6 +86,11 @@ def _is_job_id(name: str) -> bool:
         return str(UUID(name)) == name
     except ValueError:
         return False
+
+
+def _is_project(directory: Path, roots: Sequence[Path]) -> bool:
+    real = Path(os.path.realpath(directory))
+    return real == directory and any(real.is_relative_to(os.path.realpath(root)) for root in roots)
 
 
 def _no_file(place: Path) -> FileNotFoundError:

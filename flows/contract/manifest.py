@@ -12,7 +12,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from flows.contract.environments import EnvironmentRecord
-from flows.contract.spec import RelativePath
+from flows.contract.field_types import RelativePath
 
 MANIFEST_NAME = "outputs.json"
 """Below the job's key."""

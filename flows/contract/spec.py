@@ -6,21 +6,27 @@ stores what the API reads (`Label`, `RuleJobRecord`).
 
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, JsonValue, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, JsonValue, model_validator
+
+from flows.contract.field_types import LARGEST_NUMBER, Amount, Name, RelativePath, Strict, Target
+from flows.contract.options import Options
+from flows.contract.sources import (
+    DefaultStorage,
+    FileText,
+    Input,
+    ProjectDirectory,
+    SecretName,
+    VariableValue,
+    WorkflowSource,
+)
 
 FLOW_NAME = "snakemake-job"
 DEFAULT_GROUP = "default"
 RESERVED_KEY = "__prefect_kind"
 """Prefect's server hydrates parameters (JSON, Jinja, variables) wherever it finds this key."""
-
-LARGEST_NUMBER = 2**63
-"""PostgreSQL stores 1e44 as an integer, and Prefect can't send integers of more than 64 bits: it would
-fail to return the job, and every list of jobs that includes it.
-"""
 
 TAG_SEPARATOR = ":"
 """A job's tag `project=x` becomes the Prefect tag `project:x`."""
@@ -82,80 +88,6 @@ class ErrorKind(StrEnum):
     """The service or its machine: the operator can fix it, and a retry may succeed."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _relative_path(value: str) -> str:
-    path = PurePosixPath(value)
-    if path.is_absolute() or ".." in path.parts or value in ("", "."):
-        raise ValueError("must be a relative path inside the workflow's directory, without '..'")
-    return value
-
-
-RelativePath = Annotated[str, AfterValidator(_relative_path)]
-"""A path inside the directory that it is relative to."""
-
-
-def _not_an_option(value: str) -> str:
-    if value.startswith("-"):
-        raise ValueError("a target is a rule or a file; it can't start with '-'")
-    return value
-
-
-def _subdirectory(value: str) -> str:
-    return value if value == "." else _relative_path(value)
-
-
-class WorkflowSource(_Strict):
-    """Where the workflow's directory comes from: exactly one of `path`, `git` and `bundle`."""
-
-    path: str | None = Field(
-        default=None,
-        description="A directory on the server, under one of its workflow roots.",
-        examples=["/srv/workflows/variants"],
-        min_length=1,
-        max_length=4096,
-    )
-    git: str | None = Field(
-        default=None,
-        description="The address of a git repository, as for `git clone`.",
-        examples=["https://github.com/snakemake-workflows/dna-seq-varlociraptor"],
-        min_length=1,
-        max_length=2048,
-    )
-    bundle: str | None = Field(
-        default=None,
-        description="The id of a bundle, from the response to `PUT /bundles`.",
-        pattern=r"^sha256:[0-9a-f]{64}$",
-    )
-    ref: str | None = Field(
-        default=None,
-        description="With `git`: a branch, a tag or a full commit id; the repository's HEAD when absent.",
-        pattern=r"^[A-Za-z0-9_][\w./+@-]*$",
-        max_length=250,
-        examples=["v1.2.0"],
-    )
-    subdir: Annotated[str, AfterValidator(_subdirectory)] | None = Field(
-        default=None,
-        description="With `git` or `bundle`: the directory in it that contains the workflow.",
-        max_length=1024,
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        given = [name for name in ("path", "git", "bundle") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of path, git and bundle; given: {', '.join(given) or 'none of them'}"
-            )
-        if self.ref is not None and self.git is None:
-            raise ValueError("ref is only allowed with git")
-        if self.subdir is not None and self.path is not None:
-            raise ValueError("subdir is only allowed with git or bundle; append it to path instead")
-        return self
-
-
 def _plain_requirement(value: str) -> str:
     try:
         requirement = Requirement(value)
@@ -166,7 +98,7 @@ def _plain_requirement(value: str) -> str:
     return value
 
 
-class EnvironmentSpec(_Strict):
+class EnvironmentSpec(Strict):
     """The Python environment that Snakemake runs in: exactly one of `name`, `packages` and `file`.
 
     A string instead of the object stands for `name`.
@@ -225,33 +157,10 @@ class SoftwareMethod(StrEnum):
     """`envmodules:` directives."""
 
 
-class Options(_Strict):
-    """The options of Snakemake that a job can set: a typed allow-list, no raw command line."""
-
-    keep_going: bool = Field(
-        default=False, description="Continue with independent rule jobs after one has failed."
-    )
-    retries: int = Field(default=0, ge=0, le=20, description="How often to retry a failing rule job.")
-    force_all: bool = Field(
-        default=False, description="Run every rule job, even if its outputs are up to date."
-    )
-    report: bool = Field(
-        default=False,
-        description="Create Snakemake's HTML report when the workflow has ended, as an output of the job.",
-    )
-    cache: bool = Field(
-        default=False,
-        description="Share the outputs of rules marked `cache: True` with other jobs: reuse those of earlier "
-        "jobs, and keep new ones for later jobs.",
-    )
+Resources = dict[Name, Amount]
 
 
-Resources = dict[
-    Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[int, Field(ge=0, lt=LARGEST_NUMBER)]
-]
-
-
-class MockOptions(_Strict):
+class MockOptions(Strict):
     """How the mock engine behaves."""
 
     delay_seconds: tuple[float, float] = Field(
@@ -277,7 +186,7 @@ class MockOptions(_Strict):
         return self
 
 
-class ExecutionSpec(_Strict):
+class ExecutionSpec(Strict):
     """What to execute: exactly the parameters of the Prefect flow.
 
     `POST /jobs`, the run form of the Prefect UI and `prefect deployment run -p` all use
@@ -294,9 +203,33 @@ class ExecutionSpec(_Strict):
         "searched for as Snakemake does when absent.",
         examples=["workflow/Snakefile"],
     )
-    targets: tuple[Annotated[str, AfterValidator(_not_an_option)], ...] = Field(
+    directory: ProjectDirectory | None = Field(
+        default=None,
+        description="A directory on the server to work in, instead of a directory of the job's own. Its "
+        "results and Snakemake's records decide what is made again. Without `workflow`, it contains the "
+        "Snakefile.",
+    )
+    workdir: RelativePath | None = Field(
+        default=None,
+        description="The working directory (`--directory`), relative to the workflow's directory, which is "
+        "the default.",
+        examples=[".test"],
+    )
+    inputs: dict[RelativePath, Input] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="Data on the server that the workflow finds at these paths, as links. Nothing is copied.",
+        examples=[{"resources/reads": {"path": "/srv/data/run42"}}],
+    )
+    files: dict[RelativePath, FileText] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="Small text files to add to the workflow, or to replace files of it.",
+        examples=[{"config/samples.tsv": "sample\tunit\nA\t1\n"}],
+    )
+    targets: tuple[Target, ...] = Field(
         default=(),
-        max_length=10_000,
+        max_length=2000,
         description="Rules to run or files to create; the first rule when empty.",
     )
     config: dict[str, JsonValue] = Field(
@@ -311,6 +244,23 @@ class ExecutionSpec(_Strict):
         description="How to deploy the software that rules declare. When empty, `conda:` and `container:` "
         "directives are ignored.",
     )
+    env: dict[Name, VariableValue] = Field(
+        default_factory=dict,
+        max_length=200,
+        description="Environment variables of Snakemake and the rules. They are no secrets: use `secrets`.",
+    )
+    secrets: dict[Name, SecretName] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="Environment variables whose values are in Prefect's Secret blocks, by block name. The "
+        "operator allows blocks for each group.",
+        examples=[{"NCBI_API_KEY": "ncbi-api-key"}],
+    )
+    default_storage: DefaultStorage | None = Field(
+        default=None,
+        description="Where inputs and outputs lie, if not in the working directory "
+        "(`--default-storage-provider`).",
+    )
     cores: int = Field(
         default=1, ge=1, le=1024, description="Cores that all running rule jobs may use together."
     )
@@ -320,6 +270,9 @@ class ExecutionSpec(_Strict):
     )
     timeout_seconds: float | None = Field(
         default=None, gt=0, le=31_536_000, description="The job fails if it runs for longer than this."
+    )
+    dry_run: bool = Field(
+        default=False, description="Only plan: list every rule job with its reason, and run none."
     )
     options: Options = Field(default_factory=Options)
     mock: MockOptions = Field(default_factory=MockOptions, description="Only used if `engine` is `mock`.")
@@ -333,10 +286,26 @@ class ExecutionSpec(_Strict):
 
     @model_validator(mode="after")
     def _snakemake_needs_a_workflow(self) -> Self:
-        if self.engine is EngineName.SNAKEMAKE and self.workflow is None:
+        if self.engine is EngineName.SNAKEMAKE and self.workflow is None and self.directory is None:
             raise ValueError(
                 'the snakemake engine needs a workflow, for example {"path": "/srv/workflows/variants"}'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_directory_has_its_own_files(self) -> Self:
+        given = [name for name in ("inputs", "files", "workdir") if getattr(self, name)]
+        if self.directory is not None and given:
+            raise ValueError(
+                f"{', '.join(given)} can't be used with `directory`: the job works in it as it is"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _variables_are_set_once(self) -> Self:
+        twice = sorted(self.env.keys() & self.secrets.keys())
+        if twice:
+            raise ValueError(f"env and secrets both set {', '.join(twice)}")
         return self
 
 
@@ -346,7 +315,7 @@ Tags = dict[
 ]
 
 
-class Webhook(_Strict):
+class Webhook(Strict):
     """The receiver to notify when the job reaches a final status."""
 
     url: HttpUrl = Field(
@@ -387,13 +356,13 @@ class JobSpec(ExecutionSpec):
         return [f"{key}{TAG_SEPARATOR}{value}" for key, value in sorted(self.tags.items())]
 
 
-class RuleJobRecord(_Strict):
+class RuleJobRecord(Strict):
     """What is known about a rule job beyond Prefect's own fields; stored in `Label.RULE_JOB`."""
 
     rule: str
-    wildcards: dict[str, str] = {}
+    wildcards: dict[str, str] = Field(default_factory=dict)
     threads: int = 1
-    resources: dict[str, int | float | str] = {}
+    resources: dict[str, int | float | str] = Field(default_factory=dict)
     reason: str | None = None
     shell: str | None = None
     inputs: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ an output that links to another file in its job's `work`.
 import mimetypes
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -33,8 +33,9 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from flows.contract.data_roots import RootSettings
 from flows.contract.job_files import open_file, remove_tree, work_of
 
 _CHUNK_BYTES = 1 << 20
@@ -49,7 +50,7 @@ SignedUrl = NewType("SignedUrl", str)
 """Valid for one method and a limited time, without other credentials."""
 
 
-class StorageSettings(BaseSettings):
+class StorageSettings(RootSettings):
     """Where jobs and bundles are stored. Set the same values for the API and the worker."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
@@ -121,7 +122,7 @@ class Storage(Protocol):
 
 def open_storage(settings: StorageSettings) -> Storage:
     if settings.storage_url is None:
-        return LocalStorage(settings.home)
+        return LocalStorage(settings.home, settings.all_project_roots)
     return S3Storage(settings.storage_url, timedelta(seconds=settings.download_seconds))
 
 
@@ -152,15 +153,17 @@ class LocalStorage:
 
     outlives_machines = False
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, project_roots: Sequence[Path] = ()) -> None:
+        """Jobs may also have files in directories below `project_roots`."""
         self._home = home.resolve()
+        self._project_roots = project_roots
 
     def open(self, key: str) -> BinaryIO:
         """Open the file of a blob. Raises `BlobNotFound`."""
         with _translating_file_errors(key):
             match PurePosixPath(key).parts:
                 case ("jobs", job_id, "work", *path):
-                    work = work_of(self._home / "jobs" / job_id)
+                    work = work_of(self._home / "jobs" / job_id, self._project_roots)
                     return open_file(work.joinpath(*path), within=work)
                 case _:
                     return open_file(self._home / key)

@@ -4,20 +4,22 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
 from flows.contract.spec import ExecutionSpec
 from flows.engines.engine import EngineVanishedError
+from flows.engines.options import option_arguments, profile_arguments, switched_off
 from flows.engines.software import Software
 from flows.environments.environment import Environment
 from flows.environments.variables import visible_variables
 from flows.environments.warm import start_supervisor
+from flows.snakemake_process.decisions import Decisions
 from flows.snakemake_process.events import EngineExited, ProtocolError, WorkflowEvent, decode
 from flows.snakemake_process.supervisor import LOCKS, TERMINATE, Start
 from flows.workspace.workspace import Workspace
 
-_LATENCY_SECONDS = 1
 _LEAVING_SECONDS = 30.0
 """The supervisor needs 8 s at most, unless the kernel can't end a process."""
 
@@ -44,6 +46,7 @@ class SnakemakeEngine:
             directory=str(workspace.work),
             log_path=str(workspace.snakemake_log),
             environment=variables | _cache_variable(spec, workspace),
+            decisions=asdict(_decisions(spec, workspace, self._software, variables["PATH"])),
             report_argv=tuple(report_arguments(spec, workspace)) if spec.options.report else (),
             report_seconds=_REPORT_SECONDS,
         )
@@ -67,18 +70,12 @@ def snakemake_arguments(
         "--executor=prefect",
         *(["--logger=prefect"] if environment.has_logger_plugins else []),
         *_common_arguments(spec, workspace),
-        f"--retries={spec.options.retries}",
-        f"--latency-wait={_LATENCY_SECONDS}",
         "--scheduler=greedy",  # `flows.snakemake_process.scheduling` makes the same choices in linear time
-        "--rerun-incomplete",
+        *option_arguments(spec.options),
         *software.arguments(),
     ]
-    if spec.options.keep_going:
-        arguments.append("--keep-going")
-    if spec.options.force_all:
-        arguments.append("--forceall")
-    if spec.options.cache:
-        arguments.append("--cache")
+    if spec.dry_run:
+        arguments.append("--dry-run")
     if spec.resources:
         arguments += ["--resources", *(f"{name}={limit}" for name, limit in spec.resources.items())]
     return [*arguments, "--", *spec.targets]
@@ -86,7 +83,14 @@ def snakemake_arguments(
 
 def report_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
     """The command line of `snakemake` that creates the report of the execution of `spec`."""
-    return [f"--report={workspace.report}", *_common_arguments(spec, workspace), "--", *spec.targets]
+    stylesheet = spec.options.report_stylesheet
+    return [
+        f"--report={workspace.report}",
+        *([f"--report-stylesheet={stylesheet}"] if stylesheet else []),
+        *_common_arguments(spec, workspace),
+        "--",
+        *spec.targets,
+    ]
 
 
 def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
@@ -94,9 +98,24 @@ def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
         f"--cores={spec.cores}",
         f"--snakefile={workspace.snakefile(spec)}",
         "--nocolor",
-        "--nolock",  # the job's directory is already locked, with a lock that is released after a crash
     ]
-    return [*arguments, "--configfile", str(workspace.config_file)] if spec.config else arguments
+    if not workspace.is_shared:
+        # Its directory is already locked, with a lock that is released after a crash.
+        arguments.append("--nolock")
+    if spec.workdir is not None:
+        arguments.append(f"--directory={spec.workdir}")
+    if spec.options.configfiles:
+        arguments += ["--configfile", *spec.options.configfiles]
+    return [*arguments, *profile_arguments(spec.options, workspace.offered_profiles())]
+
+
+def _decisions(spec: ExecutionSpec, workspace: Workspace, software: Software, path: str) -> Decisions:
+    return Decisions(
+        config_file=str(workspace.config_file) if spec.config else None,
+        switched_off=tuple(switched_off(spec.options)),
+        names_software=bool(software.methods),
+        method_variables=software.method_variables(path),
+    )
 
 
 def _cache_variable(spec: ExecutionSpec, workspace: Workspace) -> dict[str, str]:
@@ -146,5 +165,5 @@ def workflow_variables(environment: Environment, software: Software) -> dict[str
     """The environment variables of Snakemake and the rules."""
     variables = visible_variables()
     # Rules that call `python` expect the one that has Snakemake's packages.
-    directories = [str(environment.python.parent), *software.path(), variables.get("PATH", os.defpath)]
+    directories = [str(environment.python.parent), variables.get("PATH", os.defpath)]
     return variables | software.variables() | {"PATH": os.pathsep.join(directories), "PYTHONUNBUFFERED": "1"}

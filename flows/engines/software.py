@@ -1,5 +1,6 @@
 """Options and variables of Snakemake that deploy the software that rules declare."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,34 +28,38 @@ class Software:
         return cls(settings, methods, (base / group).resolve())
 
     def arguments(self) -> list[str]:
-        """Options of `snakemake`. Without methods, it sets no deployment option, so that profiles can."""
-        arguments = []
+        """Options of `snakemake`. Without methods, those of the workflow's profile are deployed."""
+        arguments = [
+            f"--conda-prefix={self.directory / 'conda'}",
+            f"--apptainer-prefix={self.directory / 'apptainer'}",
+        ]
         if self.settings.wrapper_prefix is not None:
             arguments.append(f"--wrapper-prefix={self.settings.wrapper_prefix}")
-        if not self.methods:
-            return arguments
-        arguments += ["--software-deployment-method", *self.methods]
-        if SoftwareMethod.CONDA in self.methods:
-            arguments.append(f"--conda-prefix={self.directory / 'conda'}")
-        if SoftwareMethod.APPTAINER in self.methods:
-            arguments.append(f"--apptainer-prefix={self.directory / 'apptainer'}")
-            if self.settings.apptainer_args:
-                arguments.append(f"--apptainer-args={self.settings.apptainer_args}")
+        if self.settings.apptainer_args:
+            arguments.append(f"--apptainer-args={self.settings.apptainer_args}")
+        if self.methods:
+            arguments += ["--software-deployment-method", *self.methods]
         return [*arguments, "--conda-create-envs-only"] if self.only_prepare else arguments
 
-    def path(self) -> list[str]:
-        """Directories to add to PATH."""
-        if SoftwareMethod.CONDA in self.methods and self.settings.conda_directory is not None:
-            return [str(self.settings.conda_directory)]
-        return []
-
     def variables(self) -> dict[str, str]:
-        """Environment variables for Snakemake and rules."""
+        """Environment variables for Snakemake and rules, whatever is deployed."""
         # Sources that Snakemake downloads, such as wrappers and modules, are cached per group.
-        variables = {"XDG_CACHE_HOME": str(self.directory / "cache")}
-        if SoftwareMethod.CONDA in self.methods:
+        return {"XDG_CACHE_HOME": str(self.directory / "cache")}
+
+    def method_variables(self, path: str) -> dict[str, dict[str, str]]:
+        """The environment variables that each method needs which jobs may use; `path` is PATH without it."""
+        variables: dict[str, dict[str, str]] = {method: {} for method in self.settings.software_methods}
+        if (conda := variables.get(SoftwareMethod.CONDA)) is not None:
             # Otherwise a rule that writes into its environment changes conda's cache through hard links.
-            variables["CONDA_ALWAYS_COPY"] = "true"
-        if SoftwareMethod.ENV_MODULES in self.methods and self.settings.modules_init is not None:
-            variables["BASH_ENV"] = str(self.settings.modules_init)
+            conda["CONDA_ALWAYS_COPY"] = "true"
+            if self.settings.conda_directory is not None:
+                conda["PATH"] = _second(str(self.settings.conda_directory), path)
+        if (modules := variables.get(SoftwareMethod.ENV_MODULES)) is not None and self.settings.modules_init:
+            modules["BASH_ENV"] = str(self.settings.modules_init)
         return variables
+
+
+def _second(directory: str, path: str) -> str:
+    """`path` with `directory` after the first one, which has the `python` that rules expect."""
+    first, _, rest = path.partition(os.pathsep)
+    return os.pathsep.join((first, directory, rest))

@@ -10,11 +10,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from flows.snakemake_process import leaving, printing
+from flows.snakemake_process.decisions import Decisions
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import Message
 
@@ -39,8 +40,11 @@ _PRELOADED = (
 _PRELOADED_LATER = ("snakemake.report",)
 
 
-def drive(argv: list[str], events: BinaryIO) -> NoReturn:
-    """Run `snakemake ARGV`, and exit the process with its exit code."""
+def drive(argv: list[str], decisions: Mapping[str, Any], events: BinaryIO) -> NoReturn:
+    """Run `snakemake ARGV`, and exit the process with its exit code.
+
+    `decisions` are the fields of `flows.snakemake_process.decisions.Decisions`.
+    """
     exit_code = 1
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
@@ -49,7 +53,7 @@ def drive(argv: list[str], events: BinaryIO) -> NoReturn:
         leaving.begin()
         sys.argv = ["snakemake", *argv]
         emitter.open(events)
-        exit_code = _main(argv)
+        exit_code = _main(argv, decisions)
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)  # noqa: T201 - as Python does
@@ -91,16 +95,17 @@ def _import(modules: Iterable[str]) -> None:
             importlib.import_module(module)
 
 
-def _main(argv: list[str]) -> int:
+def _main(argv: list[str], decisions: Mapping[str, Any]) -> int:
     find_plugins()
     # Importing Snakemake takes seconds, and the zygote that imports this module may not need it yet.
     from snakemake.cli import main  # noqa: PLC0415 - as above
 
-    from flows.snakemake_process import capture, repairs  # noqa: PLC0415 - as above
+    from flows.snakemake_process import capture, profiles, repairs  # noqa: PLC0415 - as above
 
     printing.install()
     capture.install()
     for note in repairs.apply():
         emitter.emit(Message(time=time.time(), level="INFO", text=note))
+    profiles.install(Decisions(**decisions))
     main(argv)
     return 0

@@ -4,6 +4,7 @@ The driver (or the logger plugin, under a plain `snakemake`) opens the emitter, 
 write to it. While it is closed, it drops events, and the plugins behave like Snakemake's own.
 """
 
+import os
 import threading
 from typing import BinaryIO
 
@@ -15,10 +16,17 @@ class Emitter:
 
     def __init__(self) -> None:
         self._stream: BinaryIO | None = None
+        self._directory: str | None = None
         self._lock = threading.Lock()
 
     def open(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._directory = os.getcwd()
+
+    @property
+    def directory(self) -> str:
+        """What paths in events are relative to: the working directory of the start, before `--directory`."""
+        return self._directory or os.getcwd()
 
     @property
     def is_open(self) -> bool:

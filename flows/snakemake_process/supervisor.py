@@ -28,8 +28,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import BinaryIO, NoReturn
+from dataclasses import asdict, dataclass, field
+from typing import Any, BinaryIO, NoReturn
 
 import psutil
 
@@ -65,6 +65,8 @@ class Start:
     log_path: str
     """File for stdout and stderr of Snakemake."""
     environment: Mapping[str, str]
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `flows.snakemake_process.decisions.Decisions`."""
     report_argv: tuple[str, ...] = ()
     """Arguments of the `snakemake` that creates the report afterwards; empty for no report."""
     report_seconds: float = 0.0
@@ -131,7 +133,7 @@ def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
     os.environ.update(start.environment)
     from flows.snakemake_process import driver  # noqa: PLC0415 - imports Snakemake, which only the child needs
 
-    driver.drive(list(argv), events)
+    driver.drive(list(argv), start.decisions, events)
 
 
 def _wait(driver: int, control: socket.socket, seconds: float | None = None) -> tuple[int, bool]:

@@ -7,6 +7,7 @@ fail: a pid may be reused, a heartbeat may come late, and a killed process can't
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 LOCK_TIMEOUT_SECONDS = 10.0
@@ -30,16 +31,18 @@ class DirectoryLock:
         """The descriptor that holds the lock in every process that has it open; empty if it is not held."""
         return [] if self._descriptor is None else [self._descriptor]
 
-    def hold(self) -> None:
-        """Lock it until this process ends. Raises `DirectoryInUse` if another process holds it."""
+    def hold(
+        self, timeout_seconds: float = LOCK_TIMEOUT_SECONDS, is_stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Lock it until this process ends. Raises `DirectoryInUse` if another process keeps it."""
         if self._descriptor is not None:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         # Never closed: the kernel releases the lock when the process ends.
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
-        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
+        deadline = time.monotonic() + timeout_seconds
         while not _is_free(descriptor):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or is_stopped():
                 os.close(descriptor)
                 raise DirectoryInUse(f"another process runs in {self._file.parent}")
             time.sleep(0.02)

@@ -1,5 +1,8 @@
 """Settings for where jobs are stored, and where workflows may come from."""
 
+from pathlib import Path
+
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from flows.contract.addresses import SourceSettings
@@ -12,3 +15,7 @@ class WorkspaceSettings(StorageSettings, SourceSettings, BundleLimits, CheckoutS
     """The operator's settings for the directories of jobs."""
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
+
+    profiles_directory: Path | None = Field(
+        default=None, description="A directory of Snakemake profiles that jobs can use by name."
+    )

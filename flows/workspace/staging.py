@@ -3,18 +3,24 @@
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from flows.contract.bundles import unpack_bundle
-from flows.contract.spec import WorkflowSource
+from flows.contract.sources import WorkflowSource
 from flows.contract.storage import BlobNotFound, Storage, StorageError, bundle_key
 from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import check_workflow_directory, check_workflow_path
+from flows.workspace.copying import CopyFailed, NoSpace, copy_tree
 from flows.workspace.git import check_out
 from flows.workspace.settings import WorkspaceSettings
 
 _NOT_COPIED = frozenset({".snakemake", ".git"})
+_RECORDS = frozenset({"metadata", "metadata.db", "incomplete"})
+"""What Snakemake knows about the results in a directory, in its `.snakemake`."""
+
 _MAKE_READABLE = "Make the workflow's directory readable for the service."
 
 
@@ -39,30 +45,34 @@ class Staged:
 class Staging:
     """Creates a job's `work` from the source that its spec names."""
 
-    def __init__(self, settings: WorkspaceSettings, storage: Storage) -> None:
+    def __init__(
+        self, settings: WorkspaceSettings, storage: Storage, group: str, report: Callable[[str], None]
+    ) -> None:
         self._settings = settings
+        self._group = group
+        self._report = report
         self._storage = storage
         self._home = settings.home.resolve()
 
     def bring_in(self, workflow: WorkflowSource, work: Path) -> Staged:
         """Create `work` atomically. Raises `StageError` and `StorageError`."""
-        partial = work.with_suffix(".partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        unfinished = work.with_suffix(".partial")
+        shutil.rmtree(unfinished, ignore_errors=True)
         staged = Staged()
         try:
             match workflow:
                 case WorkflowSource(bundle=str(bundle)):
-                    self._unpack(bundle, workflow.subdir or ".", partial)
+                    self._unpack(bundle, workflow.subdir or ".", unfinished)
                 case WorkflowSource(git=str(address)):
                     checkout = check_out(
-                        address, workflow.ref, workflow.subdir or ".", partial, self._settings, _NOT_COPIED
+                        address, workflow.ref, workflow.subdir or ".", unfinished, self._settings, _NOT_COPIED
                     )
                     staged = Staged(checkout.commit, checkout.notes)
                 case _:
-                    self._copy(self._source(workflow.path or ""), partial)
+                    self._copy(self._source(workflow.path or ""), unfinished)
         except Refused as refusal:
             raise StageError(str(refusal), refusal.resolution) from refusal
-        partial.replace(work)
+        unfinished.replace(work)
         return staged
 
     def _unpack(self, bundle: str, subdirectory: str, directory: Path) -> None:
@@ -83,20 +93,28 @@ class Staging:
             unpack_bundle(archive, directory, self._settings, subdirectory, _NOT_COPIED)
 
     def _copy(self, source: Path, directory: Path) -> None:
+        readable = (*self._settings.workflow_roots, *self._settings.data_roots_of(self._group))
         try:
-            shutil.copytree(source, directory, ignore=self._not_copied, symlinks=True)
-        except shutil.Error as error:
-            named, _, reason = error.args[0][0]
+            copy_tree(source, directory, partial(self._is_left_out, source), readable, self._report)
+        except CopyFailed as error:
             raise StageError(
-                f"{Path(named).relative_to(source)} can't be copied: {reason.replace(f'{source}/', '')}",
-                "Remove it from the workflow's directory, or make it readable for the service.",
+                str(error), "Remove it from the workflow's directory, or make it readable for the service."
+            ) from error
+        except NoSpace as error:
+            raise StageError(
+                str(error), "Leave data out of the workflow's directory, and link it with `inputs`."
             ) from error
         except OSError as error:
             raise StageError(f"the workflow can't be copied: {error.strerror}", _MAKE_READABLE) from error
 
-    def _not_copied(self, directory: str, names: list[str]) -> set[str]:
-        """Directories of Snakemake and Git, and JOBS_HOME if it is inside the workflow."""
-        return {name for name in names if name in _NOT_COPIED or Path(directory, name) == self._home}
+    def _is_left_out(self, source: Path, path: Path) -> bool:
+        """Whether `path` belongs to Git, to Snakemake except for its records, or to JOBS_HOME."""
+        match path.parts:
+            case (*_, ".snakemake"):
+                return False
+            case (*_, ".snakemake", name):
+                return name not in _RECORDS
+        return path.name in _NOT_COPIED or source / path == self._home
 
     def _source(self, path: str) -> Path:
         directory = check_workflow_path(path, self._settings.workflow_roots, self._home)

@@ -2,7 +2,8 @@
 
 JOBS_HOME/jobs/<job id>/
   work/           a copy of the workflow's directory; Snakemake's working directory. If the job
-                  resumes another one, a link to that job's
+                  resumes another one, a link to that job's; if it works in place, a link to the project
+  workflow/       the workflow of a job that works in place
   work.lock       locked by the job that runs in work/
   config.json     the `config` of the job spec, which overrides the workflow's configuration
   snakemake.log   stdout and stderr of Snakemake
@@ -16,21 +17,29 @@ JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from uuid import UUID
 
+from flows.contract.data_roots import check_project_path
 from flows.contract.environments import EnvironmentRecord
 from flows.contract.job_files import work_of
 from flows.contract.manifest import MANIFEST_NAME, FileKind, Manifest, SnakefileItem
-from flows.contract.spec import ExecutionSpec
+from flows.contract.sources import ProjectDirectory, WorkflowSource
+from flows.contract.spec import DEFAULT_GROUP, EngineName, ExecutionSpec
 from flows.contract.storage import LocalStorage, Storage, StorageError, job_key, open_storage
+from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import SnakefileMissing, find_snakefile
+from flows.workspace.additions import add_files, add_inputs
+from flows.workspace.copying import Report
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
+from flows.workspace.project import Project
 from flows.workspace.publishing import Publishing, files_of, outside_of, snakefile_item
 from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.source_record import SourceRecord, replace_workflow
 from flows.workspace.staging import Staged, StageError, Staging
 from flows.workspace.work_archive import bring_back_work, keep_work
 
@@ -38,15 +47,24 @@ from flows.workspace.work_archive import bring_back_work, keep_work
 class Workspace:
     """The directory of one job."""
 
-    def __init__(self, settings: WorkspaceSettings, job_id: UUID, resumes: UUID | None = None) -> None:
+    def __init__(
+        self,
+        settings: WorkspaceSettings,
+        job_id: UUID,
+        resumes: UUID | None = None,
+        group: str = DEFAULT_GROUP,
+    ) -> None:
         """`resumes` is the job that this one continues."""
         self._settings = settings
+        self._group = group
         self._job_id = job_id
         self._resumes = resumes
         self.home = settings.home.resolve()
-        self._disk = LocalStorage(self.home)
+        self._disk = LocalStorage(self.home, settings.all_project_roots)
         self.directory = self.home / "jobs" / str(job_id)
         self.work = self.directory / "work"
+        self.tree = self.work
+        """The directory of the workflow: `work`, unless the job works in a project."""
         self.config_file = self.directory / "config.json"
         self.snakemake_log = self.directory / "snakemake.log"
         self.report = self.directory / "report.html"
@@ -58,6 +76,7 @@ class Workspace:
         self._environment: EnvironmentRecord | None = None
         self._lock = DirectoryLock(self.directory / "flow.pid")
         self._work_lock: DirectoryLock | None = None
+        self._project: Project | None = None
 
     def lock(self) -> None:
         """Lock this directory until the process ends, however it ends.
@@ -69,7 +88,8 @@ class Workspace:
     @property
     def work_locks(self) -> list[int]:
         """Descriptors that keep `work/` locked while any process has them open."""
-        return [] if self._work_lock is None else self._work_lock.descriptors
+        lock = self._project.lock if self._project is not None else self._work_lock
+        return [] if lock is None else lock.descriptors
 
     def holder(self) -> int | None:
         """The pid of the process that holds this directory; 0 if that has ended, None without any."""
@@ -80,11 +100,34 @@ class Workspace:
         """Where bundles come from and outputs go to."""
         return open_storage(self._settings)
 
-    def stage(self, spec: ExecutionSpec) -> Staged:
+    def stage(
+        self,
+        spec: ExecutionSpec,
+        report: Report = lambda _: None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> Staged:
         """Create the directory and copy the workflow, so that later changes do not affect the job.
 
-        Raises `StageError`, and `StorageError` if the service is at fault.
+        `report` gets the progress of what takes long. Raises `StageError`, and `StorageError` if the
+        service is at fault.
         """
+        try:
+            staged = self._stage(spec, report, is_stopped)
+        except Refused as refusal:
+            raise StageError(str(refusal), refusal.resolution) from refusal
+        self.config_file.write_text(json.dumps(spec.config))
+        if spec.engine is EngineName.SNAKEMAKE:
+            self._snakefile = snakefile_item(self.tree, self._snakefile_in_tree(spec))
+        return staged
+
+    def _stage(self, spec: ExecutionSpec, report: Report, is_stopped: Callable[[], bool]) -> Staged:
+        staging = Staging(self._settings, self.storage, self._group, report)
+        if spec.directory is not None:
+            self._work_in(spec.directory, report, is_stopped)
+            if spec.workflow is None:
+                return Staged()
+            self.tree = self.directory / "workflow"
+            return Staged() if self.tree.exists() else staging.bring_in(spec.workflow, self.tree)
         notes: tuple[str, ...] = ()
         if self._resumes is not None:
             notes = self._take_over(self._resumes)
@@ -93,12 +136,50 @@ class Workspace:
         if spec.workflow is None:
             self.work.mkdir(exist_ok=True)
             return Staged()
-        staged = Staged()
-        if not self.work.exists():
-            staged = Staging(self._settings, self.storage).bring_in(spec.workflow, self.work)
-        self.config_file.write_text(json.dumps(spec.config))
-        self._snakefile = snakefile_item(self.work, self.snakefile(spec))
+        staged = self._bring_in(spec.workflow, staging)
+        add_files(self.work, spec.files)
+        add_inputs(self.work, spec.inputs, self._settings.data_roots_of(self._group))
         return replace(staged, notes=(*notes, *staged.notes))
+
+    def _bring_in(self, workflow: WorkflowSource, staging: Staging) -> Staged:
+        """Bring the workflow into `work`, or replace the one that is there if it is another."""
+        if not self.work.exists():
+            staged = staging.bring_in(workflow, self.work)
+        else:
+            before = SourceRecord.read(self.work)
+            if before is None or before.workflow == workflow:
+                return Staged()
+            new = self.work.with_suffix(".new")
+            shutil.rmtree(new, ignore_errors=True)
+            staged = staging.bring_in(workflow, new)
+            changed = replace_workflow(self.work, new, before.files)
+            staged = replace(staged, notes=(*staged.notes, f"{changed} files of the workflow have changed."))
+        SourceRecord.of(workflow, self.work).write(self.work)
+        return staged
+
+    def _work_in(self, project: ProjectDirectory, report: Report, is_stopped: Callable[[], bool]) -> None:
+        """Work in a directory of the server. Waits while another job works in it."""
+        roots = self._settings.project_roots_of(self._group)
+        directory = check_project_path(project.path, roots)
+        link = self.work
+        self.work = self.tree = directory
+        self._project = Project(directory)
+        try:
+            self._project.enter(self._job_id, report, is_stopped)
+        except DirectoryInUse as error:
+            raise StageError(str(error), "Submit the job again.") from error
+        except OSError as error:
+            raise StageError(
+                f"the service can't write in {directory}: {error.strerror}",
+                "Make the directory writable for the service.",
+            ) from error
+        if not os.path.lexists(link):
+            link.symlink_to(directory)
+
+    def leave(self) -> None:
+        """Call it when Snakemake has ended."""
+        if self._project is not None:
+            self._project.leave()
 
     def record_environment(self, environment: EnvironmentRecord) -> None:
         """Save the environment that Snakemake runs in, for people and for a job that resumes this one."""
@@ -127,7 +208,7 @@ class Workspace:
 
         Call it after `publish`. Raises `StorageError`.
         """
-        if self.storage.outlives_machines and self.work.is_dir():
+        if self.storage.outlives_machines and self._project is None and self.work.is_dir():
             keep_work(self.storage, self._job_id, self.work, self.manifest)
 
     def _take_over(self, job_id: UUID) -> tuple[str, ...]:
@@ -139,15 +220,29 @@ class Workspace:
         is_there = work.is_dir() and not work.is_symlink()
         if is_there and not os.path.lexists(self.work):
             self.work.symlink_to(Path("..", work.parent.name, work.name))
-        self.work = work_of(self.directory)
+        self.work = self.tree = work_of(self.directory)
         if self.work.is_dir():
             return ()
         return (f"Nothing was kept of job {job_id}: this job starts from the beginning.",)
 
+    def offered_profiles(self) -> dict[str, str]:
+        """The profiles that the operator offers: paths by name."""
+        directory = self._settings.profiles_directory
+        return {} if directory is None else {each.name: str(each) for each in directory.resolve().iterdir()}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether people may run Snakemake in the working directory, too."""
+        return self._project is not None
+
     def snakefile(self, spec: ExecutionSpec) -> Path:
-        """The Snakefile, relative to `work`. Raises `StageError` if there is none."""
+        """The Snakefile, relative to `work` or absolute. Raises `StageError` if there is none."""
+        relative = self._snakefile_in_tree(spec)
+        return relative if self.tree == self.work else self.tree / relative
+
+    def _snakefile_in_tree(self, spec: ExecutionSpec) -> Path:
         try:
-            return find_snakefile(self.work, spec.snakefile)
+            return find_snakefile(self.tree, spec.snakefile)
         except SnakefileMissing as refusal:
             raise StageError(str(refusal), refusal.resolution) from refusal
 

@@ -45,7 +45,11 @@ _COMMANDS = {
     "reconciler": "`python -m deployments reconcile`",
     "`make up`": "`make up`, `make demo`; it passes its environment on to the other programs",
 }
-_COMPUTED = {"JOBS_WORKFLOW_ROOTS": "the working directory"}
+_COMPUTED = {
+    "JOBS_DATA_ROOTS": "none",
+    "JOBS_PROJECT_ROOTS": "none",
+    "JOBS_WORKFLOW_ROOTS": "the working directory",
+}
 """Defaults that a function gives."""
 
 _TITLE = """# Configuration

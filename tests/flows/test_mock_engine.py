@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.contract.spec import LARGEST_NUMBER, EngineName, ExecutionSpec
+from flows.contract.field_types import LARGEST_NUMBER
+from flows.contract.spec import EngineName, ExecutionSpec
 from flows.engines.choice import engine_for
 from flows.engines.mock import MockEngine
 from flows.snakemake_process.events import (

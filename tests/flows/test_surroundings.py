@@ -131,7 +131,7 @@ def test_no_attempt_writes_into_another_ones_output(surrounded: Run) -> None:
     assert {name: surrounded.output_of(name) for name in silent} == dict.fromkeys(silent, "")
 
 
-def test_snakefile_targets_resources_retries_and_force_all_do_what_they_say(
+def test_snakefile_targets_resources_retries_and_forceall_do_what_they_say(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     workflow = write_workflow(
@@ -154,7 +154,7 @@ def test_snakefile_targets_resources_retries_and_force_all_do_what_they_say(
     )
     for (_, ended), (began, _) in pairwise(attempts):
         assert ended < began, "two at once would need 120 of 100 mem_mb"
-    spec = staged(workspace, workflow, options={"force_all": True}, **fields)
+    spec = staged(workspace, workflow, options={"forceall": True}, **fields)
     assert len(run(spec, workspace).of(AttemptStarted)) == 2
 
 

@@ -85,8 +85,13 @@ def test_processes_are_started_in_few_places() -> None:
 
 def test_the_contract_and_the_protocol_are_pure() -> None:
     standard = {"collections", "dataclasses", "enum", "json", "pathlib", "typing", "hashlib"}
-    for module, more in (("contract/spec", {"packaging", "pydantic"}), ("snakemake_process/events", set())):
-        roots = {name.split(".")[0] for name in imports(PROJECT / "flows" / f"{module}.py")}
+    pure = ("field_types", "options", "sources", "spec")
+    models = {f"contract/{name}": {"packaging", "pydantic", "flows"} for name in pure}
+    for module, more in (models | {"snakemake_process/events": set()}).items():
+        names = set(imports(PROJECT / "flows" / f"{module}.py"))
+        ours = [name for name in names if name.startswith("flows.")]
+        assert all(f"{name}.".startswith(tuple(f"flows.contract.{each}." for each in pure)) for name in ours)
+        roots = {name.split(".")[0] for name in names}
         assert roots <= standard | more, f"flows/{module}.py imports {roots - standard - more}"
 
 

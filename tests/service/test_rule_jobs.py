@@ -72,13 +72,11 @@ def test_what_is_up_to_date_is_shown_as_skipped(
     assert job["progress"] == {"done": 1, "total": 1}
 
 
-def test_force_all_runs_what_is_up_to_date(
-    jobs: JobsClient, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_forceall_runs_what_is_up_to_date(jobs: JobsClient, tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("forced")
     (directory / "Snakefile").write_text('rule one:\n    output: "one.txt"\n    shell: "touch {output}"\n')
     (directory / "one.txt").write_text("made before")
 
-    job = jobs.wait(jobs.submit(workflow={"path": str(directory)}, options={"force_all": True}), "completed")
+    job = jobs.wait(jobs.submit(workflow={"path": str(directory)}, options={"forceall": True}), "completed")
 
     assert jobs.statuses(job["id"]) == {"one": "completed"}

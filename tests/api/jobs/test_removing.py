@@ -25,7 +25,8 @@ from api.prefect.overview import Overview
 from api.prefect.reads import JobReads
 from api.settings import Settings
 from api.web.problems import NotFound
-from flows.contract.spec import EngineName, JobSpec, WorkflowSource
+from flows.contract.sources import WorkflowSource
+from flows.contract.spec import EngineName, JobSpec
 from flows.contract.storage import LocalStorage, bundle_key, bundle_use_key, open_storage
 from tests.api.support import RuleJobInState, Worker, facade, get, submit, the_problem
 from tests.flows.archives import HELLO, member, tar

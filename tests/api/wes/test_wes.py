@@ -154,7 +154,7 @@ async def test_the_address_of_a_page_names_a_commit_and_a_file(
         ((ATTACHED,), {"tags": '{"a": 1}'}, "tags.a is invalid"),
         (
             (ATTACHED,),
-            {"workflow_engine_parameters": {"--forcerun": "x"}},
+            {"workflow_engine_parameters": {"--unlock": "x"}},
             "is unknown; use one of: name",
         ),
         ((ATTACHED,), {"workflow_engine_parameters": {"cores": "many"}}, "cores"),

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from flows.contract.spec import RESERVED_KEY, EngineName, ExecutionSpec, JobSpec, WorkflowSource
+from flows.contract.sources import WorkflowSource
+from flows.contract.spec import RESERVED_KEY, EngineName, ExecutionSpec, JobSpec
 from flows.job import snakemake_job
 
 WORKFLOW = {"path": "/srv/workflows/variants"}

@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from flows.contract.spec import ExecutionSpec, WorkflowSource
+from flows.contract.sources import WorkflowSource
+from flows.contract.spec import ExecutionSpec
 from flows.contract.storage import bundle_key
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.workspace import Workspace

@@ -56,7 +56,12 @@ def spec_of(path: Path | str, snakefile: str | None = None) -> ExecutionSpec:
 
 
 def files_below(directory: Path) -> set[str]:
-    return {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
+    """All but the record of the workflow that was staged."""
+    return {
+        str(path.relative_to(directory))
+        for path in directory.rglob("*")
+        if not path.is_dir() and path.name != "source.json"
+    }
 
 
 def published(workspace: Workspace, *outputs: str) -> dict[str, dict[str, object]]:

@@ -92,8 +92,8 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             capture.install()
             methods = self.workflow.deployment_settings.deployment_method
             self._methods = frozenset(str(method) for method in methods)
-            # Not below a `workdir:`, which may lie outside of the job's directory.
-            self._log_directory = Path(self.workflow.workdir_init, ATTEMPT_LOGS).absolute()
+            # Not below a working directory of the workflow's own, which may lie outside of the job's.
+            self._log_directory = Path(emitter.directory, ATTEMPT_LOGS)
             self._log_directory.mkdir(parents=True, exist_ok=True)
             self._report_plan()
 
@@ -279,14 +279,13 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         return tuple(sorted(now or self._plan.grown_by))
 
     def _paths(self, files: Iterable[Any]) -> tuple[str, ...]:
-        """Paths relative to the directory that Snakemake was started in, even after a `workdir:`.
+        """Paths relative to the directory that Snakemake was started in, whatever `workdir` is.
 
         Paths outside of it are absolute.
         """
-        started_in = str(self.workflow.workdir_init)
-        if os.getcwd() == started_in:
+        if os.getcwd() == emitter.directory:
             return tuple(str(path) for path in files)
-        return tuple(_relative_to(started_in, os.path.abspath(path)) for path in files)
+        return tuple(_relative_to(emitter.directory, os.path.abspath(path)) for path in files)
 
 
 def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStarted:

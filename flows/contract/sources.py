@@ -1,0 +1,106 @@
+"""Where the files of a job come from: its workflow, its data, and the directory that it works in."""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from flows.contract.field_types import Name, Strict, relative_path
+
+FileText = Annotated[str, Field(max_length=500_000)]
+"""The content of a file, as UTF-8 text."""
+
+VariableValue = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
+"""The value of an environment variable."""
+
+SecretName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=200)]
+"""The name of a Secret block of Prefect."""
+
+
+def _subdirectory(value: str) -> str:
+    return value if value == "." else relative_path(value)
+
+
+class WorkflowSource(Strict):
+    """Where the workflow's directory comes from: exactly one of `path`, `git` and `bundle`."""
+
+    path: str | None = Field(
+        default=None,
+        description="A directory on the server, under one of its workflow roots.",
+        examples=["/srv/workflows/variants"],
+        min_length=1,
+        max_length=4096,
+    )
+    git: str | None = Field(
+        default=None,
+        description="The address of a git repository, as for `git clone`.",
+        examples=["https://github.com/snakemake-workflows/dna-seq-varlociraptor"],
+        min_length=1,
+        max_length=2048,
+    )
+    bundle: str | None = Field(
+        default=None,
+        description="The id of a bundle, from the response to `PUT /bundles`.",
+        pattern=r"^sha256:[0-9a-f]{64}$",
+    )
+    ref: str | None = Field(
+        default=None,
+        description="With `git`: a branch, a tag or a full commit id; the repository's HEAD when absent.",
+        pattern=r"^[A-Za-z0-9_][\w./+@-]*$",
+        max_length=250,
+        examples=["v1.2.0"],
+    )
+    subdir: Annotated[str, AfterValidator(_subdirectory)] | None = Field(
+        default=None,
+        description="With `git` or `bundle`: the directory in it that contains the workflow.",
+        max_length=1024,
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("path", "git", "bundle") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of path, git and bundle; given: {', '.join(given) or 'none of them'}"
+            )
+        if self.ref is not None and self.git is None:
+            raise ValueError("ref is only allowed with git")
+        if self.subdir is not None and self.path is not None:
+            raise ValueError("subdir is only allowed with git or bundle; append it to path instead")
+        return self
+
+
+_ServerPath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
+
+
+class Input(Strict):
+    """A file or a directory of the server, below a data root of the job's group."""
+
+    path: _ServerPath = Field(description="Its absolute path.", examples=["/srv/data/run42"])
+
+
+class ProjectDirectory(Strict):
+    """A directory of the server that a job works in, below a project root of the job's group."""
+
+    path: _ServerPath = Field(description="Its absolute path.", examples=["/srv/projects/trio"])
+
+
+class DefaultStorage(Strict):
+    """The storage of files that have no storage of their own, by one of Snakemake's storage plugins."""
+
+    provider: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=50)] = Field(
+        description="The name of the storage plugin.", examples=["s3"]
+    )
+    prefix: str = Field(
+        min_length=1,
+        max_length=2000,
+        pattern=r"^[^-\x00\n][^\x00\n]*$",
+        description="Comes before each path.",
+        examples=["s3://bucket/project"],
+    )
+    settings: dict[Name, str | int | bool] = Field(
+        default_factory=dict,
+        max_length=50,
+        description="Settings of the plugin, as its options without `--storage-PROVIDER-`, with "
+        "underscores. Credentials don't belong here: use `secrets`.",
+        examples=[{"endpoint_url": "https://s3.example.org"}],
+    )

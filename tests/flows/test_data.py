@@ -1,0 +1,325 @@
+"""Data where it lies: inputs, small files, working directories, projects, and results brought along."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from flows.contract.spec import ExecutionSpec
+from flows.snakemake_process.events import ErrorRaised
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.staging import StageError
+from flows.workspace.workspace import Workspace
+from tests.flows.executions import execute, run, staged, write_workflow
+
+GIB = 1 << 30
+COUNT = """
+configfile: "config/config.yaml"
+
+rule all:
+    input: expand("counted/{sample}", sample=open("config/samples.tsv").read().split())
+
+rule count:
+    input: "resources/reads/{sample}"
+    output: "counted/{sample}"
+    shell: "wc -l < {input} > {output}"
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    for sample in "AB":
+        (directory / sample).write_text(f"{sample}\n")
+    return directory
+
+
+@pytest.fixture
+def settings(tmp_path: Path, data: Path) -> WorkspaceSettings:
+    return WorkspaceSettings(
+        home=tmp_path / "home",
+        workflow_roots=(tmp_path / "workflows",),
+        data_roots={"*": (data,)},
+        project_roots={"lab": (tmp_path / "projects",)},
+    )
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Path:
+    directory = write_workflow(tmp_path / "workflows" / "count", COUNT)
+    (directory / "config").mkdir()
+    (directory / "config" / "config.yaml").write_text("depth: 1\n")
+    (directory / "config" / "samples.tsv").write_text("X\n")
+    (directory / "resources" / "reads").mkdir(parents=True)
+    (directory / "resources" / "reads" / ".gitkeep").touch()
+    return directory
+
+
+def workspace_of(settings: WorkspaceSettings, resumes: UUID | None = None, group: str = "lab") -> Workspace:
+    workspace = Workspace(settings, uuid4(), resumes, group)
+    workspace.directory.mkdir(parents=True)
+    return workspace
+
+
+def test_a_published_workflow_runs_with_ones_own_samples_and_data(
+    settings: WorkspaceSettings, workflow: Path, data: Path
+) -> None:
+    run = execute(
+        workspace_of(settings),
+        workflow,
+        inputs={"resources/reads": {"path": str(data)}},
+        files={"config/samples.tsv": "A\nB\n"},
+    )
+    assert run.exit_code == 0
+    assert {name: run.outcomes()[name].value for name in ("count A", "count B")} == {
+        "count A": "succeeded",
+        "count B": "succeeded",
+    }
+    assert (workflow / "config" / "samples.tsv").read_text() == "X\n"
+
+
+def test_twenty_gibibytes_of_input_cost_no_copy_and_no_second(
+    settings: WorkspaceSettings, workflow: Path, data: Path
+) -> None:
+    with (data / "huge").open("wb") as huge:
+        huge.truncate(20 * GIB)
+    workspace = workspace_of(settings)
+    begun = time.process_time()
+    staged(workspace, workflow, inputs={"resources/reads": {"path": str(data)}})
+    assert time.process_time() - begun < 1
+    assert (workspace.work / "resources" / "reads").readlink() == data
+    copied = sum(path.stat().st_size for path in workspace.work.rglob("*") if path.is_file())
+    assert copied < 10_000
+
+
+@pytest.mark.parametrize("path", ["/etc", "{data}/../workflows", "{data}/nothing"])
+def test_data_outside_of_the_roots_or_missing_is_refused_by_name(
+    settings: WorkspaceSettings, workflow: Path, data: Path, path: str
+) -> None:
+    named = path.format(data=data)
+    with pytest.raises(StageError, match=f"an input '{named}'"):
+        staged(workspace_of(settings), workflow, inputs={"resources/reads": {"path": named}})
+
+
+@pytest.mark.parametrize("place", ["config", "Snakefile/reads", "away/reads"])
+def test_inputs_replace_nothing_that_the_workflow_has(
+    settings: WorkspaceSettings, workflow: Path, data: Path, place: str
+) -> None:
+    (workflow / "away").symlink_to("/tmp")
+    with pytest.raises(StageError, match=r"the workflow has|behind a link of the workflow"):
+        staged(workspace_of(settings), workflow, inputs={place: {"path": str(data)}})
+
+
+def test_a_link_out_of_the_workflow_works_where_it_ends_below_a_root(
+    settings: WorkspaceSettings, workflow: Path, data: Path
+) -> None:
+    shutil.rmtree(workflow / "resources" / "reads")
+    (workflow / "resources" / "reads").symlink_to(Path("..", "..", "..", "data"))
+    run = execute(workspace_of(settings), workflow, files={"config/samples.tsv": "A\n"})
+    assert run.exit_code == 0
+
+
+def test_a_link_out_of_all_roots_is_refused_by_name(
+    settings: WorkspaceSettings, workflow: Path, tmp_path: Path
+) -> None:
+    (workflow / "away").symlink_to(Path("..", "..", "elsewhere"))
+    with pytest.raises(StageError, match=f"the link 'away' leads to {tmp_path}/elsewhere"):
+        staged(workspace_of(settings), workflow)
+
+
+def test_the_working_directory_may_be_below_the_workflows(
+    settings: WorkspaceSettings, workflow: Path, data: Path
+) -> None:
+    test = workflow / ".test"
+    shutil.copytree(workflow / "config", test / "config")
+    run = execute(
+        workspace_of(settings),
+        workflow,
+        workdir=".test",
+        inputs={".test/resources/reads": {"path": str(data)}},
+        files={".test/config/samples.tsv": "A\n"},
+        options={"configfiles": ["config/config.yaml"]},
+        config={"depth": 2},
+    )
+    assert run.exit_code == 0, run.workspace.snakemake_log.read_text()
+    assert run.plan["count A"].outputs == (".test/counted/A",)
+    assert (run.workspace.work / ".test" / "counted" / "A").read_text() == "1\n"
+
+
+HALF = """
+rule all:
+    output: "big.txt"
+    shell: "seq 5 > {output}; [ -e whole ] || {{ kill -9 $PPID; exit; }}; seq 6 10 >> {output}"
+"""
+
+
+def test_results_that_a_killed_run_has_left_half_are_made_again(
+    settings: WorkspaceSettings, tmp_path: Path
+) -> None:
+    workflow = write_workflow(tmp_path / "workflows" / "half", HALF)
+    first = execute(workspace_of(settings), workflow)
+    assert first.exit_code != 0
+    assert (first.workspace.work / "big.txt").read_text().count("\n") == 5
+    killed = tmp_path / "workflows" / "killed"
+    shutil.copytree(first.workspace.work, killed)
+    (killed / "whole").touch()
+
+    second = execute(workspace_of(settings), killed)
+
+    assert second.exit_code == 0
+    assert (second.workspace.work / "big.txt").read_text().count("\n") == 10
+
+
+def test_results_whose_rule_has_changed_since_are_made_again(
+    settings: WorkspaceSettings, tmp_path: Path
+) -> None:
+    workflow = write_workflow(
+        tmp_path / "workflows" / "old", 'rule all:\n    output: "x"\n    shell: "echo 1 > x"'
+    )
+    first = execute(workspace_of(settings), workflow)
+    changed = tmp_path / "workflows" / "changed"
+    shutil.copytree(first.workspace.work, changed)
+    snakefile = changed / "Snakefile"
+    times = snakefile.stat()
+    snakefile.write_text(snakefile.read_text().replace("echo 1", "echo 2"))
+    os.utime(snakefile, (times.st_atime, times.st_mtime))
+    second = execute(workspace_of(settings), changed)
+    assert (second.workspace.work / "x").read_text() == "2\n"
+
+
+CHAIN = """
+rule all:
+    input: "c"
+
+rule a:
+    output: "a"
+    shell: "echo a > {output}"
+
+rule b:
+    input: "a"
+    output: "b"
+    shell: "cat {input} > {output}"
+
+rule c:
+    input: "b"
+    output: "c"
+    shell: "cat {input} > {output}"
+"""
+
+
+def in_place(settings: WorkspaceSettings, project: Path, **fields: object) -> tuple[ExecutionSpec, Workspace]:
+    workspace = workspace_of(settings)
+    spec = ExecutionSpec.model_validate({"directory": {"path": str(project)}, "cores": 2} | fields)
+    workspace.stage(spec)
+    return spec, workspace
+
+
+def end(workspace: Workspace) -> None:
+    """As at the end of the job's process, which releases its locks."""
+    workspace.leave()
+    for descriptor in workspace.work_locks:
+        os.close(descriptor)
+
+
+def test_a_job_in_place_makes_only_what_has_become_necessary(
+    settings: WorkspaceSettings, tmp_path: Path
+) -> None:
+    project = write_workflow(tmp_path / "projects" / "trio", CHAIN)
+    spec, workspace = in_place(settings, project)
+    first = run(spec, workspace)
+    end(workspace)
+    assert set(first.outcomes()) == {"all", "a", "b", "c"}
+    assert (project / "c").read_text() == "a\n"
+    time.sleep(0.01)
+    (project / "b").write_text("changed by hand\n")
+
+    spec, second = in_place(settings, project)
+    again = run(spec, second)
+    end(second)
+
+    assert set(again.outcomes()) == {"all", "c"}
+    assert {path.name for path in second.directory.iterdir()} >= {"work", "config.json"}
+    assert second.publish(second.files_of(["c"])) == 1
+
+
+def test_a_project_may_get_its_workflow_from_elsewhere(settings: WorkspaceSettings, tmp_path: Path) -> None:
+    workflow = write_workflow(tmp_path / "workflows" / "chain", CHAIN)
+    project = tmp_path / "projects" / "empty"
+    project.mkdir(parents=True)
+    spec, workspace = in_place(settings, project, workflow={"path": str(workflow)})
+    found = run(spec, workspace)
+    workspace.leave()
+    assert found.exit_code == 0
+    assert found.plan["c"].outputs == ("c",)
+    assert (project / "c").read_text() == "a\n"
+
+
+def test_a_project_of_another_group_is_refused(settings: WorkspaceSettings, tmp_path: Path) -> None:
+    project = write_workflow(tmp_path / "projects" / "trio", CHAIN)
+    workspace = workspace_of(settings, group="default")
+    spec = ExecutionSpec.model_validate({"directory": {"path": str(project)}})
+    with pytest.raises(StageError, match="is not under a project root of this group"):
+        workspace.stage(spec)
+
+
+def test_a_second_job_waits_for_the_project_until_it_is_stopped(
+    settings: WorkspaceSettings, tmp_path: Path
+) -> None:
+    project = write_workflow(tmp_path / "projects" / "trio", CHAIN)
+    in_place(settings, project)
+    reported: list[str] = []
+    second = workspace_of(settings)
+    spec = ExecutionSpec.model_validate({"directory": {"path": str(project)}})
+    with pytest.raises(StageError, match="another process runs in"):
+        second.stage(spec, reported.append, lambda: bool(reported))
+    assert reported == [f"Waiting: another job works in {project}."]
+
+
+def test_a_project_that_a_person_works_in_is_left_alone(settings: WorkspaceSettings, tmp_path: Path) -> None:
+    project = write_workflow(tmp_path / "projects" / "trio", CHAIN)
+    locks = project / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.output.lock").write_text("c\n")
+    spec, workspace = in_place(settings, project)
+    found = run(spec, workspace)
+    assert found.exit_code == 1
+    assert [error.exception for error in found.of(ErrorRaised)] == ["LockException"]
+    # This job was not killed: the mark of its end lets the locks of the person stand.
+    end(workspace)
+    in_place(settings, project)
+    assert (locks / "0.output.lock").exists()
+
+
+def test_locks_of_a_job_that_was_killed_in_a_project_are_removed(
+    settings: WorkspaceSettings, tmp_path: Path
+) -> None:
+    project = write_workflow(tmp_path / "projects" / "trio", CHAIN)
+    locks = project / ".snakemake" / "locks"
+    locks.mkdir(parents=True)
+    (locks / "0.output.lock").write_text("c\n")
+    (project / ".snakemake" / "prefect-snakemake.job").write_text(str(uuid4()))
+    spec, workspace = in_place(settings, project)
+    assert run(spec, workspace).exit_code == 0
+
+
+def test_a_new_workflow_in_the_same_directory_makes_only_what_is_affected(
+    settings: WorkspaceSettings, tmp_path: Path
+) -> None:
+    old = write_workflow(tmp_path / "workflows" / "old", CHAIN)
+    (old / "gone.txt").write_text("of the old one")
+    first = execute(workspace_of(settings), old)
+    new = write_workflow(
+        tmp_path / "workflows" / "new", CHAIN.replace("cat {input} > {output}", "tac {input} > {output}", 1)
+    )
+    workspace = workspace_of(settings, resumes=UUID(first.workspace.directory.name))
+    spec = ExecutionSpec.model_validate({"workflow": {"path": str(new)}, "cores": 2})
+    end(first.workspace)
+    notes = workspace.stage(spec).notes
+    assert notes == ("2 files of the workflow have changed.",)
+    assert not (workspace.work / "gone.txt").exists()
+    again = run(spec, workspace)
+    assert set(again.outcomes()) == {"all", "b", "c"}
