@@ -105,6 +105,15 @@ def note_of_undeployed(rules: Mapping[str, Collection[str]]) -> str:
     )
 
 
+def note_of_outside(outputs: Collection[str]) -> str:
+    """A warning about outputs that lie outside of the job's directory."""
+    named = ", ".join(list(outputs)[:5]) + (", …" if len(outputs) > 5 else "")
+    return (
+        f"Not published, because they lie outside of the job's directory: {named}. Only outputs with a path "
+        "relative to the workflow's directory are published."
+    )
+
+
 def _ran_without_its_software(failed: RuleJob) -> bool:
     """Whether a command was not found, and the rule declares software that was not deployed."""
     code = failed.finished.exit_code if failed.finished else None

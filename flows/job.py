@@ -202,6 +202,8 @@ def _run(
     records = {kind: workspace.files_of(paths) for kind, paths in recorder.mirror.records().items()}
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()), records)
     recorder.log(logging.INFO, f"Published {published} output files.")
+    if outside := workspace.outside(recorder.mirror.outputs()):
+        recorder.log(logging.WARNING, diagnosis.note_of_outside(outside))
     reason = _judge(course, spec, workspace, recorder)
     if reason is not None or termination.is_requested:
         _keep(workspace, recorder)

@@ -1,52 +1,42 @@
 """A job's outputs: the list in its manifest, and the files."""
 
 import os
-import threading
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import BinaryIO
 from uuid import UUID
 
 from fastapi import Response, status
 from fastapi.responses import FileResponse, RedirectResponse
-from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
+from api.jobs.manifests import Manifests
 from api.web.cursors import OutputPosition
-from api.web.problems import ManifestDamaged, NotFound
+from api.web.problems import NotFound
 from api.web.queries import OutputQuery
 from api.web.schemas import Output, OutputPage
 from flows.contract.manifest import FileKind, Manifest
 from flows.contract.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 
-LARGEST_MANIFEST = 32 << 20
-"""In bytes: about 150,000 outputs. Without a limit, a rule could write one that fills the memory."""
-
-_MANIFESTS_AT_ONCE = 2
-
 
 class Outputs:
     """The outputs of all jobs. Methods block: call them in a thread.
 
-    Every method may raise `ManifestDamaged` and `flows.contract.storage.StorageError`.
+    Every method may raise `api.web.problems.ManifestDamaged` and `flows.contract.storage.StorageError`.
     """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        # Parsing one holds the interpreter, for a second at worst.
-        self._readers = threading.BoundedSemaphore(_MANIFESTS_AT_ONCE)
+        self._manifests = Manifests(storage)
 
     def page(self, job_id: UUID, query: OutputQuery) -> OutputPage:
         """Files sorted by path; none until the job has published them. Raises `BadCursor`."""
         listing = query.fingerprint(job_id)
         position = OutputPosition.decode(query.cursor, listing)
-        items = sorted(self.manifest(job_id).outputs, key=lambda item: item.path)
-        rest = [
-            item
-            for item in items
-            if item.kind in query.kind and (position is None or item.path > position.after)
-        ]
-        page = rest[: query.limit]
-        end = OutputPosition(listing=listing, after=page[-1].path) if len(rest) > len(page) else None
+        rest = self._manifests.read(job_id).after(position.after if position else None, query.kind)
+        page = list(islice(rest, query.limit))
+        has_more = next(rest, None) is not None
+        end = OutputPosition(listing=listing, after=page[-1].path) if has_more else None
         return OutputPage(
             items=[
                 Output(
@@ -75,7 +65,7 @@ class Outputs:
 
         Raises `NotFound` for every path that the manifest does not list.
         """
-        item = next((item for item in self.manifest(job_id).outputs if item.path == path), None)
+        item = self._manifests.read(job_id).find(path)
         if item is None:
             raise _no_output(job_id, path)
         try:
@@ -91,20 +81,7 @@ class Outputs:
 
     def manifest(self, job_id: UUID) -> Manifest:
         """What the job has published; empty until then."""
-        with self._readers:
-            return self._read_manifest(job_id)
-
-    def _read_manifest(self, job_id: UUID) -> Manifest:
-        try:
-            text = b"".join(self._storage.read(job_key(job_id, "outputs.json"), last=LARGEST_MANIFEST + 1))
-        except BlobNotFound:
-            return Manifest()
-        if len(text) > LARGEST_MANIFEST:
-            raise _damaged(job_id, f"it is larger than {LARGEST_MANIFEST:,} bytes")
-        try:
-            return Manifest.model_validate_json(text)
-        except ValidationError as error:
-            raise _damaged(job_id, str(error)) from error
+        return self._manifests.read(job_id).manifest
 
 
 class _OpenFile(FileResponse):
@@ -129,11 +106,4 @@ class _OpenFile(FileResponse):
 def _no_output(job_id: UUID, path: str) -> NotFound:
     return NotFound(
         f"The job {job_id} has no output '{path}'.", f"GET /jobs/{job_id}/outputs lists its outputs."
-    )
-
-
-def _damaged(job_id: UUID, reason: str) -> ManifestDamaged:
-    return ManifestDamaged(
-        f"The manifest of job {job_id} can't be read: {reason}",
-        "Report this to the operator: outputs.json of the job is damaged, or has another version.",
     )

@@ -7,6 +7,7 @@ from uuid import UUID
 import anyio.to_thread
 from fastapi import APIRouter, Body, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from api.auth.callers import TokenScope, WithCaller
 from api.jobs.cancellation import cancel
@@ -31,6 +32,14 @@ from flows.contract.storage import Method
 
 jobs_router = APIRouter(route_class=JsonBodyRoute)
 
+
+class _FileConvertor(PathConvertor):
+    """The name of a file, which may also hold line breaks."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("file", _FileConvertor())
 
 LONGEST_WAIT = 60
 _LOOK_AGAIN_SECONDS = 0.25
@@ -304,9 +313,9 @@ async def list_outputs(
     return await anyio.to_thread.run_sync(outputs.page, job_id, query)
 
 
-@jobs_router.head("/jobs/{job_id}/outputs/{path:path}", include_in_schema=False)
+@jobs_router.head("/jobs/{job_id}/outputs/{path:file}", include_in_schema=False)
 @jobs_router.get(
-    "/jobs/{job_id}/outputs/{path:path}",
+    "/jobs/{job_id}/outputs/{path:file}",
     operation_id="downloadOutput",
     summary="Download an output",
     tags=["outputs"],

@@ -270,7 +270,9 @@ class Output(BaseModel):
         }
     )
 
-    path: str = Field(description="Relative to the workflow's directory.")
+    path: str = Field(
+        description="Relative to the workflow's directory; percent-encoded if the file's name is not UTF-8."
+    )
     kind: FileKind = Field(
         description="`output`; `report`: Snakemake's report; `log`: a `log:` file of a rule, what an attempt "
         "wrote (below `.snakemake/attempts`), or Snakemake's log; `benchmark`: a `benchmark:` file."

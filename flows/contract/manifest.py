@@ -3,9 +3,11 @@
 The flow publishes it last and atomically, so every file that it lists exists.
 """
 
+import os
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
@@ -14,6 +16,9 @@ from flows.contract.field_types import RelativePath
 
 MANIFEST_NAME = "outputs.json"
 """Below the job's key."""
+
+
+_UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
 
 class _Frozen(BaseModel):
@@ -39,13 +44,26 @@ class OutputItem(_Frozen):
     size: NonNegativeInt
     sha256: str
     modified_at: datetime
+    is_encoded: bool | None = None
+    """Whether `path` is percent-encoded, because the file's name is not text in UTF-8."""
     file: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")
     """Its name in the job's directory, if it is not the workflow's own `path`."""
 
     @property
     def place(self) -> tuple[str, ...]:
         """Its location below the job's key."""
-        return ("work", self.path) if self.file is None else (self.file,)
+        if self.file is not None:
+            return (self.file,)
+        return ("work", os.fsdecode(unquote_to_bytes(self.path)) if self.is_encoded else self.path)
+
+
+def listed_path(path: str) -> tuple[str, bool]:
+    """How a manifest names the file, and whether that is percent-encoded: JSON holds text only."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return quote_from_bytes(os.fsencode(path), safe=_UNQUOTED), True
+    return path, False
 
 
 class SnakefileItem(_Frozen):

@@ -238,11 +238,11 @@ class S3Storage:
 
     def put(self, key: str, content: BinaryIO) -> None:
         content.seek(0)
-        name = PurePosixPath(key).name
+        name = PurePosixPath(_object_key(key)).name
         with self._translating_errors(key):
             obstore.put(
                 self._store,
-                key,
+                _object_key(key),
                 content,
                 # Sent with every download: an output is data, and no browser may run it as a page.
                 attributes={
@@ -275,7 +275,7 @@ class S3Storage:
 
     def locate(self, key: str, method: Method = "GET") -> BinaryIO | SignedUrl:
         with self._translating_errors(key):
-            return SignedUrl(obstore.sign(self._store, method, key, self._download_lifetime))
+            return SignedUrl(obstore.sign(self._store, method, _object_key(key), self._download_lifetime))
 
     def names(self, key: str) -> list[str]:
         with self._translating_errors(key):
@@ -315,6 +315,11 @@ def _translating_file_errors(key: str) -> Iterator[None]:
             f"JOBS_HOME can't be used for {key}: {error.strerror}. Check that the disk is not full, "
             "and that the service has permission to write there."
         ) from error
+
+
+def _object_key(key: str) -> str:
+    """A key that S3 can hold: names of files may have bytes that are not UTF-8."""
+    return "".join(f"%{ord(part) - 0xDC00:02X}" if "\udc80" <= part <= "\udcff" else part for part in key)
 
 
 def _not_found(key: str) -> BlobNotFound:

@@ -6,7 +6,6 @@ environment and signal handlers of the first.
 
 import contextlib
 import importlib
-import os
 import signal
 import sys
 import time
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from flows.snakemake_process import printing
+from flows.snakemake_process import leaving, printing
 from flows.snakemake_process.decisions import Decisions
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import Message
@@ -51,6 +50,7 @@ def drive(argv: list[str], decisions: Mapping[str, Any], events: BinaryIO) -> No
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
+        leaving.begin()
         sys.argv = ["snakemake", *argv]
         emitter.open(events)
         exit_code = _main(argv, decisions)
@@ -61,12 +61,7 @@ def drive(argv: list[str], decisions: Mapping[str, Any], events: BinaryIO) -> No
     except BaseException:  # noqa: BLE001 - the boundary of the process
         traceback.print_exc()
     finally:
-        with contextlib.suppress(Exception):
-            printing.finish()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        # Threads of the workflow must not keep the process alive, nor may a parent's exit handlers run.
-        os._exit(exit_code)
+        leaving.leave(exit_code)
 
 
 def preload() -> None:

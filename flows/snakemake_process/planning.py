@@ -80,10 +80,13 @@ class PlanReport:
         return tuple(sorted(now or self.grown_by))
 
     def _paths(self, files: Iterable[Any]) -> tuple[str, ...]:
-        """Paths relative to the directory that Snakemake was started in, whatever `workdir` is."""
+        """Paths relative to the directory that Snakemake was started in, whatever `workdir` is.
+
+        Paths outside of it are absolute.
+        """
         if os.getcwd() == emitter.directory:
             return tuple(str(path) for path in files)
-        return tuple(os.path.relpath(path, emitter.directory) for path in files)
+        return tuple(_relative_to(emitter.directory, os.path.abspath(path)) for path in files)
 
 
 def attempt_started(job: Any, started_at: float, log_path: str | None) -> AttemptStarted:
@@ -127,3 +130,7 @@ def _is_same_job(reported: RuleJobPlanned | None, planned: RuleJobPlanned) -> bo
 
 def _strings(wildcards: dict[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in wildcards.items()}
+
+
+def _relative_to(directory: str, path: str) -> str:
+    return os.path.relpath(path, directory) if path.startswith(f"{directory}/") else path

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from flows.contract.environments import EnvironmentRecord
 from flows.contract.job_files import open_file
-from flows.contract.manifest import MANIFEST_NAME, FileKind, Manifest, OutputItem, SnakefileItem
+from flows.contract.manifest import MANIFEST_NAME, FileKind, Manifest, OutputItem, SnakefileItem, listed_path
 from flows.contract.storage import BlobNotFound, LocalStorage, Storage, job_key
 from flows.snakemake_process.events import ATTEMPT_LOGS
 
@@ -67,7 +67,7 @@ class Publishing:
     def _items(self, files: Mapping[FileKind, Iterable[str]]) -> Iterator[OutputItem]:
         kinds = {path: kind for kind in reversed(list(files)) for path in files[kind]}
         for path, kind in sorted(kinds.items()):
-            if Path(path).is_absolute() or not _is_text(path):
+            if Path(path).is_absolute():
                 continue
             item = self._item(path, ("work", path), kind)
             # Most attempts write nothing, and so many empty files would only hide the others.
@@ -83,14 +83,21 @@ class Publishing:
         with file:
             checksum = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # typeshed asks for more than it needs
             status = os.fstat(file.fileno())
+        listed, is_encoded = listed_path(path)
         return OutputItem(
-            path=path,
+            path=listed,
+            is_encoded=is_encoded or None,
             kind=kind,
             size=status.st_size,
             sha256=checksum.hexdigest(),
             modified_at=datetime.fromtimestamp(status.st_mtime, UTC),
             file=None if place[0] == "work" else place[0],
         )
+
+
+def outside_of(work: Path, outputs: Iterable[str]) -> list[str]:
+    """Those `outputs` that lie outside of `work`, or lead out of it, and so can't be published."""
+    return [path for path in outputs if not Path(os.path.realpath(work / path)).is_relative_to(work)]
 
 
 def files_of(work: Path, outputs: Iterable[str]) -> list[str]:
@@ -121,15 +128,6 @@ def snakefile_item(work: Path, path: Path) -> SnakefileItem | None:
         return None
     text = content.decode("utf-8", errors="replace")
     return SnakefileItem(path=str(path), text=text)
-
-
-def _is_text(path: str) -> bool:
-    """Whether JSON can contain this name: file names may have bytes that are not UTF-8."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _free_path(name: str, taken: Collection[str]) -> str:

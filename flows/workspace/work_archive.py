@@ -69,7 +69,7 @@ def bring_back_work(storage: Storage, job_id: UUID, work: Path) -> bool:
 
 def _outputs(manifest: Mapping[str, Any]) -> dict[str, datetime]:
     """The modification time of each output in `work`, by path."""
-    items = [item for item in manifest["outputs"] if "file" not in item]
+    items = [item for item in manifest["outputs"] if "file" not in item and not item.get("is_encoded")]
     return {item["path"]: datetime.fromisoformat(item["modified_at"]) for item in items}
 
 

@@ -38,7 +38,7 @@ from flows.workspace.additions import add_files, add_inputs
 from flows.workspace.copying import Report
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
 from flows.workspace.project import Project
-from flows.workspace.publishing import Publishing, files_of, snakefile_item
+from flows.workspace.publishing import Publishing, files_of, outside_of, snakefile_item
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.source_record import SourceRecord, replace_workflow
 from flows.workspace.staging import Staged, StageError, Staging
@@ -268,6 +268,10 @@ class Workspace:
     def files_of(self, outputs: Iterable[str]) -> list[str]:
         """`outputs` relative to `work`, directories replaced by their files. Skips paths outside `work`."""
         return files_of(self.work, outputs)
+
+    def outside(self, outputs: Iterable[str]) -> list[str]:
+        """Those `outputs` that can't be published, because they lie outside of `work`."""
+        return outside_of(self.work, outputs)
 
     def _hold(self, lock: DirectoryLock) -> None:
         try:

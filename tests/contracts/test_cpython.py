@@ -1,6 +1,8 @@
-"""What `flows.snakemake_process.usage` overrides of CPython's `subprocess`."""
+"""What `flows.snakemake_process` overrides and calls of CPython that is not documented."""
 
+import atexit
 import subprocess
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -25,3 +27,10 @@ def test_a_plain_process_still_does_not_say_what_it_took() -> None:
     with subprocess.Popen(["true"]) as process:
         process.wait()
     assert not [name for name in vars(process) if "usage" in name]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(atexit, "_clear"), (atexit, "_run_exitfuncs"), (threading, "_shutdown")]
+)
+def test_what_ends_a_process_is_there(module: object, name: str) -> None:
+    assert callable(getattr(module, name))

@@ -1,5 +1,7 @@
 """What a workflow prints outside of its rule jobs is in the job's log: once, and in order."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 from flows.snakemake_process.events import ErrorRaised, Message
@@ -55,3 +57,60 @@ def test_an_error_that_a_snakefile_logs_before_it_gives_up_is_reported_once(
     said = [*map(str, told.of(Message)), *map(str, told.of(ErrorRaised))]
 
     assert "\n".join(said).count("lacks a column") == 1
+
+
+def test_threads_and_exit_handlers_of_a_snakefile_run_to_their_end(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    snakefile = """
+    import atexit
+    import threading
+    from pathlib import Path
+
+    rule all:
+        output: "a"
+        shell: "touch {output}"
+
+    atexit.register(lambda: Path("at_exit").write_text("written"))
+    atexit.register(print, "printed at exit")
+
+    def slow(begun):
+        begun.wait(1)
+        print("printed by a thread")
+
+    onsuccess:
+        threading.Thread(target=slow, args=[threading.Event()]).start()
+    """
+    told = execute(workspace, write_workflow(tmp_path / "leaving", snakefile))
+
+    said = [event.text for event in told.of(Message)]
+    assert told.exit_code == 0
+    assert [text for text in said if text.startswith("printed")] == ["printed by a thread", "printed at exit"]
+    assert (workspace.work / "at_exit").read_text() == "written"
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_process() -> None:
+    program = """
+import atexit, threading
+from flows.snakemake_process import leaving
+atexit.register(print, "of the parent")
+leaving.begin()
+leaving.EXIT_SECONDS = 0.2
+threading.Thread(target=threading.Event().wait).start()
+leaving.leave(3)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, b"", b"")
+
+
+def test_a_parents_exit_handlers_do_not_run() -> None:
+    program = """
+import atexit
+from flows.snakemake_process import leaving
+atexit.register(print, "of the parent")
+leaving.begin()
+atexit.register(print, "of the workflow")
+leaving.leave(3)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, b"of the workflow\n", b"")

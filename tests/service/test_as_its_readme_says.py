@@ -86,7 +86,7 @@ def test_a_job_goes_on_with_another_configuration_and_other_files(
     jobs.wait(first, "completed")
     assert ran(jobs, first) == {"all", "count[sample=A]"}
 
-    changes = {"files": {"config/samples.tsv": "A\nB\n"}}
+    changes: Json = {"files": {"config/samples.tsv": "A\nB\n"}}
     second = jobs.http.post(f"/jobs/{first}/resume", json=changes).raise_for_status().json()
     assert (second["resumes"], second["changes"]) == (first, ["files"])
     jobs.wait(second["id"], "completed")

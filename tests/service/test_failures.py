@@ -209,3 +209,21 @@ def test_what_a_snakefile_logs_before_it_gives_up_is_told_once(jobs: JobsClient,
 
     assert job["error"]["message"] == "no column of barcodes"
     assert jobs.log(job["id"]).count("no column of barcodes") == 1
+
+
+@pytest.mark.parametrize("preamble", ["", "workdir: 'below'\n"], ids=["at the top", "below a workdir"])
+def test_an_output_outside_of_the_jobs_directory_is_said_not_to_be_published(
+    jobs: JobsClient, tmp_path: Path, preamble: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere.txt"
+    (tmp_path / "flow").mkdir()
+    (tmp_path / "flow" / "Snakefile").write_text(
+        f"{preamble}rule one:\n    output: '{elsewhere}', 'here.txt'\n    shell: 'touch {{output}}'\n"
+    )
+
+    job = jobs.wait(jobs.submit(workflow={"path": str(tmp_path / "flow")}), "completed", seconds=30)
+
+    assert len(list(jobs.items(f"/jobs/{job['id']}/outputs"))) == 1
+    assert f"outside of the job's directory: {elsewhere}." in jobs.log(job["id"])
+    (task,) = jobs.tasks(job["id"])
+    assert str(elsewhere) in task["outputs"]

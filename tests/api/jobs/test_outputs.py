@@ -11,6 +11,8 @@ import pytest
 
 from api.jobs.outputs import Outputs
 from flows.contract.storage import LocalStorage
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 from tests.api.support import get, submit, the_problem, walk
 
 pytestmark = pytest.mark.anyio
@@ -270,3 +272,22 @@ async def test_a_damaged_manifest_is_told(api: httpx.AsyncClient, home: Path, ma
     problem = the_problem(await api.get(f"/jobs/{job_id}/outputs"), 500)
 
     assert problem["type"].endswith(":manifest-damaged")
+
+
+async def test_whatever_name_a_file_has_its_own_address_leads_to_it(
+    api: httpx.AsyncClient, home: Path
+) -> None:
+    names = [b"new\nline.txt", b"ends in a line break\n", b"b\xffd.txt", b"100%.txt", "Zoë".encode()]
+    job_id = await submit(api)
+    workspace = Workspace(WorkspaceSettings(home=home), job_id)
+    (workspace.work / "d").mkdir(parents=True)
+    for name in names:
+        (workspace.work / "d" / os.fsdecode(name)).write_bytes(name)
+    workspace.publish(workspace.files_of(["d"]))
+
+    outputs = await walk(api, f"/jobs/{job_id}/outputs")
+
+    assert sorted(output["path"] for output in outputs) == sorted(
+        ["d/new\nline.txt", "d/ends in a line break\n", "d/b%FFd.txt", "d/100%.txt", "d/Zoë"]
+    )
+    assert sorted([(await api.get(output["url"])).content for output in outputs]) == sorted(names)

@@ -72,6 +72,22 @@ async def test_an_output_is_had_from_the_bucket_by_an_address_that_needs_no_cred
     assert head.headers["content-length"] == "21"
 
 
+async def test_a_file_whose_name_is_not_utf_8_can_be_had(
+    in_s3: httpx.AsyncClient, worker_settings: WorkspaceSettings
+) -> None:
+    job_id = await submit(in_s3)
+    workspace = Workspace(worker_settings, job_id)
+    workspace.work.mkdir(parents=True)
+    (workspace.work / "b\udcffd.txt").write_text("odd")
+    workspace.publish(["b\udcffd.txt"])
+
+    (output,) = (await get(in_s3, f"/jobs/{job_id}/outputs"))["items"]
+    async with httpx.AsyncClient(follow_redirects=True) as anybody:
+        content = await anybody.get((await in_s3.get(output["url"])).headers["location"])
+
+    assert (output["path"], content.text) == ("b%FFd.txt", "odd")
+
+
 async def test_only_what_the_manifest_lists_has_an_address(in_s3: httpx.AsyncClient, job_id: UUID) -> None:
     for path in ("outputs.json", "../outputs.json", "..%2foutputs.json", "results", ""):
         the_problem(await in_s3.get(f"/jobs/{job_id}/outputs/{path}"), 404)

@@ -263,11 +263,13 @@ def test_roots_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert Workspace(settings, JOB_ID).directory == Path(f"/var/jobs/jobs/{JOB_ID}")
 
 
-def test_an_output_whose_name_json_cannot_hold_is_left_out(workspace: Workspace) -> None:
+def test_an_output_whose_name_json_cannot_hold_is_listed_percent_encoded(workspace: Workspace) -> None:
     workspace.work.mkdir(parents=True)
-    for name in (b"good.txt", b"b\xffd.txt"):
+    for name in (b"good.txt", b"b\xffd.txt", b"100%.txt"):
         Path(os.fsdecode(os.fsencode(workspace.work) + b"/" + name)).write_text("x")
-    assert list(published(workspace, "good.txt", "b\udcffd.txt")) == ["good.txt"]
+    listed = published(workspace, "good.txt", "b\udcffd.txt", "100%.txt")
+    assert list(listed) == ["100%.txt", "b%FFd.txt", "good.txt"]
+    assert listed["b%FFd.txt"]["is_encoded"]
 
 
 def test_the_manifest_tells_size_checksum_and_time_of_every_output(workspace: Workspace) -> None:
