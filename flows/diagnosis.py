@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.contract.documentation import with_reference
 from flows.contract.spec import ErrorKind, Label
 from flows.environments.uv import EnvironmentFailure
 from flows.record.mirror import RuleJob
+from flows.record.redaction import Redaction
 from flows.snakemake_process.events import ErrorRaised
 
 _MESSAGE_CHARACTERS = 8_000
@@ -75,6 +76,13 @@ _MODULE_NOT_FOUND = _Known(
 )
 _KNOWN = (
     _MODULE_NOT_FOUND,
+    _Known(
+        re.compile(r"requested by the workflow but undefined[^\n]*\n(?P<name>\w+)"),
+        'Set each of them in the job spec: in "env": {{"{name}": "…"}}, or in "secrets": {{"{name}": '
+        '"name-of-a-block"}} if the value is a secret. The service hides its own variables (PREFECT_*, '
+        "JOBS_*, AWS_*, UV_*) from workflows.",
+        "variables",
+    ),
     _Known(
         re.compile(r"Expecting Snakemake version (?P<version>[\w.]+) or higher"),
         'Request it: "environment": {{"packages": ["snakemake >= {version}"]}}, with the other packages '
@@ -154,6 +162,15 @@ class JobError:
             Label.ERROR_RESOLUTION: with_reference(self.resolution, self.section),
         }
         return labels | ({Label.ERROR_RULE: _storable(self.rule)} if self.rule else {})
+
+    def redacted(self, redaction: Redaction) -> "JobError":
+        """The same without secrets."""
+        return replace(
+            self,
+            message=redaction.text(self.message),
+            resolution=redaction.text(self.resolution),
+            rule=None if self.rule is None else redaction.text(self.rule),
+        )
 
     @property
     def headline(self) -> str:

@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 from flows import diagnosis
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
 from flows.contract.options import Options
+from flows.contract.secrets import SecretRefused, SecretSettings
 from flows.contract.sources import DefaultStorage, Input, ProjectDirectory, WorkflowSource
 from flows.contract.spec import (
     DEFAULT_GROUP,
@@ -47,6 +48,8 @@ from flows.environments.uv import EnvironmentFailure
 from flows.record.attempt_logs import tail
 from flows.record.mirror import Ending
 from flows.record.recorder import Recorder, RecordError
+from flows.record.redaction import Redaction
+from flows.secret_blocks import Blocks, BlockUnusable
 from flows.snakemake_process.events import (
     EngineExited,
     ErrorRaised,
@@ -56,6 +59,7 @@ from flows.snakemake_process.events import (
     encode,
 )
 from flows.termination import termination
+from flows.workspace.redacting import redact_logs
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.staging import StageError
 from flows.workspace.workspace import Workspace
@@ -138,13 +142,15 @@ def snakemake_job(
     workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None)
     group = flow_run.work_queue_name or DEFAULT_GROUP  # each group has a work queue of the same name
     deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
+    blocks = Blocks(client, group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
-            error, ending = _run(spec, workspace, deployed, recorder)
+            error, ending = _run(spec, workspace, deployed, blocks, recorder)
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: the job must report every error
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error, ending = diagnosis.of_service(failure), Ending.CRASHED
         if error is not None:
+            error = error.redacted(recorder.redaction)
             recorder.label(error.labels())
         try:
             recorder.close(ending)
@@ -157,7 +163,7 @@ def snakemake_job(
 
 
 def _run(
-    spec: ExecutionSpec, workspace: Workspace, software: Software, recorder: Recorder
+    spec: ExecutionSpec, workspace: Workspace, software: Software, blocks: Blocks, recorder: Recorder
 ) -> tuple[JobError | None, Ending]:
     """Stage, execute, publish. Returns the error if the job failed, and how its open rule jobs end."""
     try:
@@ -172,13 +178,21 @@ def _run(
     except StageError as error:
         return JobError(ErrorKind.WORKFLOW, str(error), error.resolution, "workflow"), Ending.FINISHED
     try:
+        secrets = blocks.secrets(spec.secrets, SecretSettings())
+        recorder.redact(Redaction(secrets.values()))
+    except SecretRefused as refusal:
+        return JobError(ErrorKind.WORKFLOW, str(refusal), refusal.resolution, "secrets"), Ending.FINISHED
+    except BlockUnusable as failure:
+        return JobError(ErrorKind.SYSTEM, str(failure), failure.resolution, "secrets"), Ending.FINISHED
+    try:
         environment = _prepare_environment(spec, workspace, recorder)
     except EnvironmentFailure as failure:
         return diagnosis.of_environment(failure), Ending.FINISHED
     except EnvironmentCancelled:
         return None, Ending.STOPPED
-    engine = engine_for(spec.engine, environment, software)
+    engine = engine_for(spec.engine, environment, software, secrets)
     course = _execute(spec, workspace, engine, recorder)
+    redact_logs(workspace, recorder.mirror.logs(), recorder.redaction)
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()))
     recorder.log(logging.INFO, f"Published {published} output files.")
     reason = _judge(course, spec, workspace, recorder)
@@ -239,7 +253,7 @@ def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder
         _time_limit(spec.timeout_seconds, execution, recorder, course),
     ):
         try:
-            for event in execution.events():
+            for event in map(recorder.redaction.event, execution.events()):
                 event_log.write(encode(event))
                 recorder.observe(event)
                 match event:

@@ -1,5 +1,6 @@
 """One real stack for all tests of the service: PostgreSQL, Prefect server, worker and jobs API."""
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         environment.setenv("JOBS_GIT_ALLOW_SCHEMES", "https,http")
         environment.setenv("JOBS_GIT_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
         environment.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
+        environment.setenv("JOBS_SECRET_BLOCKS", json.dumps({"*": ["lab-key", "lab-absent", "lab-short"]}))
         wheels = tmp_path_factory.mktemp("wheels")
         write_wheel(wheels, "house_greeter", "1.0", "GREETING = 'Moin'\n")
         environment.setenv("UV_FIND_LINKS", str(wheels))

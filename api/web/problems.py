@@ -19,6 +19,7 @@
     │   ├── GraphTooLarge        the graph has too many boxes or lines to draw
     │   ├── WebhookRefused       the address is not allowed, or webhooks are off
     │   ├── EnvironmentRefused   the operator does not offer that environment or software
+    │   ├── SecretNotAllowed     the group's jobs may not use that Secret block
     │   ├── MachineRefused       no machine has that size or kind
     │   └── RefusedByPrefect     Prefect rejected the request
     ├── NotFound            404  no such job, rule job or output
@@ -247,6 +248,13 @@ class EnvironmentRefused(InvalidRequest):
 
     slug = "environment-refused"
     title = "Environment refused"
+
+
+class SecretNotAllowed(InvalidRequest):
+    """The group's jobs may not use that Secret block."""
+
+    slug = "secret-not-allowed"
+    title = "Secret not allowed"
 
 
 class MachineRefused(InvalidRequest):

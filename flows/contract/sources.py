@@ -5,9 +5,13 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from flows.contract.field_types import Name, Strict, relative_path
+from flows.contract.variables import settable
 
 FileText = Annotated[str, Field(max_length=500_000)]
 """The content of a file, as UTF-8 text."""
+
+VariableName = Annotated[Name, AfterValidator(settable)]
+"""The name of an environment variable that a job may set."""
 
 VariableValue = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
 """The value of an environment variable."""

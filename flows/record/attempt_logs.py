@@ -14,6 +14,7 @@ from uuid import UUID
 
 from flows.contract.job_files import open_file
 from flows.record.mirror import Mirror
+from flows.record.redaction import NOTHING, Redaction
 from flows.record.task_runs import JsonObject, log_entry
 from flows.snakemake_process.events import AttemptFinished, AttemptStarted, Outcome, WorkflowEvent
 
@@ -41,6 +42,7 @@ class AttemptLogs:
     """Collects the log entries of one job's attempts."""
 
     flow_run_id: UUID
+    redaction: Redaction = NOTHING
     _attempts: dict[tuple[int, int], _Attempt] = field(default_factory=dict)
 
     def observe(self, event: WorkflowEvent, mirror: Mirror) -> None:
@@ -70,7 +72,7 @@ class AttemptLogs:
             yield self._entry(attempt, logging.INFO, _announcement(attempt.started), attempt.started.time)
         if attempt.started.log_path is None:
             return
-        for text in _read_on(Path(attempt.started.log_path), attempt):
+        for text in self._read_on(Path(attempt.started.log_path), attempt):
             ended = attempt.finished.finished_at - _MOMENT if attempt.finished else time.time()
             yield self._entry(attempt, logging.INFO, text, ended)
 
@@ -82,7 +84,18 @@ class AttemptLogs:
 
     def _entry(self, attempt: _Attempt, level: int, text: str, timestamp: float) -> JsonObject:
         attempt.last_time = max(timestamp, attempt.last_time + _STEP)
-        return log_entry(self.flow_run_id, attempt.task_run_id, level, text, attempt.last_time)
+        shown = self.redaction.text(text)
+        return log_entry(self.flow_run_id, attempt.task_run_id, level, shown, attempt.last_time)
+
+    def _read_on(self, path: Path, attempt: _Attempt) -> Iterator[str]:
+        """New text in the attempt's log since the last call, in whole lines if possible."""
+        while attempt.read_bytes < SHOWN_BYTES and (chunk := _chunk(path, attempt, self.redaction)):
+            attempt.read_bytes += len(chunk)
+            if text := chunk.decode("utf-8", "replace").replace("\x00", "\ufffd").removesuffix("\n"):
+                yield text
+        if attempt.read_bytes >= SHOWN_BYTES and not attempt.is_cut and _chunk(path, attempt, self.redaction):
+            attempt.is_cut = True
+            yield f"… more in {path.name} in the job's directory"
 
 
 def tail(path: Path, lines: int) -> str:
@@ -108,19 +121,8 @@ def _announcement(started: AttemptStarted) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _read_on(path: Path, attempt: _Attempt) -> Iterator[str]:
-    """New text in the attempt's log since the last call, in whole lines if possible."""
-    while attempt.read_bytes < SHOWN_BYTES and (chunk := _chunk(path, attempt)):
-        attempt.read_bytes += len(chunk)
-        if text := chunk.decode("utf-8", "replace").replace("\x00", "\ufffd").removesuffix("\n"):
-            yield text
-    if attempt.read_bytes >= SHOWN_BYTES and not attempt.is_cut and _chunk(path, attempt):
-        attempt.is_cut = True
-        yield f"… more in {path.name} in the job's directory"
-
-
-def _chunk(path: Path, attempt: _Attempt) -> bytes:
-    """The next bytes to show. They end after a line, or at least after a character."""
+def _chunk(path: Path, attempt: _Attempt, redaction: Redaction) -> bytes:
+    """The next bytes to show. They end after a line, or at least after a character and outside a secret."""
     try:
         with open_file(path) as stream:
             stream.seek(attempt.read_bytes)
@@ -132,7 +134,10 @@ def _chunk(path: Path, attempt: _Attempt) -> bytes:
         return chunk
     if lines := chunk[: chunk.rfind(b"\n") + 1]:
         return lines
-    return chunk[: len(chunk) - _unfinished(chunk)] if is_full else b""
+    if not is_full:
+        return b""
+    shown = chunk[: redaction.end_of(chunk) or len(chunk)]
+    return shown[: len(shown) - _unfinished(shown)]
 
 
 def _unfinished(chunk: bytes) -> int:

@@ -220,6 +220,13 @@ class Mirror:
         for job in jobs:
             yield from job.planned.outputs
 
+    def logs(self) -> Iterator[str]:
+        """Files of `log` directives, of all rule jobs."""
+        with self._lock:
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            yield from job.planned.logs
+
     def __len__(self) -> int:
         return len(self._jobs)
 

@@ -4,10 +4,11 @@ In Snakemake, all rule jobs write to its own stdout and stderr. Each rule job ru
 so processes and output of the current thread can be redirected to the file of its attempt.
 """
 
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,21 +37,28 @@ def captured(log_path: Path) -> Iterator[Usage]:
             _attempt.log = None
 
 
-def install() -> None:
-    """Replace the functions with which Snakemake starts rule jobs in this process. Call it once."""
+def install(spawned_variables: Callable[[], Mapping[str, str]]) -> None:
+    """Replace the functions with which Snakemake starts rule jobs in this process. Call it once.
+
+    `spawned_variables` are the additional environment variables of a Snakemake that runs a `run:` block.
+    """
     # `snakemake.shell` as an attribute is the class of that name, not the module.
-    capturing = _subprocess_that_captures()
+    capturing = _subprocess_that_captures(spawned_variables)
     sys.modules["snakemake.shell"].sp = capturing  # type: ignore[attr-defined]  # foreign module
     snakemake.executors.local.subprocess = capturing
     sys.stdout = _ThreadStream(sys.stdout)
     sys.stderr = _ThreadStream(sys.stderr)
 
 
-def _subprocess_that_captures() -> SimpleNamespace:
+def _subprocess_that_captures(spawned_variables: Callable[[], Mapping[str, str]]) -> SimpleNamespace:
     """The `subprocess` module with our `Popen` and `check_call`, which Snakemake uses."""
     namespace = SimpleNamespace(**vars(subprocess))
     namespace.Popen = _popen
-    namespace.check_call = _check_call
+
+    def check_call(*args: Any, **kwargs: Any) -> int:
+        return _check_call(*args, env={**os.environ, **spawned_variables()}, **kwargs)
+
+    namespace.check_call = check_call
     return namespace
 
 

@@ -6,6 +6,7 @@ JOBS_HOME/jobs/<job id>/
   work.lock       locked by the job that runs in work/
   config.json     the `config` of the job spec, which overrides the workflow's configuration
   snakemake.log   stdout and stderr of Snakemake
+  snakemake.log.raw  the same while a job with secrets runs, before they are replaced
   report.html     Snakemake's report, if the job requests one
   events.jsonl    every workflow event, one JSON line each
   environment.json  the environment of Snakemake: Python and every package
@@ -49,6 +50,7 @@ class Workspace:
         self.work = self.directory / "work"
         self.config_file = self.directory / "config.json"
         self.snakemake_log = self.directory / "snakemake.log"
+        self.raw_log = self.directory / "snakemake.log.raw"
         self.report = self.directory / "report.html"
         self.output_cache = self.home / "cache"
         self.event_log = self.directory / "events.jsonl"

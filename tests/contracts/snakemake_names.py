@@ -28,6 +28,8 @@ def _problems_of_methods() -> list[str]:
         local.cached_or_run: "self, job, run_func, args",
         local.run_jobs: "self, jobs",
         local.shutdown: "self",
+        local.envvars: "self",
+        local.get_envvar_declarations: "self",
         local.handle_job_success: "self, job",
         local.handle_job_error: "self, job",
         _scheduler().exit_gracefully: "self, args",

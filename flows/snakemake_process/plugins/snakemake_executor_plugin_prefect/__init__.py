@@ -75,7 +75,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         # A `run:` block runs in a separate Snakemake (`--mode subprocess`), whose plan is not the workflow's.
         self._reports = emitter.is_open and self.workflow.exec_mode == ExecMode.DEFAULT
         if self._reports:
-            capture.install()
+            capture.install(self.envvars)
             methods = self.workflow.deployment_settings.deployment_method
             self._methods = frozenset(str(method) for method in methods)
             LOG_DIRECTORY.mkdir(parents=True, exist_ok=True)
@@ -90,6 +90,10 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         super().shutdown()
         if self._reports and self._plan.is_stale:
             self._report_plan()
+
+    def get_envvar_declarations(self) -> str:
+        # In the command of a `run:` block, secrets would be visible in lists of processes.
+        return "" if self._reports else str(super().get_envvar_declarations())
 
     def cached_or_run(self, job: Any, run_func: Any, *args: Any) -> None:
         if not self._reports:
