@@ -306,6 +306,16 @@ def of_environment(failure: EnvironmentFailure) -> JobError:
     )
 
 
+def of_missing_plugin(package: str) -> JobError:
+    return JobError(
+        ErrorKind.WORKFLOW,
+        f"The job's environment lacks the plugin of its `default_storage`: {package}.",
+        f'Add it to the job\'s environment: "environment": {{"packages": ["{package}"]}}, with the other '
+        "packages that the workflow imports.",
+        "environment",
+    )
+
+
 def of_service(error: Exception) -> JobError:
     return JobError(
         ErrorKind.SYSTEM,

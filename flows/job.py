@@ -41,6 +41,7 @@ from flows.diagnosis import JobError
 from flows.engines.choice import engine_for
 from flows.engines.engine import Engine, EngineVanishedError, Execution
 from flows.engines.software import Software
+from flows.engines.storage import missing_plugin
 from flows.environments.environment import Environment
 from flows.environments.making import Environments
 from flows.environments.uv import Cancelled as EnvironmentCancelled
@@ -190,6 +191,8 @@ def _run(
         return diagnosis.of_environment(failure), Ending.FINISHED
     except EnvironmentCancelled:
         return None, Ending.STOPPED
+    if (plugin := missing_plugin(spec.default_storage, environment)) is not None:
+        return diagnosis.of_missing_plugin(plugin), Ending.FINISHED
     engine = engine_for(spec.engine, environment, software, secrets)
     course = _execute(spec, workspace, engine, recorder)
     redact_logs(workspace, recorder.mirror.logs(), recorder.redaction)

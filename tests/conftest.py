@@ -20,6 +20,9 @@ ENVIRONMENTS = PROJECT / "build" / "environments"
 JOBS_AT_ONCE = 20
 """Taken by the worker of the stack."""
 
+SECRET_BLOCKS = {"*": ["lab-key", "lab-absent", "lab-short"], "large": ["s3-access-key", "s3-secret-key"]}
+"""The blocks that jobs of the stack may use, by group. A test makes those that it uses."""
+
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
@@ -33,7 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         environment.setenv("JOBS_GIT_ALLOW_SCHEMES", "https,http")
         environment.setenv("JOBS_GIT_ALLOW_PRIVATE_HOSTS", "127.0.0.1")
         environment.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
-        environment.setenv("JOBS_SECRET_BLOCKS", json.dumps({"*": ["lab-key", "lab-absent", "lab-short"]}))
+        environment.setenv("JOBS_SECRET_BLOCKS", json.dumps(SECRET_BLOCKS))
         wheels = tmp_path_factory.mktemp("wheels")
         write_wheel(wheels, "house_greeter", "1.0", "GREETING = 'Moin'\n")
         environment.setenv("UV_FIND_LINKS", str(wheels))

@@ -1,5 +1,7 @@
 """Which environment variables a job may set, and which ones of the service a workflow never sees."""
 
+import re
+
 HIDDEN_PREFIXES = ("PREFECT_", "JOBS_", "AWS_", "UV_", "SNAKEMAKE_WARM_")
 """Prefixes of variables of the service that could contain its secrets. AWS_: with the service's
 credentials, a workflow could read and replace the outputs of others."""
@@ -20,6 +22,19 @@ _SET_BY_THE_SERVICE = frozenset(
         "XDG_CACHE_HOME",
     }
 )
+
+
+_CREDENTIAL = re.compile(r"(?:^|_)(?:auth|credentials?|passw(?:or)?d|secret|token)(?:_|$)|key$")
+
+
+def is_credential(setting: str) -> bool:
+    """Whether a setting of a storage plugin holds a credential, by its name: plugins don't say it."""
+    return _CREDENTIAL.search(setting) is not None
+
+
+def variable_of_setting(provider: str, setting: str) -> str:
+    """The variable from which Snakemake reads a credential of a storage plugin."""
+    return f"SNAKEMAKE_STORAGE_{provider}_{setting}".upper().replace("-", "_")
 
 
 def settable(name: str) -> str:

@@ -13,6 +13,7 @@ from flows.contract.spec import ExecutionSpec
 from flows.engines.engine import EngineVanishedError
 from flows.engines.options import option_arguments, profile_arguments, switched_off
 from flows.engines.software import Software
+from flows.engines.storage import storage_arguments
 from flows.environments.environment import Environment
 from flows.environments.variables import visible_variables
 from flows.environments.warm import start_supervisor
@@ -104,6 +105,7 @@ def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
         f"--snakefile={workspace.snakefile(spec)}",
         "--nocolor",
         "--nolock",  # the job's directory is already locked, with a lock that is released after a crash
+        *storage_arguments(spec.default_storage),
     ]
     if spec.workdir is not None:
         arguments.append(f"--directory={spec.workdir}")

@@ -52,7 +52,9 @@ def _problems_of_names() -> list[str]:
     conda = import_module("snakemake.deployment.conda").Env
     image = import_module("snakemake.deployment.singularity").Image
     rule = import_module("snakemake.rules").Rule
+    file = import_module("snakemake.io")._IOFile
     wanted = {
+        file: ["is_storage", "storage_object"],
         _scheduler(): ["_user_kill", "_open_jobs", "_lock"],
         dag: ["_running", "_ready_jobs", "dependencies", "jobid", "needrun", "reason", "jobs"],
         conda: ["address", "file", "is_containerized", "is_externally_managed"],

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from deployments.local import LocalStack
+from tests.service.blocks import save_block
 from tests.support import JobsClient, Json, wait_until
 
 SECRET = 'sk-"quokka"-äöü/secret&of=the-lab'
@@ -46,20 +47,6 @@ rule fail:
     params: key=os.environ["LAB_KEY"]
     shell: ": {params.key:q}; echo $LAB_KEY > {output}.$LAB_KEY; exit 3"
 """
-
-
-def save_block(prefect_api: httpx.Client, name: str, value: object, block_type: str = "secret") -> None:
-    """Store a block as Prefect's UI does it."""
-    kind = prefect_api.get(f"/block_types/slug/{block_type}").raise_for_status().json()
-    body = {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}}
-    schemas = prefect_api.post("/block_schemas/filter", json=body).raise_for_status().json()
-    document = {
-        "name": name,
-        "data": {"value": value},
-        "block_type_id": kind["id"],
-        "block_schema_id": schemas[0]["id"],
-    }
-    prefect_api.post("/block_documents/", json=document).raise_for_status()
 
 
 @pytest.fixture(scope="module")

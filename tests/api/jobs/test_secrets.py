@@ -42,9 +42,14 @@ async def test_without_the_setting_no_secret_is_allowed(api: httpx.AsyncClient) 
     [
         ({"env": {"PATH": "/bin"}}, "#/env/PATH", "a job can't set PATH"),
         ({"secrets": {"PREFECT_API_KEY": "x"}}, "#/secrets/PREFECT_API_KEY", "belong to the service"),
+        (
+            {"default_storage": {"provider": "s3", "prefix": "s3://b", "settings": {"secret_key": "x"}}},
+            "#/default_storage/settings/secret_key",
+            "set SNAKEMAKE_STORAGE_S3_SECRET_KEY in `secrets`",
+        ),
     ],
 )
-async def test_a_variable_of_the_service_is_refused_at_its_place(
+async def test_what_a_job_can_t_set_is_refused_at_its_place(
     api: httpx.AsyncClient, spec: dict[str, Any], pointer: str, reason: str
 ) -> None:
     problem = the_problem(await api.post("/jobs", json=MOCK_JOB | spec), 422)

@@ -205,11 +205,20 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         return tuple(sorted(now or self._plan.grown_by))
 
     def _paths(self, files: Iterable[Any]) -> tuple[str, ...]:
-        """Paths relative to the directory that Snakemake was started in, even after a `workdir:`."""
+        """Paths relative to the directory that Snakemake was started in, even after a `workdir:`.
+
+        A file in a storage has its address there instead, such as `s3://bucket/key`.
+        """
         started_in = self.workflow.workdir_init
-        if os.getcwd() == str(started_in):
-            return tuple(str(path) for path in files)
-        return tuple(os.path.relpath(path, started_in) for path in files)
+        moves = os.getcwd() != str(started_in)
+        return tuple(
+            str(path.storage_object.query)
+            if path.is_storage
+            else os.path.relpath(path, started_in)
+            if moves
+            else str(path)
+            for path in files
+        )
 
 
 def _attempt_started(job: Any, started_at: float, log_path: str) -> AttemptStarted:
