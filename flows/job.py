@@ -50,7 +50,7 @@ from flows.record.attempt_logs import tail
 from flows.record.mirror import Ending
 from flows.record.recorder import Recorder, RecordError
 from flows.record.redaction import Redaction
-from flows.secret_blocks import Blocks, BlockUnusable
+from flows.secret_blocks import Blocks, SecretUnusable
 from flows.snakemake_process.events import (
     EngineExited,
     ErrorRaised,
@@ -60,6 +60,7 @@ from flows.snakemake_process.events import (
     encode,
 )
 from flows.termination import termination
+from flows.workspace.git_credentials import Credentials, GitCredentialSettings
 from flows.workspace.redacting import redact_logs
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.staging import StageError
@@ -140,10 +141,11 @@ def snakemake_job(
     flow_run, client = _flow_run()
     job_id = flow_run.id
     resumes = flow_run.labels.get(Label.RESUMES)
-    workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None)
     group = flow_run.work_queue_name or DEFAULT_GROUP  # each group has a work queue of the same name
-    deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     blocks = Blocks(client, group)
+    credentials = Credentials(GitCredentialSettings().git_credentials, group, blocks.text_of)
+    workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None, credentials)
+    deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
             error, ending = _run(spec, workspace, deployed, blocks, recorder)
@@ -168,6 +170,8 @@ def _run(
 ) -> tuple[JobError | None, Ending]:
     """Stage, execute, publish. Returns the error if the job failed, and how its open rule jobs end."""
     try:
+        secrets = blocks.secrets(spec.secrets, SecretSettings())
+        recorder.redact(Redaction(secrets.values()))
         workspace.lock()
         recorder.log(logging.INFO, "Staging the workflow.")
         staged = workspace.stage(spec)
@@ -178,12 +182,9 @@ def _run(
             recorder.label({Label.WORKFLOW_COMMIT: staged.commit})
     except StageError as error:
         return JobError(ErrorKind.WORKFLOW, str(error), error.resolution, "workflow"), Ending.FINISHED
-    try:
-        secrets = blocks.secrets(spec.secrets, SecretSettings())
-        recorder.redact(Redaction(secrets.values()))
     except SecretRefused as refusal:
         return JobError(ErrorKind.WORKFLOW, str(refusal), refusal.resolution, "secrets"), Ending.FINISHED
-    except BlockUnusable as failure:
+    except SecretUnusable as failure:
         return JobError(ErrorKind.SYSTEM, str(failure), failure.resolution, "secrets"), Ending.FINISHED
     try:
         environment = _prepare_environment(spec, workspace, recorder)

@@ -1,6 +1,6 @@
 """Reads the secrets of a job from Prefect's blocks, when the job starts.
 
-BlockUnusable   a block is missing or has no usable value: the operator has to act
+SecretUnusable   a secret is missing or has no usable value: the operator has to act
 """
 
 import json
@@ -31,8 +31,8 @@ _CORRECT = (
 )
 
 
-class BlockUnusable(Exception):
-    """A block is missing or has no usable value. The message never contains the value."""
+class SecretUnusable(Exception):
+    """A block or a file is missing, or has no usable value. The message never contains the value."""
 
     def __init__(self, message: str, resolution: str) -> None:
         super().__init__(message)
@@ -47,21 +47,21 @@ class Blocks:
     group: str
 
     def secrets(self, names: Mapping[str, str], settings: SecretSettings) -> dict[str, str]:
-        """Values of Secret blocks; both by variable. Raises `SecretRefused` and `BlockUnusable`."""
+        """Values of Secret blocks; both by variable. Raises `SecretRefused` and `SecretUnusable`."""
         check_secrets(names, self.group, settings)
         return {variable: self.text_of(_SECRET, name) for variable, name in names.items()}
 
     def text_of(self, block_type: str, name: str) -> str:
-        """The secret of one block. Raises `BlockUnusable`."""
+        """The secret of one block. Raises `SecretUnusable`."""
         block = f"the block '{block_type}/{name}'"
         try:
             data = self.client.read_block_document_by_name(name, block_type).data
         except ObjectNotFound:
-            raise BlockUnusable(f"{block} is not in Prefect", _MAKE) from None
+            raise SecretUnusable(f"{block} is not in Prefect", _MAKE) from None
         value = next((data[field] for field in _TOKENS if data.get(field)), "")
         text = value if isinstance(value, str) else json.dumps(value)
         if len(text.strip()) < SHORTEST or len(text.encode()) > LONGEST or "\0" in text:
-            raise BlockUnusable(
+            raise SecretUnusable(
                 f"{block} has no usable value: it needs {SHORTEST} characters or more, at most "
                 f"{LONGEST:,} bytes, and no NUL",
                 _CORRECT,

@@ -31,7 +31,7 @@ def redact_logs(workspace: Workspace, rule_logs: Iterable[str], redaction: Redac
 def _redact(file: Path, within: Path, result: Path, redaction: Redaction) -> None:
     """Write the redacted `file`, if there is one, to `result`, with the time that Snakemake compares."""
     with suppress(FileNotFoundError), open_file(file, within=within) as content:
-        with tempfile.NamedTemporaryFile(dir=within, delete=False) as redacted:
+        with tempfile.NamedTemporaryFile(dir=result.parent, delete=False) as redacted:
             redacted.writelines(redaction.stream(content))
         shutil.copymode(f"/proc/self/fd/{content.fileno()}", redacted.name)
         status = os.fstat(content.fileno())

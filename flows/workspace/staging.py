@@ -12,6 +12,7 @@ from flows.contract.storage import BlobNotFound, Storage, StorageError, bundle_k
 from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import check_workflow_directory, check_workflow_path
 from flows.workspace.git import check_out
+from flows.workspace.git_credentials import NO_CREDENTIALS, Credentials
 from flows.workspace.settings import WorkspaceSettings
 
 _NOT_COPIED = frozenset({".snakemake", ".git"})
@@ -39,13 +40,16 @@ class Staged:
 class Staging:
     """Creates a job's `work` from the source that its spec names."""
 
-    def __init__(self, settings: WorkspaceSettings, storage: Storage) -> None:
+    def __init__(
+        self, settings: WorkspaceSettings, storage: Storage, credentials: Credentials = NO_CREDENTIALS
+    ) -> None:
         self._settings = settings
         self._storage = storage
+        self._credentials = credentials
         self._home = settings.home.resolve()
 
     def bring_in(self, workflow: WorkflowSource, work: Path) -> Staged:
-        """Create `work` atomically. Raises `StageError` and `StorageError`."""
+        """Create `work` atomically. Raises `StageError`, `StorageError` and `SecretUnusable`."""
         partial = work.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         staged = Staged()
@@ -55,7 +59,13 @@ class Staging:
                     self._unpack(bundle, workflow.subdir or ".", partial)
                 case WorkflowSource(git=str(address)):
                     checkout = check_out(
-                        address, workflow.ref, workflow.subdir or ".", partial, self._settings, _NOT_COPIED
+                        address,
+                        workflow.ref,
+                        workflow.subdir or ".",
+                        partial,
+                        self._settings,
+                        _NOT_COPIED,
+                        self._credentials,
                     )
                     staged = Staged(checkout.commit, checkout.notes)
                 case _:

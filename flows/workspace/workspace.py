@@ -29,6 +29,7 @@ from flows.contract.manifest import MANIFEST_NAME, Manifest, SnakefileItem
 from flows.contract.spec import ExecutionSpec
 from flows.contract.storage import LocalStorage, Storage, StorageError, job_key, open_storage
 from flows.contract.workflow_roots import SnakefileMissing, find_snakefile
+from flows.workspace.git_credentials import NO_CREDENTIALS, Credentials
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
 from flows.workspace.publishing import Publishing, files_of, snakefile_item
 from flows.workspace.settings import WorkspaceSettings
@@ -39,11 +40,18 @@ from flows.workspace.work_archive import bring_back_work, keep_work
 class Workspace:
     """The directory of one job."""
 
-    def __init__(self, settings: WorkspaceSettings, job_id: UUID, resumes: UUID | None = None) -> None:
-        """`resumes` is the job that this one continues."""
+    def __init__(
+        self,
+        settings: WorkspaceSettings,
+        job_id: UUID,
+        resumes: UUID | None = None,
+        credentials: Credentials = NO_CREDENTIALS,
+    ) -> None:
+        """`resumes` is the job that this one continues; `credentials` are those for git repositories."""
         self._settings = settings
         self._job_id = job_id
         self._resumes = resumes
+        self._credentials = credentials
         self.home = settings.home.resolve()
         self._disk = LocalStorage(self.home)
         self.directory = self.home / "jobs" / str(job_id)
@@ -85,7 +93,7 @@ class Workspace:
     def stage(self, spec: ExecutionSpec) -> Staged:
         """Create the directory and copy the workflow, so that later changes do not affect the job.
 
-        Raises `StageError`, and `StorageError` if the service is at fault.
+        Raises `StageError`, and `StorageError` or `SecretUnusable` if the service is at fault.
         """
         notes: tuple[str, ...] = ()
         if self._resumes is not None:
@@ -97,7 +105,8 @@ class Workspace:
             return Staged()
         staged = Staged()
         if not self.work.exists():
-            staged = Staging(self._settings, self.storage).bring_in(spec.workflow, self.work)
+            staging = Staging(self._settings, self.storage, self._credentials)
+            staged = staging.bring_in(spec.workflow, self.work)
         self.config_file.write_text(json.dumps(spec.config))
         self._snakefile = snakefile_item(self.work, self.snakefile(spec))
         return replace(staged, notes=(*notes, *staged.notes))

@@ -22,6 +22,7 @@ from flows.contract.environments import EnvironmentSettings, SoftwareSettings
 from flows.contract.secrets import SecretSettings
 from flows.worker.warm_environments import WarmSettings
 from flows.worker.worker import WorkerSettings
+from flows.workspace.git_credentials import GitCredentialSettings
 from flows.workspace.settings import WorkspaceSettings
 
 PAGE = PROJECT / "docs" / "configuration.md"
@@ -36,6 +37,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
         EnvironmentSettings,
         SoftwareSettings,
         SecretSettings,
+        GitCredentialSettings,
         WorkerSettings,
         WarmSettings,
     ),
