@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from flows.contract.addresses import SourceSettings
 from flows.contract.bundles import BundleLimits
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.secrets import SecretSettings
 from flows.contract.storage import StorageSettings
 
 _SIGNING_SECRET_PREFIX = "whsec_"
@@ -38,7 +39,9 @@ class Machines(StrEnum):
     """A task on AWS Fargate for each job, of the size that the job asks for."""
 
 
-class Settings(StorageSettings, BundleLimits, SourceSettings, EnvironmentSettings, SoftwareSettings):
+class Settings(
+    StorageSettings, BundleLimits, SourceSettings, EnvironmentSettings, SoftwareSettings, SecretSettings
+):
     """Read once at startup from environment variables with the prefix `JOBS_`."""
 
     model_config = SettingsConfigDict(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ from flows.contract.spec import ErrorKind, Label
 from flows.environments.uv import EnvironmentFailure
 from flows.known_errors import advice, advice_on_module
 from flows.record.mirror import RuleJob
+from flows.record.redaction import Redaction
 from flows.snakemake_process.events import ErrorRaised
 
 _MESSAGE_CHARACTERS = 8_000
@@ -53,6 +54,15 @@ class JobError:
             Label.ERROR_RESOLUTION: with_reference(self.resolution, self.section),
         }
         return labels | ({Label.ERROR_RULE: _storable(self.rule)} if self.rule else {})
+
+    def redacted(self, redaction: Redaction) -> "JobError":
+        """The same without secrets."""
+        return replace(
+            self,
+            message=redaction.text(self.message),
+            resolution=redaction.text(self.resolution),
+            rule=None if self.rule is None else redaction.text(self.rule),
+        )
 
     @property
     def headline(self) -> str:
@@ -249,6 +259,16 @@ def of_environment(failure: EnvironmentFailure) -> JobError:
         failure.kind,
         f"The job's environment could not be created: {text}.",
         failure.resolution,
+        "environment",
+    )
+
+
+def of_missing_plugin(package: str) -> JobError:
+    return JobError(
+        ErrorKind.WORKFLOW,
+        f"The job's environment lacks the plugin of its `default_storage`: {package}.",
+        f'Add it to the job\'s environment: "environment": {{"packages": ["{package}"]}}, with the other '
+        "packages that the workflow imports.",
         "environment",
     )
 

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,9 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import diagnosis
 from flows.contract.environments import EnvironmentRecord, EnvironmentSettings, SoftwareSettings
+from flows.contract.manifest import FileKind
 from flows.contract.options import Options
+from flows.contract.secrets import SecretRefused, SecretSettings
 from flows.contract.sources import DefaultStorage, Input, ProjectDirectory, WorkflowSource
 from flows.contract.spec import (
     DEFAULT_GROUP,
@@ -41,6 +43,7 @@ from flows.diagnosis import JobError
 from flows.engines.choice import engine_for
 from flows.engines.engine import Engine, EngineVanishedError, Execution
 from flows.engines.software import Software
+from flows.engines.storage import missing_plugin
 from flows.environments.environment import Environment
 from flows.environments.making import Environments
 from flows.environments.uv import Cancelled as EnvironmentCancelled
@@ -48,7 +51,9 @@ from flows.environments.uv import EnvironmentFailure
 from flows.record.excerpts import tail
 from flows.record.mirror import Ending, RuleJob
 from flows.record.recorder import Recorder, RecordError
+from flows.record.redaction import Redaction
 from flows.record.shown_paths import ShownPaths
+from flows.secret_blocks import Blocks, SecretUnusable
 from flows.snakemake_process.events import (
     EngineExited,
     ErrorRaised,
@@ -58,6 +63,8 @@ from flows.snakemake_process.events import (
     encode,
 )
 from flows.termination import termination
+from flows.workspace.git_credentials import Credentials, GitCredentialSettings
+from flows.workspace.redacting import redact_logs
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.staging import StageError
 from flows.workspace.workspace import Workspace
@@ -139,17 +146,21 @@ def snakemake_job(
     resumes = flow_run.labels.get(Label.RESUMES)
     changes = str(flow_run.labels.get(Label.CHANGES, "")).split(",")
     group = flow_run.work_queue_name or DEFAULT_GROUP  # each group has a work queue of the same name
-    workspace = Workspace(WorkspaceSettings(), job_id, UUID(str(resumes)) if resumes else None, group)
+    blocks = Blocks(client, group)
+    credentials = Credentials(GitCredentialSettings().git_credentials, group, blocks.text_of)
+    resumed = UUID(str(resumes)) if resumes else None
+    workspace = Workspace(WorkspaceSettings(), job_id, resumed, group, credentials)
     deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
-            error, ending = _run(spec, changes, workspace, deployed, recorder)
+            error, ending = _run(spec, changes, workspace, deployed, blocks, recorder)
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: the job must report every error
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error, ending = diagnosis.of_service(failure), Ending.CRASHED
         if spec.dry_run:
             workspace.remove()
         if error is not None:
+            error = error.redacted(recorder.redaction)
             recorder.label(error.labels())
         try:
             recorder.close(ending)
@@ -166,6 +177,7 @@ def _run(
     changes: Collection[str],
     workspace: Workspace,
     software: Software,
+    blocks: Blocks,
     recorder: Recorder,
 ) -> tuple[JobError | None, Ending]:
     """Stage, execute, publish. Returns the error if the job failed, and how its open rule jobs end.
@@ -173,41 +185,64 @@ def _run(
     `changes` are the fields of `spec` that differ from the spec of the job that this one resumes.
     """
     try:
-        workspace.lock()
-        recorder.log(logging.INFO, "Staging the workflow.")
-        staged = workspace.stage(
-            spec, lambda line: recorder.log(logging.INFO, line), lambda: termination.is_requested
-        )
-        for note in staged.notes:
-            recorder.log(logging.WARNING, note)
-        if staged.commit is not None:
-            recorder.log(logging.INFO, f"The workflow is from commit {staged.commit}.")
-            recorder.label({Label.WORKFLOW_COMMIT: staged.commit})
-    except StageError as error:
-        return JobError(ErrorKind.WORKFLOW, str(error), error.resolution, "workflow"), Ending.FINISHED
-    try:
+        secrets = blocks.secrets(spec.secrets, SecretSettings())
+        recorder.redact(Redaction(secrets.values()))
+        _stage(spec, workspace, recorder)
         before = None if "environment" in changes else workspace.environment_before()
         environment = _prepare_environment(spec, before, workspace, recorder)
-    except EnvironmentFailure as failure:
-        return diagnosis.of_environment(failure), Ending.FINISHED
     except EnvironmentCancelled:
         return None, Ending.STOPPED
-    engine = engine_for(spec.engine, environment, software)
+    except (StageError, SecretRefused, SecretUnusable, EnvironmentFailure) as failure:
+        return _unprepared(failure), Ending.FINISHED
+    if (plugin := missing_plugin(spec.default_storage, environment)) is not None:
+        return diagnosis.of_missing_plugin(plugin), Ending.FINISHED
+    engine = engine_for(spec.engine, environment, software, secrets)
     course = _execute(spec, workspace, engine, recorder)
     workspace.leave()
-    if spec.dry_run:
-        ending = _ending(course)
-        reason = _judge(course, spec, workspace, recorder)
-        return reason, Ending.PLANNED if reason is None and ending is Ending.FINISHED else ending
     records = {kind: workspace.files_of(paths) for kind, paths in recorder.mirror.records().items()}
+    redact_logs(workspace, records[FileKind.LOG], recorder.redaction)
+    reason = _judge(course, spec, workspace, recorder)
+    ending = _ending(course)
+    if spec.dry_run:
+        return reason, Ending.PLANNED if reason is None and ending is Ending.FINISHED else ending
+    _publish(workspace, records, recorder)
+    if reason is not None or termination.is_requested:
+        _keep(workspace, recorder)
+    return reason, ending
+
+
+def _unprepared(failure: StageError | SecretRefused | SecretUnusable | EnvironmentFailure) -> JobError:
+    """Why the job could not start."""
+    match failure:
+        case EnvironmentFailure():
+            return diagnosis.of_environment(failure)
+        case StageError():
+            return JobError(ErrorKind.WORKFLOW, str(failure), failure.resolution, "workflow")
+        case SecretRefused():
+            return JobError(ErrorKind.WORKFLOW, str(failure), failure.resolution, "secrets")
+        case SecretUnusable():
+            return JobError(ErrorKind.SYSTEM, str(failure), failure.resolution, "secrets")
+
+
+def _stage(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> None:
+    """Raises `StageError` and `SecretUnusable`."""
+    workspace.lock()
+    recorder.log(logging.INFO, "Staging the workflow.")
+    staged = workspace.stage(
+        spec, lambda line: recorder.log(logging.INFO, line), lambda: termination.is_requested
+    )
+    for note in staged.notes:
+        recorder.log(logging.WARNING, note)
+    if staged.commit is not None:
+        recorder.log(logging.INFO, f"The workflow is from commit {staged.commit}.")
+        recorder.label({Label.WORKFLOW_COMMIT: staged.commit})
+
+
+def _publish(workspace: Workspace, records: Mapping[FileKind, Sequence[str]], recorder: Recorder) -> None:
     published = workspace.publish(workspace.files_of(recorder.mirror.outputs()), records)
     recorder.log(logging.INFO, f"Published {published} output files.")
     if outside := workspace.outside(recorder.mirror.outputs()):
         recorder.log(logging.WARNING, diagnosis.note_of_outside(outside))
-    reason = _judge(course, spec, workspace, recorder)
-    if reason is not None or termination.is_requested:
-        _keep(workspace, recorder)
-    return reason, _ending(course)
 
 
 def _prepare_environment(
@@ -265,7 +300,7 @@ def _execute(spec: ExecutionSpec, workspace: Workspace, engine: Engine, recorder
         _time_limit(spec.timeout_seconds, execution, recorder, course),
     ):
         try:
-            for event in execution.events():
+            for event in map(recorder.redaction.event, execution.events()):
                 event_log.write(encode(event))
                 event = paths.in_event(event)
                 recorder.observe(event)

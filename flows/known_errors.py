@@ -77,6 +77,13 @@ _MODULE_NOT_FOUND = _Known(
 _KNOWN = (
     _MODULE_NOT_FOUND,
     _Known(
+        re.compile(r"requested by the workflow but undefined[^\n]*\n(?P<name>\w+)"),
+        'Set each of them in the job spec: in "env": {{"{name}": "…"}}, or in "secrets": {{"{name}": '
+        '"name-of-a-block"}} if the value is a secret. The service hides its own variables (PREFECT_*, '
+        "JOBS_*, AWS_*, UV_*) from workflows.",
+        "variables",
+    ),
+    _Known(
         re.compile(r"Expecting Snakemake version (?P<version>[\w.]+) or higher"),
         'Request it: "environment": {{"packages": ["snakemake >= {version}"]}}, with the other packages '
         "that the workflow imports.",

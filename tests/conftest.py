@@ -1,5 +1,6 @@
 """One real stack for all tests of the service: PostgreSQL, Prefect server, worker and jobs API."""
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ ENVIRONMENTS = PROJECT / "build" / "environments"
 JOBS_AT_ONCE = 20
 """Taken by the worker of the stack."""
 
+SECRET_BLOCKS = {"*": ["lab-key", "lab-absent", "lab-short"], "large": ["s3-access-key", "s3-secret-key"]}
+"""The blocks that jobs of the stack may use, by group. A test makes those that it uses."""
+
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
@@ -34,6 +38,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         environment.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
         environment.setenv("JOBS_DATA_ROOTS", str(tmp_path_factory.getbasetemp()))
         environment.setenv("JOBS_PROJECT_ROOTS", str(tmp_path_factory.getbasetemp()))
+        environment.setenv("JOBS_SECRET_BLOCKS", json.dumps(SECRET_BLOCKS))
         wheels = tmp_path_factory.mktemp("wheels")
         write_wheel(wheels, "house_greeter", "1.0", "GREETING = 'Moin'\n")
         environment.setenv("UV_FIND_LINKS", str(wheels))

@@ -19,6 +19,7 @@ from api.jobs.data import check_data
 from api.jobs.disposal import Disposal, bundle_of
 from api.jobs.environments import check_environment
 from api.jobs.machines import job_variables
+from api.jobs.secrets import check_secrets
 from api.jobs.visible_jobs import VisibleJobs
 from api.jobs.workflows import check_workflow
 from api.prefect.flow_runs import FlowRuns
@@ -66,7 +67,8 @@ class Submissions:
     ) -> Job:
         """Makes one job of `spec`, or none; with a `key` that was used before, it returns that job.
 
-        Raises `WorkflowRefused`, `DataRefused`, `MachineRefused`, `BodyTooLarge`, `WebhookRefused`,
+        Raises `WorkflowRefused`, `DataRefused`, `SecretNotAllowed`, `MachineRefused`, `BodyTooLarge`,
+        `WebhookRefused`,
         `IdempotencyKeyReused`, and `flows.contract.storage.StorageError` when a bundle can't be looked up.
         """
         # A key also where the client sends none: Prefect's client repeats a request without knowing
@@ -147,6 +149,7 @@ class Submissions:
         machine = job_variables(spec, self._settings.machines)
         check_environment(spec, self._settings)
         await anyio.to_thread.run_sync(check_data, spec, self._settings)
+        check_secrets(spec, self._settings)
         await self._check_workflow(spec)
         check_webhook(
             spec.webhook,

@@ -20,6 +20,7 @@
     │   ├── WebhookRefused       the address is not allowed, or webhooks are off
     │   ├── DataRefused          the job may not use that directory, or it does not exist
     │   ├── EnvironmentRefused   the operator does not offer that environment or software
+    │   ├── SecretNotAllowed     the group's jobs may not use that Secret block
     │   ├── MachineRefused       no machine has that size or kind
     │   └── RefusedByPrefect     Prefect rejected the request
     ├── NotFound            404  no such job, rule job or output
@@ -255,6 +256,13 @@ class DataRefused(InvalidRequest):
 
     slug = "data-refused"
     title = "Data refused"
+
+
+class SecretNotAllowed(InvalidRequest):
+    """The group's jobs may not use that Secret block."""
+
+    slug = "secret-not-allowed"
+    title = "Secret not allowed"
 
 
 class MachineRefused(InvalidRequest):

@@ -155,7 +155,8 @@ def _split_address(address: str) -> SplitResult:
         raise AddressRefused(
             "the git address contains a user name or a password",
             "Remove them, and treat the password as compromised: it may be stored with the job. "
-            "Send the workflow of a private repository as a bundle (PUT /bundles).",
+            "For a private repository, the operator sets a credential with JOBS_GIT_CREDENTIALS; or send the "
+            "workflow as a bundle (PUT /bundles).",
         )
     if url.query or url.fragment:
         raise _malformed("it has a query or a fragment")

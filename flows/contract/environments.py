@@ -64,6 +64,10 @@ class EnvironmentRecord(BaseModel):
         """The version of its Snakemake."""
         return next(each.partition("==")[2] for each in self.packages if each.startswith("snakemake=="))
 
+    def has(self, package: str) -> bool:
+        """Whether the environment has this package."""
+        return any(each.partition("==")[0] == package for each in self.packages)
+
 
 BUILT_IN = NamedEnvironment(
     packages=(

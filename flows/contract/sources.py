@@ -2,12 +2,16 @@
 
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from flows.contract.field_types import Name, Strict, relative_path
+from flows.contract.variables import is_credential, settable, variable_of_setting
 
 FileText = Annotated[str, Field(max_length=500_000)]
 """The content of a file, as UTF-8 text."""
+
+VariableName = Annotated[Name, AfterValidator(settable)]
+"""The name of an environment variable that a job may set."""
 
 VariableValue = Annotated[str, Field(max_length=10_000, pattern=r"^[^\x00]*$")]
 """The value of an environment variable."""
@@ -84,6 +88,13 @@ class ProjectDirectory(Strict):
     path: _ServerPath = Field(description="Its absolute path.", examples=["/srv/projects/trio"])
 
 
+def _no_credential(value: str, info: ValidationInfo) -> str:
+    if is_credential(value):
+        variable = variable_of_setting(info.data.get("provider", "PROVIDER"), value)
+        raise ValueError(f"{value} is a credential: set {variable} in `secrets` instead")
+    return value
+
+
 class DefaultStorage(Strict):
     """The storage of files that have no storage of their own, by one of Snakemake's storage plugins."""
 
@@ -97,7 +108,7 @@ class DefaultStorage(Strict):
         description="Comes before each path.",
         examples=["s3://bucket/project"],
     )
-    settings: dict[Name, str | int | bool] = Field(
+    settings: dict[Annotated[Name, AfterValidator(_no_credential)], str | int | bool] = Field(
         default_factory=dict,
         max_length=50,
         description="Settings of the plugin, as its options without `--storage-PROVIDER-`, with "

@@ -19,6 +19,7 @@ from flows.contract.sources import (
     Input,
     ProjectDirectory,
     SecretName,
+    VariableName,
     VariableValue,
     WorkflowSource,
 )
@@ -246,12 +247,12 @@ class ExecutionSpec(Strict):
         description="How to deploy the software that rules declare. When empty, `conda:` and `container:` "
         "directives are ignored.",
     )
-    env: dict[Name, VariableValue] = Field(
+    env: dict[VariableName, VariableValue] = Field(
         default_factory=dict,
         max_length=200,
         description="Environment variables of Snakemake and the rules. They are no secrets: use `secrets`.",
     )
-    secrets: dict[Name, SecretName] = Field(
+    secrets: dict[VariableName, SecretName] = Field(
         default_factory=dict,
         max_length=100,
         description="Environment variables whose values are in Prefect's Secret blocks, by block name. The "

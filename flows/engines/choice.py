@@ -1,5 +1,7 @@
 """Selects the engine that a job names."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import assert_never
 
 from flows.contract.spec import EngineName
@@ -10,13 +12,18 @@ from flows.engines.software import Software
 from flows.environments.environment import Environment
 
 
-def engine_for(name: EngineName, environment: Environment | None, software: Software) -> Engine:
+def engine_for(
+    name: EngineName,
+    environment: Environment | None,
+    software: Software,
+    secrets: Mapping[str, str] = MappingProxyType({}),
+) -> Engine:
     """`environment` is that of the workflow; the mock engine needs none."""
     match name:
         case EngineName.SNAKEMAKE:
             if environment is None:
                 raise ValueError("Snakemake needs an environment")
-            return SnakemakeEngine(environment, software)
+            return SnakemakeEngine(environment, software, secrets)
         case EngineName.MOCK:
             return MockEngine()
         case _:

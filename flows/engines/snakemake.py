@@ -3,15 +3,17 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from flows.contract.spec import ExecutionSpec
 from flows.engines.engine import EngineVanishedError
 from flows.engines.options import option_arguments, profile_arguments, switched_off
 from flows.engines.software import Software
+from flows.engines.storage import storage_arguments
 from flows.environments.environment import Environment
 from flows.environments.variables import visible_variables
 from flows.environments.warm import start_supervisor
@@ -33,9 +35,13 @@ _OUTPUT_CACHE_VARIABLE = "SNAKEMAKE_OUTPUT_CACHE"
 class SnakemakeEngine:
     """Runs Snakemake in a process of the workflow's environment, with the software that rules declare."""
 
-    def __init__(self, environment: Environment, software: Software) -> None:
+    def __init__(
+        self, environment: Environment, software: Software, secrets: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """`secrets` are environment variables that only Snakemake and the rules see."""
         self._environment = environment
         self._software = software
+        self._secrets = dict(secrets)
 
     def start(self, spec: ExecutionSpec, workspace: Workspace) -> "SnakemakeExecution":
         variables = workflow_variables(self._environment, self._software)
@@ -44,8 +50,8 @@ class SnakemakeEngine:
         start = Start(
             argv=tuple(snakemake_arguments(spec, workspace, self._environment, self._software)),
             directory=str(workspace.work),
-            log_path=str(workspace.snakemake_log),
-            environment=variables | _cache_variable(spec, workspace),
+            log_path=str(workspace.raw_log if self._secrets else workspace.snakemake_log),
+            environment=variables | spec.env | self._secrets | _cache_variable(spec, workspace),
             decisions=asdict(_decisions(spec, workspace, self._software, variables["PATH"])),
             report_argv=tuple(report_arguments(spec, workspace)) if spec.options.report else (),
             report_seconds=_REPORT_SECONDS,
@@ -98,6 +104,7 @@ def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
         f"--cores={spec.cores}",
         f"--snakefile={workspace.snakefile(spec)}",
         "--nocolor",
+        *storage_arguments(spec.default_storage),
     ]
     if not workspace.is_shared:
         # Its directory is already locked, with a lock that is released after a crash.
@@ -162,7 +169,7 @@ class SnakemakeExecution:
 
 
 def workflow_variables(environment: Environment, software: Software) -> dict[str, str]:
-    """The environment variables of Snakemake and the rules."""
+    """The environment variables of Snakemake and the rules, without those of the job."""
     variables = visible_variables()
     # Rules that call `python` expect the one that has Snakemake's packages.
     directories = [str(environment.python.parent), variables.get("PATH", os.defpath)]

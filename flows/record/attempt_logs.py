@@ -15,6 +15,7 @@ from uuid import UUID
 
 from flows.record.excerpts import LeftOut, excerpt, text_of, whole_lines
 from flows.record.mirror import Mirror
+from flows.record.redaction import NOTHING, Redaction
 from flows.record.shown_paths import ShownPaths
 from flows.record.task_runs import JsonObject, log_entry
 from flows.snakemake_process.events import (
@@ -56,6 +57,7 @@ class AttemptLogs:
     flow_run_id: UUID
     paths: ShownPaths | None = None
     """How paths in logs are shown, and what those of `log:` files are relative to."""
+    redaction: Redaction = NOTHING
     _attempts: dict[tuple[int, int], _Attempt] = field(default_factory=dict)
 
     def observe(self, event: WorkflowEvent, mirror: Mirror) -> None:
@@ -86,7 +88,7 @@ class AttemptLogs:
         if not attempt.is_announced:
             attempt.is_announced = True
             yield self._entry(attempt, logging.INFO, _announcement(attempt.started), attempt.started.time)
-        for text in _read_on(attempt):
+        for text in self._read_on(attempt):
             yield self._entry(attempt, logging.INFO, text, time.time())
 
     def _end(self, attempt: _Attempt, finished: AttemptFinished) -> Iterator[JsonObject]:
@@ -110,7 +112,7 @@ class AttemptLogs:
             return
         path = Path(attempt.started.log_path)
         head = max(0, HEAD_BYTES - attempt.read_bytes)
-        pieces = excerpt(path, head, TAIL_BYTES, position=attempt.read_bytes)
+        pieces = excerpt(path, head, TAIL_BYTES, position=attempt.read_bytes, end_of=self.redaction.end_of)
         yield from self._shown(pieces, f"{ATTEMPT_LOGS}/{path.name}")
 
     def _log_files(self, attempt: _Attempt) -> Iterator[str]:
@@ -118,7 +120,7 @@ class AttemptLogs:
             return
         work = self.paths.work
         for path in attempt.log_files:
-            pieces = excerpt(work / path, HEAD_BYTES, TAIL_BYTES, within=work)
+            pieces = excerpt(work / path, HEAD_BYTES, TAIL_BYTES, within=work, end_of=self.redaction.end_of)
             heading = f"Log file {path}:\n"
             for text in self._shown(pieces, path):
                 yield f"{heading}{text}"
@@ -138,7 +140,21 @@ class AttemptLogs:
         attempt.last_time = max(timestamp, attempt.last_time + _STEP)
         if self.paths is not None:
             text = self.paths.in_text(text)
-        return log_entry(self.flow_run_id, attempt.task_run_id, level, text, attempt.last_time)
+        shown = self.redaction.text(text)
+        return log_entry(self.flow_run_id, attempt.task_run_id, level, shown, attempt.last_time)
+
+    def _read_on(self, attempt: _Attempt) -> Iterator[str]:
+        """New whole lines of an attempt that may still run, until enough is shown."""
+        if attempt.finished is not None or attempt.started.log_path is None:
+            return
+        path, end_of = Path(attempt.started.log_path), self.redaction.end_of
+        while attempt.read_bytes < HEAD_BYTES and (chunk := whole_lines(path, attempt.read_bytes, end_of)):
+            attempt.read_bytes += len(chunk)
+            if text := text_of(chunk):
+                yield text
+        if attempt.read_bytes >= HEAD_BYTES and not attempt.is_cut and whole_lines(path, attempt.read_bytes):
+            attempt.is_cut = True
+            yield "… It writes more than is shown while it runs; the end follows when it has ended."
 
 
 def _announcement(started: AttemptStarted) -> str:
@@ -150,17 +166,3 @@ def _announcement(started: AttemptStarted) -> str:
         f"Command: {started.shell}" if started.shell else "",
     ]
     return "\n".join(line for line in lines if line)
-
-
-def _read_on(attempt: _Attempt) -> Iterator[str]:
-    """New whole lines of an attempt that may still run, until enough is shown."""
-    if attempt.finished is not None or attempt.started.log_path is None:
-        return
-    path = Path(attempt.started.log_path)
-    while attempt.read_bytes < HEAD_BYTES and (chunk := whole_lines(path, attempt.read_bytes)):
-        attempt.read_bytes += len(chunk)
-        if text := text_of(chunk):
-            yield text
-    if attempt.read_bytes >= HEAD_BYTES and not attempt.is_cut and whole_lines(path, attempt.read_bytes):
-        attempt.is_cut = True
-        yield "… It writes more than is shown while it runs; the end follows when it has ended."

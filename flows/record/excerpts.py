@@ -5,7 +5,7 @@ Pieces end after a line, or at least after a character. A missing file has no te
 
 import codecs
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +13,8 @@ from typing import BinaryIO
 from flows.contract.job_files import open_file
 
 CHUNK_BYTES = 32 * 1024
+
+EndOf = Callable[[bytes], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,11 @@ def tail(path: Path, lines: int, within: Path | None = None) -> str:
     return "\n".join(text.rstrip().splitlines()[-lines:])
 
 
-def whole_lines(path: Path, position: int) -> bytes:
-    """The next lines of a file that grows, at most `CHUNK_BYTES`; a part of one only if it is longer."""
+def whole_lines(path: Path, position: int, end_of: EndOf = len) -> bytes:
+    """The next lines of a file that grows, at most `CHUNK_BYTES`; a part of one only if it is longer.
+
+    `end_of` says how much of a part can be shown.
+    """
     try:
         with open_file(path) as stream:
             stream.seek(position)
@@ -43,23 +48,29 @@ def whole_lines(path: Path, position: int) -> bytes:
     except OSError:
         return b""
     lines = chunk[: chunk.rfind(b"\n") + 1]
-    return lines or (_whole_characters(chunk) if len(chunk) == CHUNK_BYTES else b"")
+    return lines or (_part_of_line(chunk, end_of) if len(chunk) == CHUNK_BYTES else b"")
 
 
 def excerpt(
-    path: Path, head: int, tail: int, *, position: int = 0, within: Path | None = None
+    path: Path,
+    head: int,
+    tail: int,
+    *,
+    position: int = 0,
+    within: Path | None = None,
+    end_of: EndOf = len,
 ) -> Iterator[str | LeftOut]:
     """The text from `position` on; of a long one, its first `head` and last `tail` bytes, or a bit less."""
     try:
         with open_file(path, within) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size - position <= head + tail:
-                yield from _pieces(stream, position, size)
+                yield from _pieces(stream, position, size, end_of)
                 return
             first, last = position + _line_end(stream, position, head), size - _line_start(stream, size, tail)
-            yield from _pieces(stream, position, first)
+            yield from _pieces(stream, position, first, end_of)
             yield LeftOut(last - first)
-            yield from _pieces(stream, last, size)
+            yield from _pieces(stream, last, size, end_of)
     except OSError:
         return
 
@@ -69,14 +80,14 @@ def text_of(chunk: bytes) -> str:
     return chunk.decode("utf-8", "replace").replace("\x00", "\ufffd").removesuffix("\n")
 
 
-def _pieces(stream: BinaryIO, begin: int, end: int) -> Iterator[str]:
+def _pieces(stream: BinaryIO, begin: int, end: int, end_of: EndOf) -> Iterator[str]:
     while begin < end:
         stream.seek(begin)
         chunk = stream.read(min(CHUNK_BYTES, end - begin))
         if not chunk:
             return  # it has become shorter
         if begin + len(chunk) < end:
-            chunk = chunk[: chunk.rfind(b"\n") + 1] or _whole_characters(chunk)
+            chunk = chunk[: chunk.rfind(b"\n") + 1] or _part_of_line(chunk, end_of)
         begin += len(chunk)
         if text := text_of(chunk):
             yield text
@@ -95,6 +106,10 @@ def _line_start(stream: BinaryIO, end: int, limit: int) -> int:
     chunk = stream.read(limit)
     newline = chunk.find(b"\n", 0, -1)
     return limit if newline < 0 else limit - newline - 1
+
+
+def _part_of_line(chunk: bytes, end_of: EndOf) -> bytes:
+    return _whole_characters(chunk[: end_of(chunk) or len(chunk)])
 
 
 def _whole_characters(chunk: bytes) -> bytes:

@@ -27,6 +27,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from flows.contract.spec import Label
 from flows.record.attempt_logs import AttemptLogs
 from flows.record.mirror import Ending, Mirror, Progress
+from flows.record.redaction import NOTHING, Redaction
 from flows.record.shown_paths import ShownPaths
 from flows.record.task_runs import JsonObject, log_entry
 from flows.snakemake_process.events import Message, WorkflowEvent
@@ -60,6 +61,7 @@ class Recorder:
 
     def __init__(self, client: SyncPrefectClient, flow_run_id: UUID) -> None:
         self.mirror = Mirror(flow_run_id)
+        self.redaction = NOTHING
         self._prefect = _Prefect(client, flow_run_id)
         self._attempt_logs = AttemptLogs(flow_run_id)
         self._messages: deque[JsonObject] = deque(maxlen=_MESSAGES_KEPT)
@@ -71,6 +73,10 @@ class Recorder:
         self._next_progress = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def redact(self, redaction: Redaction) -> None:
+        """From now on, replace these secrets in everything that goes to Prefect. Events come redacted."""
+        self.redaction = self._attempt_logs.redaction = redaction
 
     def observe(self, event: WorkflowEvent) -> None:
         """Process an event; never blocks on Prefect."""
@@ -86,7 +92,8 @@ class Recorder:
     def log(self, level: int, message: str, timestamp: float | None = None) -> None:
         """Add an entry to the log of the job."""
         at = time.time() if timestamp is None else timestamp
-        self._messages.append(log_entry(self.mirror.flow_run_id, None, level, message, at))
+        text = self.redaction.text(message)
+        self._messages.append(log_entry(self.mirror.flow_run_id, None, level, text, at))
 
     def label(self, labels: Mapping[Label, str | int]) -> None:
         """Set labels of the job's flow run."""

@@ -5,11 +5,13 @@ so processes and output of the current thread can be redirected to the file of i
 the Snakefile runs itself are reported as what it prints (`flows.snakemake_process.printing`).
 """
 
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TextIO
@@ -39,9 +41,7 @@ def captured(log_path: Path) -> Iterator[Usage]:
 
 
 def install() -> None:
-    """Replace the functions with which Snakemake starts rule jobs in this process."""
-    if isinstance(sys.stdout, _ThreadStream):
-        return
+    """Replace the functions with which Snakemake starts rule jobs in this process. Call it once."""
     # `snakemake.shell` as an attribute is the class of that name, not the module.
     capturing = _subprocess_that_captures()
     sys.modules["snakemake.shell"].sp = capturing  # type: ignore[attr-defined]  # foreign module
@@ -50,11 +50,16 @@ def install() -> None:
     sys.stderr = _ThreadStream(sys.stderr)
 
 
+def spawn_with(variables: Callable[[], Mapping[str, str]]) -> None:
+    """Set additional environment variables of a Snakemake that runs a `run:` block."""
+    snakemake.executors.local.subprocess.check_call = partial(_check_call, variables)
+
+
 def _subprocess_that_captures() -> SimpleNamespace:
     """The `subprocess` module with our `Popen` and `check_call`, which Snakemake uses."""
     namespace = SimpleNamespace(**vars(subprocess))
     namespace.Popen = _popen
-    namespace.check_call = _check_call
+    namespace.check_call = partial(_check_call, dict)
     return namespace
 
 
@@ -72,8 +77,8 @@ def _popen(*args: Any, **kwargs: Any) -> "subprocess.Popen[Any]":
     return MeasuredPopen(_attempt.usage, *args, **kwargs)
 
 
-def _check_call(*args: Any, **kwargs: Any) -> int:
-    with _popen(*args, **kwargs) as process:
+def _check_call(variables: Callable[[], Mapping[str, str]], *args: Any, **kwargs: Any) -> int:
+    with _popen(*args, env={**os.environ, **variables()}, **kwargs) as process:
         exit_code = process.wait()
     if exit_code:
         raise subprocess.CalledProcessError(exit_code, args[0])

@@ -82,11 +82,18 @@ class PlanReport:
     def _paths(self, files: Iterable[Any]) -> tuple[str, ...]:
         """Paths relative to the directory that Snakemake was started in, whatever `workdir` is.
 
-        Paths outside of it are absolute.
+        Paths outside of it are absolute. A file in a storage has its address there instead, such as
+        `s3://bucket/key`.
         """
-        if os.getcwd() == emitter.directory:
-            return tuple(str(path) for path in files)
-        return tuple(_relative_to(emitter.directory, os.path.abspath(path)) for path in files)
+        moves = os.getcwd() != emitter.directory
+        return tuple(
+            str(path.storage_object.query)
+            if path.is_storage
+            else _relative_to(emitter.directory, os.path.abspath(path))
+            if moves
+            else str(path)
+            for path in files
+        )
 
 
 def attempt_started(job: Any, started_at: float, log_path: str | None) -> AttemptStarted:

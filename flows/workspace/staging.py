@@ -15,6 +15,7 @@ from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import check_workflow_directory, check_workflow_path
 from flows.workspace.copying import CopyFailed, NoSpace, copy_tree
 from flows.workspace.git import check_out
+from flows.workspace.git_credentials import NO_CREDENTIALS, Credentials
 from flows.workspace.settings import WorkspaceSettings
 
 _NOT_COPIED = frozenset({".snakemake", ".git"})
@@ -46,16 +47,22 @@ class Staging:
     """Creates a job's `work` from the source that its spec names."""
 
     def __init__(
-        self, settings: WorkspaceSettings, storage: Storage, group: str, report: Callable[[str], None]
+        self,
+        settings: WorkspaceSettings,
+        storage: Storage,
+        group: str,
+        report: Callable[[str], None],
+        credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
         self._settings = settings
         self._group = group
         self._report = report
         self._storage = storage
+        self._credentials = credentials
         self._home = settings.home.resolve()
 
     def bring_in(self, workflow: WorkflowSource, work: Path) -> Staged:
-        """Create `work` atomically. Raises `StageError` and `StorageError`."""
+        """Create `work` atomically. Raises `StageError`, `StorageError` and `SecretUnusable`."""
         unfinished = work.with_suffix(".partial")
         shutil.rmtree(unfinished, ignore_errors=True)
         staged = Staged()
@@ -65,7 +72,13 @@ class Staging:
                     self._unpack(bundle, workflow.subdir or ".", unfinished)
                 case WorkflowSource(git=str(address)):
                     checkout = check_out(
-                        address, workflow.ref, workflow.subdir or ".", unfinished, self._settings, _NOT_COPIED
+                        address,
+                        workflow.ref,
+                        workflow.subdir or ".",
+                        unfinished,
+                        self._settings,
+                        _NOT_COPIED,
+                        self._credentials,
                     )
                     staged = Staged(checkout.commit, checkout.notes)
                 case _:

@@ -20,7 +20,8 @@ from flows.contract.storage import BlobNotFound, Storage, job_key
 
 _ARCHIVE = "work.tar"
 _MANIFEST = "outputs.json"
-_NOT_KEPT = (".snakemake/locks", ".snakemake/log", ".snakemake/shadow")
+_NOT_KEPT = (".snakemake/attempts", ".snakemake/locks", ".snakemake/log", ".snakemake/shadow")
+"""Logs of attempts could contain secrets, and nobody needs them to resume a job."""
 _DOWNLOADS_AT_ONCE = 8
 
 

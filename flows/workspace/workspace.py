@@ -7,6 +7,7 @@ JOBS_HOME/jobs/<job id>/
   work.lock       locked by the job that runs in work/
   config.json     the `config` of the job spec, which overrides the workflow's configuration
   snakemake.log   stdout and stderr of Snakemake
+  snakemake.log.raw  the same while a job with secrets runs, before they are replaced
   report.html     Snakemake's report, if the job requests one
   events.jsonl    every workflow event, one JSON line each
   environment.json  the environment of Snakemake: Python and every package
@@ -36,6 +37,7 @@ from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import SnakefileMissing, find_snakefile
 from flows.workspace.additions import add_files, add_inputs
 from flows.workspace.copying import Report
+from flows.workspace.git_credentials import NO_CREDENTIALS, Credentials
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
 from flows.workspace.project import Project
 from flows.workspace.publishing import Publishing, files_of, outside_of, snakefile_item
@@ -54,12 +56,14 @@ class Workspace:
         job_id: UUID,
         resumes: UUID | None = None,
         group: str = DEFAULT_GROUP,
+        credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
-        """`resumes` is the job that this one continues."""
+        """`resumes` is the job that this one continues; `credentials` are those for git repositories."""
         self._settings = settings
         self._group = group
         self._job_id = job_id
         self._resumes = resumes
+        self._credentials = credentials
         self.home = settings.home.resolve()
         self._disk = LocalStorage(self.home, settings.all_project_roots)
         self.directory = self.home / "jobs" / str(job_id)
@@ -68,6 +72,7 @@ class Workspace:
         """The directory of the workflow: `work`, unless the job works in a project."""
         self.config_file = self.directory / "config.json"
         self.snakemake_log = self.directory / "snakemake.log"
+        self.raw_log = self.directory / "snakemake.log.raw"
         self.report = self.directory / "report.html"
         self.output_cache = self.home / "cache"
         self.event_log = self.directory / "events.jsonl"
@@ -109,8 +114,8 @@ class Workspace:
     ) -> Staged:
         """Create the directory and copy the workflow, so that later changes do not affect the job.
 
-        `report` gets the progress of what takes long. Raises `StageError`, and `StorageError` if the
-        service is at fault.
+        `report` gets the progress of what takes long. Raises `StageError`, and `StorageError` or
+        `SecretUnusable` if the service is at fault.
         """
         try:
             staged = self._stage(spec, report, is_stopped)
@@ -122,7 +127,7 @@ class Workspace:
         return staged
 
     def _stage(self, spec: ExecutionSpec, report: Report, is_stopped: Callable[[], bool]) -> Staged:
-        staging = Staging(self._settings, self.storage, self._group, report)
+        staging = Staging(self._settings, self.storage, self._group, report, self._credentials)
         if spec.directory is not None:
             self._work_in(spec.directory, report, is_stopped)
             if spec.workflow is None:

@@ -28,6 +28,8 @@ def _problems_of_methods() -> list[str]:
         local.cached_or_run: "self, job, run_func, args",
         local.run_jobs: "self, jobs",
         local.shutdown: "self",
+        local.envvars: "self",
+        local.get_envvar_declarations: "self",
         local.handle_job_success: "self, job",
         local.handle_job_error: "self, job",
         _scheduler().exit_gracefully: "self, args",
@@ -50,7 +52,9 @@ def _problems_of_names() -> list[str]:
     conda = import_module("snakemake.deployment.conda").Env
     image = import_module("snakemake.deployment.singularity").Image
     rule = import_module("snakemake.rules").Rule
+    file = import_module("snakemake.io")._IOFile
     wanted = {
+        file: ["is_storage", "storage_object"],
         _scheduler(): ["_user_kill", "_open_jobs", "_lock"],
         dag: ["_running", "_ready_jobs", "dependencies", "jobid", "needrun", "reason", "jobs"],
         conda: ["address", "file", "is_containerized", "is_externally_managed"],

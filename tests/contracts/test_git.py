@@ -1,4 +1,4 @@
-"""What `flows.workspace.git` overrides of dulwich and urllib3, so that every address is checked."""
+"""What `flows.workspace.git_client` overrides of dulwich and urllib3, so that every address is checked."""
 
 import inspect
 
@@ -6,13 +6,13 @@ from dulwich.client import AbstractHttpGitClient, Urllib3HttpGitClient
 from urllib3 import HTTPConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from flows.workspace import git
+from flows.workspace import git_client
 from tests.contracts.overriding import accepts_as, is_called_by, overridden_names
 
 
 def test_every_request_of_dulwich_goes_through_the_method_that_counts_its_bytes() -> None:
-    assert overridden_names(git._Client, Urllib3HttpGitClient) == {"__init__", "_http_request"}
-    assert accepts_as(git._Client._http_request, Urllib3HttpGitClient._http_request)
+    assert overridden_names(git_client.Client, Urllib3HttpGitClient) == {"__init__", "_http_request"}
+    assert accepts_as(git_client.Client._http_request, Urllib3HttpGitClient._http_request)
     for method in ("_discover_references", "_smart_request"):
         assert "self._http_request(" in inspect.getsource(getattr(AbstractHttpGitClient, method))
 
@@ -33,9 +33,13 @@ def test_dulwich_asks_for_a_depth_and_for_what_is_wanted() -> None:
 
 
 def test_every_url_and_every_pool_of_urllib3_is_ours_to_check() -> None:
-    assert overridden_names(git._CheckedPoolManager, PoolManager) == {"__init__", "urlopen", "_new_pool"}
+    assert overridden_names(git_client.CheckedPoolManager, PoolManager) == {
+        "__init__",
+        "urlopen",
+        "_new_pool",
+    }
     ours, theirs = (
-        inspect.signature(git._CheckedPoolManager._new_pool),
+        inspect.signature(git_client.CheckedPoolManager._new_pool),
         inspect.signature(PoolManager._new_pool),
     )
     assert list(ours.parameters) == list(theirs.parameters)
@@ -52,5 +56,5 @@ def test_connections_of_urllib3_open_their_socket_in_the_method_that_we_replace(
     for kind in (HTTPConnection, HTTPSConnection):
         assert "self._new_conn()" in inspect.getsource(kind.connect)
     assert list(inspect.signature(HTTPConnection._new_conn).parameters) == ["self"]
-    assert issubclass(git._CheckedHTTPSConnection, HTTPSConnection)
-    assert git._CheckedHTTPSConnection._new_conn is git._CheckedHTTPConnection._new_conn
+    assert issubclass(git_client._CheckedHTTPSConnection, HTTPSConnection)
+    assert git_client._CheckedHTTPSConnection._new_conn is git_client._CheckedHTTPConnection._new_conn

@@ -60,6 +60,7 @@ def test_our_executor_extends_these_methods_of_snakemakes() -> None:
     names = {
         "__post_init__",
         "cached_or_run",
+        "get_envvar_declarations",
         "handle_job_error",
         "handle_job_success",
         "run_jobs",

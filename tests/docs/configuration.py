@@ -19,8 +19,10 @@ from deployments.reconciler import ReconcilerSettings
 from deployments.registration import RegistrationSettings
 from deployments.settings import LocalSettings
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.secrets import SecretSettings
 from flows.worker.warm_environments import WarmSettings
 from flows.worker.worker import WorkerSettings
+from flows.workspace.git_credentials import GitCredentialSettings
 from flows.workspace.settings import WorkspaceSettings
 
 PAGE = PROJECT / "docs" / "configuration.md"
@@ -30,7 +32,15 @@ _NO_SETTINGS = ("flows.snakemake_process", "flows.examples")
 
 PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
     "jobs API": (Settings,),
-    "worker": (WorkspaceSettings, EnvironmentSettings, SoftwareSettings, WorkerSettings, WarmSettings),
+    "worker": (
+        WorkspaceSettings,
+        EnvironmentSettings,
+        SoftwareSettings,
+        SecretSettings,
+        GitCredentialSettings,
+        WorkerSettings,
+        WarmSettings,
+    ),
     "environments": (EnvironmentSettings,),
     "registration": (RegistrationSettings, WorkPoolSettings),
     "reconciler": (ReconcilerSettings,),

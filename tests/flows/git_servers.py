@@ -4,13 +4,20 @@ import os
 import ssl
 import subprocess
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from dulwich.objects import Blob, Commit, Tag, Tree
 from dulwich.repo import Repo
 from dulwich.server import DictBackend
@@ -81,18 +88,38 @@ class Repository:
 
 
 @contextmanager
-def serving(repository: Repository, certificate: Path | None = None) -> Iterator[str]:
-    """The address of the repository on a git server; over TLS with a certificate and its key."""
-    backend = DictBackend({"/owner/repository": repository.repo})  # type: ignore[arg-type]  # an invariant dict
-    application = make_wsgi_chain(backend)
+def serving(
+    repository: Repository,
+    certificate: Path | None = None,
+    password: str | None = None,
+    **others: Repository,
+) -> Iterator[str]:
+    """The address of the repository on a git server; over TLS with a certificate and its key.
+
+    With a `password`, as `user:token`, the server wants it. `others` are beside the repository.
+    """
+    repositories = {"repository": repository, **others}
+    served: Any = {f"/owner/{name}": each.repo for name, each in repositories.items()}
+    backend = DictBackend(served)
+    application: Any = make_wsgi_chain(backend)
+    if password is not None:
+        application = _wanting(f"Basic {b64encode(password.encode()).decode()}", application)
     server = make_server("127.0.0.1", 0, application, _QuietServer, _QuietHandler)
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    scheme = "http" if certificate is None else "https"
+    scheme = _with_tls(server, certificate)
     with server, _in_a_thread(server):
         yield f"{scheme}://127.0.0.1:{server.server_port}/owner/repository"
+
+
+def _wanting(authorization: str, application: Any) -> Any:
+    """The application for those who send this header."""
+
+    def guarded(environment: dict[str, Any], start_response: Any) -> Any:
+        if environment.get("HTTP_AUTHORIZATION") == authorization:
+            return application(environment, start_response)
+        start_response("401 Unauthorized", [("WWW-Authenticate", "Basic realm=git"), ("Content-Length", "0")])
+        return []
+
+    return guarded
 
 
 @contextmanager
@@ -137,7 +164,9 @@ def serving_by_git(repository: Repository) -> Iterator[str]:
 
 
 @contextmanager
-def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[str, list[str]]]:
+def answering(
+    answer: Callable[[BaseHTTPRequestHandler], None], certificate: Path | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """The address of a server that answers every GET like this, and the paths that were asked for."""
     asked: list[str] = []
 
@@ -149,8 +178,20 @@ def answering(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tupl
         def log_message(self, *_: object) -> None:
             pass
 
-    with _QuietThreads(("127.0.0.1", 0), Handler) as server, _in_a_thread(server):
-        yield f"http://127.0.0.1:{server.server_port}/owner/repository", asked
+    with _QuietThreads(("127.0.0.1", 0), Handler) as server:
+        scheme = _with_tls(server, certificate)
+        with _in_a_thread(server):
+            yield f"{scheme}://127.0.0.1:{server.server_port}/owner/repository", asked
+
+
+def _with_tls(server: Any, certificate: Path | None) -> str:
+    """The scheme of the server, which speaks TLS from now on if it has a certificate."""
+    if certificate is None:
+        return "http"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    return "https"
 
 
 class _QuietServer(WSGIServer):
@@ -177,3 +218,22 @@ def _in_a_thread(server: Any) -> Iterator[None]:
     finally:
         server.shutdown()
         thread.join()
+
+
+def self_signed(file: Path) -> Path:
+    """A certificate of 127.0.0.1 and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
+    return file

@@ -4,21 +4,15 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
-from ipaddress import IPv4Address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from flows.contract.untrusted_tree import Refused
 from flows.workspace.git import Checkout, CheckoutSettings, check_out
-from tests.flows.git_servers import Repository, answering, serving, serving_by_git
+from tests.flows.git_servers import Repository, answering, self_signed, serving, serving_by_git
 
 HELLO = b"rule all:\n"
 LINK = 0o120000
@@ -249,8 +243,8 @@ def test_the_connection_goes_to_the_address_that_was_looked_at(
 ) -> None:
     """A name server that answers with a public address first, and with a private one a moment later."""
     answers = lead_to(monkeypatch, {"git.example.org": ["203.0.113.1"]}, then=["127.0.0.1"])
-    monkeypatch.setattr("flows.workspace.git.is_public", lambda address: str(address) == "203.0.113.1")
-    monkeypatch.setattr("flows.workspace.git._CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("flows.workspace.git_client.is_public", lambda address: str(address) == "203.0.113.1")
+    monkeypatch.setattr("flows.workspace.git_client._CONNECT_SECONDS", 0.2)
     settings = CheckoutSettings(git_allow_schemes=("http",), git_timeout_seconds=2)
     with answering(redirect_to("/")) as (address, asked):
         port = urlsplit(address).port
@@ -357,22 +351,3 @@ def lead_to(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     return asked
-
-
-def self_signed(file: Path) -> Path:
-    """A certificate of 127.0.0.1 and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file.write_bytes(certificate.public_bytes(Encoding.PEM) + secret)
-    return file

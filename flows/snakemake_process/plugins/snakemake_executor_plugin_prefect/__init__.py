@@ -69,7 +69,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         # A `run:` block runs in a separate Snakemake (`--mode subprocess`), whose plan is not the workflow's.
         self._reports = emitter.is_open and self.workflow.exec_mode == ExecMode.DEFAULT
         if self._reports:
-            capture.install()
+            capture.spawn_with(self.envvars)
             self._plan = PlanReport(self.workflow, self.dag)
             # Not below a working directory of the workflow's own, which may lie outside of the job's.
             self._log_directory = Path(emitter.directory, ATTEMPT_LOGS)
@@ -103,6 +103,10 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 if not attempt.has_failed:
                     attempt.fail(error)
                 self._report_end(job_id, number, Outcome.FAILED)
+
+    def get_envvar_declarations(self) -> str:
+        # In the command of a `run:` block, secrets would be visible in lists of processes.
+        return "" if self._reports else str(super().get_envvar_declarations())
 
     def cached_or_run(self, job: Any, run_func: Any, *args: Any) -> None:
         if not self._reports:

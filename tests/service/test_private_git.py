@@ -1,0 +1,45 @@
+"""A job whose workflow is in a private git repository, with a token from Prefect's blocks."""
+
+import json
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.flows.git_servers import Repository, self_signed, serving
+from tests.service.blocks import save_block
+from tests.support import JobsClient
+
+TOKEN = "the-token-of-the-lab"
+
+
+def test_a_private_workflow_runs_and_its_token_is_nowhere(
+    jobs: JobsClient, prefect_api: httpx.Client, tmp_path: Path
+) -> None:
+    save_block(prefect_api, "git-token", TOKEN)
+    repository = Repository(tmp_path / "repository.git")
+    commit = repository.commit({"Snakefile": b"rule a:\n    output: 'a.txt'\n    shell: 'env > {output}'\n"})
+    certificate = self_signed(tmp_path / "certificate.pem")
+    with serving(repository, certificate, f"x-access-token:{TOKEN}") as address:
+        credential = {urlsplit(address).netloc: {"block": "secret/git-token", "groups": ["default"]}}
+        environment = {
+            "JOBS_GIT_CREDENTIALS": json.dumps(credential),
+            "SSL_CERT_FILE": str(certificate),  # the server's, which nobody else trusts
+        }
+        deployment = prefect_api.get("/deployments/name/snakemake-job/default").json()["id"]
+        run = prefect_api.post(
+            f"/deployments/{deployment}/create_flow_run",
+            json={
+                "parameters": {"workflow": {"git": address}},
+                "job_variables": {"env": environment},
+            },
+        )
+        job = jobs.wait(run.raise_for_status().json()["id"], "completed")
+
+    assert job["commit"] == commit
+    said = [
+        jobs.log(job["id"]),
+        jobs.http.get(f"/jobs/{job['id']}/outputs/a.txt").text,
+        prefect_api.get(f"/flow_runs/{job['id']}").text,
+    ]
+    assert not [text for text in said if TOKEN in text or "JOBS_GIT_CREDENTIALS=" in text]
