@@ -24,6 +24,8 @@ RESOLUTIONS = {
     "`{{print $1}}`.",
     "InputFunctionException": "Correct the function in the rule in the message: it raised the error.",
     "KeyError": "A key is missing. If it is a key of the configuration, set it in `config`.",
+    "LockException": "A Snakemake works in this directory, or one was killed there. If none runs, unlock it: "
+    "`snakemake --unlock` in the directory. Then submit the job again.",
     "ProtectedOutputException": "An output is write-protected; remove it, or leave it out of the targets.",
     "AmbiguousRuleException": "Two rules create the same file; set a `ruleorder` in the workflow.",
     "CyclicGraphException": "The rules depend on each other in a circle; correct their inputs.",
