@@ -23,7 +23,7 @@ _CONDA_FAILED = re.compile(
 )
 _CONDA_LINES = 6
 _IN_RULE = re.compile(r"\w+ in rule (?P<rule>\S+?)(?: in file|,|:|$)", re.MULTILINE)
-_EXCEPTION = re.compile(r"(?P<name>\w+(?:Error|Exception)):")
+_EXCEPTION = re.compile(r"(?P<name>\w+(?:Error|Exception))(?::| in )")
 _WILDCARDS = re.compile(r"^Wildcards:\n(?P<lines>(?:  .*\n?)*)", re.MULTILINE)
 _ERROR_AFTER_TRACEBACK = re.compile(r"^[A-Za-z_][\w.]*(?::|$)(?! *\Z)", re.MULTILINE)
 _CLOSING_WORDS = "At least one job did not complete successfully."
@@ -145,10 +145,12 @@ def of_workflow(
     if not errors:
         # Snakemake reports errors in its command line before its loggers exist.
         text = output or f"Snakemake ended with exit code {exit_code} without a message."
-        return JobError(ErrorKind.WORKFLOW, without_traceback(text), _UNKNOWN, "workflow")
-    error = _most_informative(errors)
-    text = _conda_first(without_traceback(error.text.strip()))
-    kind, resolution, section = advice(error.exception, text) or (ErrorKind.WORKFLOW, _UNKNOWN, "workflow")
+        text, named = without_traceback(text), _EXCEPTION.match(text.lstrip())
+        exception = named["name"] if named else ""
+    else:
+        error = _most_informative(errors)
+        text, exception = _conda_first(without_traceback(error.text.strip())), error.exception
+    kind, resolution, section = advice(exception, text) or (ErrorKind.WORKFLOW, _UNKNOWN, "workflow")
     rule = failed.name if failed is not None else _named_rule(text)
     return JobError(kind, text, resolution, section, rule)
 

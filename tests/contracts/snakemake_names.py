@@ -26,6 +26,9 @@ def _problems_of_methods() -> list[str]:
     wanted: dict[Any, str] = {
         local.__post_init__: "self",
         local.cached_or_run: "self, job, run_func, args",
+        local.cancel: "self",
+        local.run_job: "self, job",
+        local.run_job_pre: "self, job",
         local.run_jobs: "self, jobs",
         local.shutdown: "self",
         local.envvars: "self",
@@ -77,10 +80,15 @@ def _problems_of_modules() -> list[str]:
         found.append("snakemake.shell does not call subprocess `sp`")
     if import_module("snakemake.executors.local").subprocess is not subprocess:
         found.append("snakemake.executors.local does not import subprocess")
+    format_error = import_module("snakemake.exceptions").format_error
+    if list(inspect.signature(format_error).parameters)[:3] != ["ex", "lineno", "linemaps"]:
+        found.append("snakemake.exceptions.format_error takes no linemaps")
+    logging = import_module("snakemake.logging")
+    if not any(hasattr(logging, name) for name in ("ColorizingTextHandler", "ColorizingStreamHandler")):
+        found.append("snakemake.logging has no handler that writes to a stream")
     if not isinstance(import_module("snakemake.caching").LOCATION_ENVVAR, str):
         found.append("snakemake.caching does not name its variable")
     if VERSION < (9, 0):
-        logging = import_module("snakemake.logging")
         if not isinstance(logging.logger.log_handler, list):
             found.append("snakemake.logging.logger has no list log_handler")
         if not callable(logging.setup_logger):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import snakemake.api  # first, because it and `snakemake.workflow` import each other
+import snakemake.exceptions
 import snakemake.workflow
 from snakemake.executors.local import Executor as LocalExecutor
 from snakemake.jobs import Job
@@ -60,9 +61,12 @@ def test_our_executor_extends_these_methods_of_snakemakes() -> None:
     names = {
         "__post_init__",
         "cached_or_run",
+        "cancel",
         "get_envvar_declarations",
         "handle_job_error",
         "handle_job_success",
+        "run_job",
+        "run_job_pre",
         "run_jobs",
         "shutdown",
     }
@@ -71,6 +75,13 @@ def test_our_executor_extends_these_methods_of_snakemakes() -> None:
     assert is_called_by(LocalExecutor, "handle_job_error(")
     for method in ("handle_job_success(job)", "handle_job_error(job)"):
         assert f".get_executor(job).{method}" in inspect.getsource(JobScheduler)
+
+
+def test_snakemakes_report_of_a_syntax_error_still_fails_itself() -> None:
+    """When this fails, `_report_lines_of_syntax_errors` has become superfluous."""
+    error = SyntaxError("Unexpected keyword outptu", ("Snakefile", 2, 1, None))
+    with pytest.raises(KeyError):
+        snakemake.exceptions.format_error(error, 2, linemaps={"Snakefile": {1: 1}}, snakefile="Snakefile")
 
 
 def test_our_logger_answers_what_snakemake_asks_a_logger() -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from flows import diagnosis
 from flows.contract.environments import EnvironmentSettings
 from flows.contract.spec import EnvironmentSpec
 from flows.engines.engine import Execution
 from flows.engines.snakemake import SnakemakeEngine
 from flows.environments.environment import Environment
 from flows.environments.making import Environments
+from flows.record.excerpts import tail
 from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
@@ -24,7 +26,7 @@ from flows.snakemake_process.events import (
 )
 from flows.workspace.workspace import Workspace
 from tests.conftest import ENVIRONMENTS
-from tests.flows.executions import NO_SOFTWARE, Run, staged
+from tests.flows.executions import NO_SOFTWARE, Run, staged, write_workflow
 from tests.flows.grammar import assert_well_told
 from tests.support import WORKFLOWS
 
@@ -88,6 +90,33 @@ def test_a_cancel_ends_it_within_seconds(version: str, workspace: Workspace) -> 
             asked_at = stop_at_first(execution, event)
     assert isinstance(events[-1], EngineExited)
     assert time.monotonic() - asked_at < 10
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_prints_and_mistakes_are_reported_once(version: str, workspace: Workspace, tmp_path: Path) -> None:
+    snakefile = """
+    print("parsed")
+    onerror: print("handled")
+    rule one:
+        output: ensure("a", non_empty=True)
+        shell: ": > {output}"
+    """
+    told = run_in(version, workspace, write_workflow(tmp_path / "printing", snakefile))
+    texts = [message.text.strip() for message in told.of(Message)]
+    assert [text for text in texts if text in ("parsed", "handled")] == ["parsed", "handled"]
+    assert sum("Building DAG" in text for text in texts) == 1
+    (broken,) = told.finished("one")
+    assert "unexpected empty output files" in broken.message
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_mistake_in_the_syntax_has_its_line(version: str, workspace: Workspace, tmp_path: Path) -> None:
+    told = run_in(version, workspace, write_workflow(tmp_path / "typo", "rule a:\n    outptu: 'x'\n"))
+    # Snakemake 9.0 reports it before its loggers exist.
+    error = diagnosis.of_workflow(told.of(ErrorRaised), 1, tail(workspace.snakemake_log, 20))
+    assert "Unexpected keyword outptu" in error.message
+    assert "line 2" in error.message
+    assert error.section == "syntaxerror"
 
 
 def test_an_old_scheduler_is_named_in_the_log(workspace: Workspace) -> None:
