@@ -29,6 +29,7 @@ from flows.contract.manifest import MANIFEST_NAME, Manifest, SnakefileItem
 from flows.contract.spec import ExecutionSpec
 from flows.contract.storage import LocalStorage, Storage, StorageError, job_key, open_storage
 from flows.contract.workflow_roots import SnakefileMissing, find_snakefile
+from flows.workspace.git import LFS_POINTER
 from flows.workspace.git_credentials import NO_CREDENTIALS, Credentials
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
 from flows.workspace.publishing import Publishing, files_of, snakefile_item
@@ -109,6 +110,11 @@ class Workspace:
             staged = staging.bring_in(spec.workflow, self.work)
         self.config_file.write_text(json.dumps(spec.config))
         self._snakefile = snakefile_item(self.work, self.snakefile(spec))
+        if self._snakefile is not None and self._snakefile.text.startswith(LFS_POINTER):
+            raise StageError(
+                f"{self._snakefile.path} is a pointer of Git LFS, not the Snakefile itself",
+                "Send the workflow as a bundle (PUT /bundles), or commit the Snakefile without Git LFS.",
+            )
         return replace(staged, notes=(*notes, *staged.notes))
 
     def record_environment(self, environment: EnvironmentRecord) -> None:
