@@ -37,6 +37,7 @@ from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import SnakefileMissing, find_snakefile
 from flows.workspace.additions import add_files, add_inputs
 from flows.workspace.copying import Report
+from flows.workspace.git import LFS_POINTER
 from flows.workspace.git_credentials import NO_CREDENTIALS, Credentials
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
 from flows.workspace.project import Project
@@ -124,6 +125,11 @@ class Workspace:
         self.config_file.write_text(json.dumps(spec.config))
         if spec.engine is EngineName.SNAKEMAKE:
             self._snakefile = snakefile_item(self.tree, self._snakefile_in_tree(spec))
+        if self._snakefile is not None and self._snakefile.text.startswith(LFS_POINTER):
+            raise StageError(
+                f"{self._snakefile.path} is a pointer of Git LFS, not the Snakefile itself",
+                "Send the workflow as a bundle (PUT /bundles), or commit the Snakefile without Git LFS.",
+            )
         return staged
 
     def _stage(self, spec: ExecutionSpec, report: Report, is_stopped: Callable[[], bool]) -> Staged:

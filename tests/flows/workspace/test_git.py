@@ -15,6 +15,7 @@ from flows.workspace.git import Checkout, CheckoutSettings, check_out
 from tests.flows.git_servers import Repository, answering, self_signed, serving, serving_by_git
 
 HELLO = b"rule all:\n"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
 LINK = 0o120000
 SUBMODULE = 0o160000
 HERE = CheckoutSettings(
@@ -124,11 +125,17 @@ def test_a_directory_that_is_not_there_is_refused(
 
 
 def test_what_is_not_fetched_is_told(repository: Repository, fetched: CheckOut) -> None:
-    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
-    repository.commit({"Snakefile": HELLO, "data.bam": pointer, "lib/sub": b"1" * 40}, {"lib/sub": SUBMODULE})
+    repository.commit({"Snakefile": HELLO, "data.bam": POINTER, "lib/sub": b"1" * 40}, {"lib/sub": SUBMODULE})
     notes = " ".join(fetched().notes)
-    assert "'data.bam' is a Git LFS pointer" in notes
+    assert "in Git LFS and is not fetched, they are pointers only: 'data.bam'." in notes
     assert "'lib/sub' is a submodule" in notes
+
+
+def test_many_files_of_git_lfs_are_one_note(repository: Repository, fetched: CheckOut) -> None:
+    repository.commit({"Snakefile": HELLO} | {f"reads/{number:02}.bam": POINTER for number in range(30)})
+    (note,) = fetched().notes
+    assert "'reads/00.bam', 'reads/01.bam'" in note
+    assert "'reads/19.bam' and 10 more." in note
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,13 @@ def test_a_workflow_without_its_snakefile_is_refused(
     assert "`snakefile`" in refused.value.resolution
 
 
+def test_a_snakefile_that_is_a_pointer_of_git_lfs_is_named(workspace: Workspace, workflow: Path) -> None:
+    (workflow / "Snakefile").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+
+    with pytest.raises(StageError, match="Snakefile is a pointer of Git LFS"):
+        workspace.stage(spec_of(workflow))
+
+
 def test_roots_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBS_WORKFLOW_ROOTS", "/srv/a:/srv/b:")
     monkeypatch.setenv("JOBS_HOME", "/var/jobs")
