@@ -41,7 +41,9 @@ def captured(log_path: Path) -> Iterator[Usage]:
 
 
 def install() -> None:
-    """Replace the functions with which Snakemake starts rule jobs in this process. Call it once."""
+    """Replace the functions with which Snakemake starts rule jobs in this process."""
+    if isinstance(sys.stdout, _ThreadStream):
+        return
     # `snakemake.shell` as an attribute is the class of that name, not the module.
     capturing = _subprocess_that_captures()
     sys.modules["snakemake.shell"].sp = capturing  # type: ignore[attr-defined]  # foreign module

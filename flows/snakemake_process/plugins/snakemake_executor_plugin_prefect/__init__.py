@@ -69,6 +69,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         # A `run:` block runs in a separate Snakemake (`--mode subprocess`), whose plan is not the workflow's.
         self._reports = emitter.is_open and self.workflow.exec_mode == ExecMode.DEFAULT
         if self._reports:
+            capture.install()  # the driver has done so already, a plain `snakemake` has not
             capture.spawn_with(self.envvars)
             self._plan = PlanReport(self.workflow, self.dag)
             # Not below a working directory of the workflow's own, which may lie outside of the job's.
