@@ -5,7 +5,8 @@ import os
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,13 +81,31 @@ class Service:
 
     def send_directory(self, directory: Path) -> str:
         """Packs and uploads a workflow's directory; returns the name of the bundle."""
+        paths = sorted(_files_of(directory))
+        self._check_size(directory, paths)
         with tempfile.TemporaryFile() as archive:
             with tarfile.open(fileobj=archive, mode="w:gz", compresslevel=6) as packed:
-                for path in sorted(_files_of(directory)):
+                for path in paths:
                     packed.add(path, str(path.relative_to(directory)), recursive=False)
             archive.seek(0)
             bundle: str = self._json("PUT", "/bundles", content=archive)["bundle"]
             return bundle
+
+    def _check_size(self, directory: Path, paths: Sequence[Path]) -> None:
+        """Raises `ServiceError` before anything is packed, if the service would reject it."""
+        limits = self.get("/bundles/limits")
+        sizes: Counter[str] = Counter()
+        for path in paths:
+            sizes[path.relative_to(directory).parts[0]] += path.lstat().st_size
+        if sizes.total() <= limits["max_unpacked_bytes"] and len(paths) <= limits["max_entries"]:
+            return
+        largest = ", ".join(f"{name} ({size / 1e6:,.0f} MB)" for name, size in sizes.most_common(3))
+        raise ServiceError(
+            f"{directory} has {len(paths):,} files and directories with {sizes.total() / 1e6:,.0f} MB. The "
+            f"service takes {limits['max_entries']:,} with {limits['max_unpacked_bytes'] / 1e6:,.0f} MB.\n"
+            f"Leave data out of it; the largest are {largest}. Link data of the server with --input, or use "
+            "--server-path."
+        )
 
     def events(self, job_id: str) -> Iterator[Event]:
         """The events of a job until it has ended. Reconnects for some minutes if the connection breaks."""

@@ -227,7 +227,7 @@ def _file(item: OutputItem, url: str) -> Entity:
         "contentSize": str(item.size),
         "dateModified": _time(item.modified_at),
         "sdDatePublished": _time(item.modified_at),
-        "sha256": item.sha256,
+        **({} if item.sha256 is None else {"sha256": item.sha256}),
         # Logs and benchmarks are no results: they tell how the run went.
         **({} if item.kind in _RESULTS else {"about": _ref("#run"), "description": f"A {item.kind} file"}),
     }

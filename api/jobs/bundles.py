@@ -11,6 +11,7 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 
+from api.web import schemas
 from api.web.problems import BodyTooLarge, BundleRefused, UnsupportedArchive, sentence
 from api.web.schemas import Bundle
 from flows.contract import bundles
@@ -30,6 +31,13 @@ class Bundles:
         self._limits = limits
         self._upload_directory = upload_directory
         self._checks = anyio.CapacityLimiter(_CHECKS_AT_ONCE)
+
+    def limits(self) -> schemas.BundleLimits:
+        return schemas.BundleLimits(
+            max_bytes=self._limits.bundle_max_bytes,
+            max_unpacked_bytes=self._limits.workflow_max_bytes,
+            max_entries=self._limits.workflow_max_entries,
+        )
 
     async def receive(
         self, body: AsyncIterator[bytes], declared_bytes: int | None

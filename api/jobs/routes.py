@@ -25,7 +25,17 @@ from api.web.bodies import JsonBodyRoute
 from api.web.etags import named_tags
 from api.web.problems import Forbidden, refusals
 from api.web.queries import JobQuery, OutputQuery, PageQuery, RuleJobQuery
-from api.web.schemas import Alive, Bundle, Job, JobPage, LogPage, OutputPage, RuleJob, RuleJobPage
+from api.web.schemas import (
+    Alive,
+    Bundle,
+    BundleLimits,
+    Job,
+    JobPage,
+    LogPage,
+    OutputPage,
+    RuleJob,
+    RuleJobPage,
+)
 from api.web.statuses import FINAL_STATUSES
 from flows.contract.spec import JobSpec
 from flows.contract.storage import Method
@@ -105,6 +115,16 @@ async def put_bundle(
     """
     bundle, response.status_code = await bundles.receive(request.stream(), content_length)
     return bundle
+
+
+@jobs_router.get(
+    "/bundles/limits",
+    operation_id="getBundleLimits",
+    summary="Read how large a bundle may be",
+    tags=["bundles"],
+)
+async def get_bundle_limits(bundles: WithBundles) -> BundleLimits:
+    return bundles.limits()
 
 
 @jobs_router.post(

@@ -156,6 +156,14 @@ class Job(BaseModel):
         return etag_of(self.json_text.encode())
 
 
+class BundleLimits(BaseModel):
+    """How large a bundle may be."""
+
+    max_bytes: int = Field(description="Largest size of the archive, in bytes.")
+    max_unpacked_bytes: int = Field(description="Largest size of all its files together, in bytes.")
+    max_entries: int = Field(description="Most files, directories and links.")
+
+
 class Bundle(BaseModel):
     """An archive of a workflow's directory, stored under the checksum of its bytes."""
 
@@ -278,7 +286,10 @@ class Output(BaseModel):
         "wrote (below `.snakemake/attempts`), or Snakemake's log; `benchmark`: a `benchmark:` file."
     )
     size_bytes: int = Field(ge=0)
-    sha256: str = Field(description="SHA-256 of the content, in hexadecimal.")
+    sha256: str | None = Field(
+        description="SHA-256 of the content, in hexadecimal; null for a file that is larger than the "
+        "operator's limit for checksums."
+    )
     modified_at: UtcDatetime
     url: str = Field(description="Where to download the file.")
 

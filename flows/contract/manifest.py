@@ -42,7 +42,8 @@ class OutputItem(_Frozen):
     path: RelativePath
     kind: FileKind = FileKind.OUTPUT
     size: NonNegativeInt
-    sha256: str
+    sha256: str | None = None
+    """None for a large file of which the operator wants no checksum."""
     modified_at: datetime
     is_encoded: bool | None = None
     """Whether `path` is percent-encoded, because the file's name is not text in UTF-8."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
 from flows.contract.environments import EnvironmentRecord
@@ -25,7 +26,9 @@ _RESULTS = (FileKind.OUTPUT, FileKind.REPORT)
 class Publishing:
     """Publishes the outputs of one job, whose files are on `disk` below its key."""
 
-    def __init__(self, job_id: UUID, storage: Storage, disk: LocalStorage) -> None:
+    def __init__(self, job_id: UUID, storage: Storage, disk: LocalStorage, checksum_max_bytes: int) -> None:
+        """Files of more than `checksum_max_bytes` are listed without a checksum."""
+        self._checksum_max_bytes = checksum_max_bytes
         self._job_id = job_id
         self._storage = storage
         self._disk = disk
@@ -81,18 +84,23 @@ class Publishing:
         except BlobNotFound:
             return None
         with file:
-            checksum = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # typeshed asks for more than it needs
             status = os.fstat(file.fileno())
+            checksum = _sha256(file) if status.st_size <= self._checksum_max_bytes else None
         listed, is_encoded = listed_path(path)
         return OutputItem(
             path=listed,
             is_encoded=is_encoded or None,
             kind=kind,
             size=status.st_size,
-            sha256=checksum.hexdigest(),
+            sha256=checksum,
             modified_at=datetime.fromtimestamp(status.st_mtime, UTC),
             file=None if place[0] == "work" else place[0],
         )
+
+
+def _sha256(file: BinaryIO) -> str:
+    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # typeshed asks for more than it needs
+    return digest.hexdigest()
 
 
 def outside_of(work: Path, outputs: Iterable[str]) -> list[str]:

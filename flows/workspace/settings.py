@@ -16,6 +16,13 @@ class WorkspaceSettings(StorageSettings, SourceSettings, BundleLimits, CheckoutS
 
     model_config = SettingsConfigDict(env_prefix="JOBS_")
 
+    checksum_max_bytes: int = Field(
+        default=1 << 32,
+        ge=0,
+        le=1 << 50,
+        description="Outputs of more bytes are listed without a checksum, because that would delay the end of "
+        "the job.",
+    )
     profiles_directory: Path | None = Field(
         default=None, description="A directory of Snakemake profiles that jobs can use by name."
     )

@@ -268,7 +268,8 @@ class Workspace:
 
         Publishes the report and Snakemake's log, too. Raises `StorageError`.
         """
-        return Publishing(self._job_id, self.storage, self._disk).publish(
+        limit = self._settings.checksum_max_bytes
+        return Publishing(self._job_id, self.storage, self._disk, limit).publish(
             {FileKind.OUTPUT: outputs, **(records or {})},
             {FileKind.REPORT: self.report, FileKind.LOG: self.snakemake_log},
             (self.event_log,),

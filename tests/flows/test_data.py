@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from flows.contract.manifest import Manifest
 from flows.contract.spec import ExecutionSpec
 from flows.snakemake_process.events import ErrorRaised
 from flows.workspace.settings import WorkspaceSettings
@@ -323,3 +324,41 @@ def test_a_new_workflow_in_the_same_directory_makes_only_what_is_affected(
     assert not (workspace.work / "gone.txt").exists()
     again = run(spec, workspace)
     assert set(again.outcomes()) == {"all", "b", "c"}
+
+
+def test_a_large_output_is_listed_without_a_checksum(settings: WorkspaceSettings) -> None:
+    workspace = workspace_of(settings.model_copy(update={"checksum_max_bytes": 10}))
+    workspace.work.mkdir()
+    for name, size in (("small", 10), ("large", 11)):
+        (workspace.work / name).write_bytes(b"x" * size)
+    workspace.publish(["small", "large"])
+    manifest = Manifest.model_validate_json(workspace.manifest.read_bytes())
+    assert {item.path: item.sha256 is None for item in manifest.outputs} == {"large": True, "small": False}
+
+
+def test_a_copy_keeps_holes_times_and_permissions(settings: WorkspaceSettings, tmp_path: Path) -> None:
+    workflow = write_workflow(tmp_path / "workflows" / "sparse", "rule all:")
+    with (workflow / "sparse").open("wb") as sparse:
+        sparse.seek(GIB)
+        sparse.write(b"end")
+    (workflow / "script").write_text("#!/bin/sh\n")
+    (workflow / "script").chmod(0o750)
+    os.utime(workflow / "script", (1, 2))
+    workspace = workspace_of(settings)
+    staged(workspace, workflow)
+    copy = (workspace.work / "sparse").stat()
+    assert (copy.st_size, copy.st_blocks * 512 < 1 << 20) == (GIB + 3, True)
+    assert (workspace.work / "sparse").open("rb").seek(GIB) == GIB
+    script = (workspace.work / "script").stat()
+    assert (script.st_mode & 0o777, script.st_mtime) == (0o750, 2)
+
+
+def test_a_copy_that_finds_no_space_says_how_much_it_needs(
+    settings: WorkspaceSettings, workflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The free space is made up: filling a disk would hinder others."""
+    usage = shutil.disk_usage(workflow)
+    monkeypatch.setattr("flows.workspace.copying._share_blocks", lambda *_: False)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=10))
+    with pytest.raises(StageError, match=r"needs 0\.0 GiB, and 0\.0 GiB are free"):
+        staged(workspace_of(settings), workflow)

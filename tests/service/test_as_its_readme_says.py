@@ -1,6 +1,8 @@
 """Published workflows as their READMEs say: own data, options, dry runs, in place, and on from there."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -197,3 +199,54 @@ def test_the_command_line_does_the_same(
     on = command(stack, "resume", job_id, "--config", "depth=6", "--no-keep-going", "--watch")
     assert on.returncode == 0, on.stderr
     assert jobs.get(on.stdout.split()[0])["changes"] == ["config", "options"]
+
+
+def test_the_command_line_asks_for_limits_before_it_packs(stack: LocalStack, tmp_path: Path) -> None:
+    workflow = write_workflow(tmp_path / "large", "rule all:")
+    (workflow / "data").mkdir()
+    with (workflow / "data" / "huge").open("wb") as huge:
+        huge.truncate(1 << 42)
+    refused = command(stack, "submit", str(workflow))
+    assert refused.returncode == 1
+    assert "the largest are data (4,398,047 MB)" in refused.stderr
+    assert "--input" in refused.stderr
+
+
+def test_wes_takes_the_same_parameters(jobs: JobsClient, workflow: Path, data: Path) -> None:
+    form = {
+        "workflow_type": "SMK",
+        "workflow_type_version": "9",
+        "workflow_url": f"file://{workflow}",
+        "workflow_params": '{"depth": 3}',
+        "workflow_engine": "snakemake",
+        "workflow_engine_parameters": json.dumps(
+            {
+                "inputs": json.dumps({"resources/reads": {"path": str(data)}}),
+                "files": json.dumps({"config/samples.tsv": "A\nB\n"}),
+                "--cores": "2",
+                "--set-threads": '{"count": 2}',
+                "--until": "counted/A",
+                "env": '{"GREETING": "Moin"}',
+            }
+        ),
+    }
+    answer = jobs.http.post("/ga4gh/wes/v1/runs", data=form, files={"x": b""})
+    assert answer.status_code == 200, answer.text
+    job_id = answer.json()["run_id"]
+    jobs.wait(job_id, "completed")
+    (task,) = jobs.tasks(job_id, status="completed")
+    assert (task["name"], task["threads"]) == ("count[sample=A]", 2)
+
+
+def test_prefects_own_command_line_takes_the_same_parameters(
+    stack: LocalStack, jobs: JobsClient, workflow: Path, data: Path
+) -> None:
+    parameters = spec_of(workflow, data, options={"until": ["counted/B"]})
+    words = [sys.executable, "-m", "prefect", "deployment", "run", "snakemake-job/default"]
+    for name, value in parameters.items():
+        words += ["--param", f"{name}={json.dumps(value)}"]
+    done = subprocess.run(words, env=stack.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    job_id = re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", done.stdout)[0]
+    jobs.wait(job_id, "completed")
+    assert ran(jobs, job_id) == {"count[sample=B]"}
