@@ -122,6 +122,7 @@ async def put_bundle(
     operation_id="getBundleLimits",
     summary="Read how large a bundle may be",
     tags=["bundles"],
+    responses=refusals(),
 )
 async def get_bundle_limits(bundles: WithBundles) -> BundleLimits:
     return bundles.limits()

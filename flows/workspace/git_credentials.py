@@ -54,7 +54,10 @@ class GitCredential(BaseModel):
 class GitCredentialSettings(BaseSettings):
     """The operator's credentials for private git repositories."""
 
-    model_config = SettingsConfigDict(env_prefix="JOBS_")
+    model_config = SettingsConfigDict(
+        env_prefix="JOBS_",
+        hide_input_in_errors=True,  # a token that was put here by mistake must not appear in the error
+    )
 
     git_credentials: dict[Annotated[str, AfterValidator(_place)], GitCredential] = Field(
         default={},

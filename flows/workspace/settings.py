@@ -20,8 +20,7 @@ class WorkspaceSettings(StorageSettings, SourceSettings, BundleLimits, CheckoutS
         default=1 << 32,
         ge=0,
         le=1 << 50,
-        description="Outputs of more bytes are listed without a checksum, because that would delay the end of "
-        "the job.",
+        description="Outputs of more bytes have no checksum, because that would delay the end of the job.",
     )
     profiles_directory: Path | None = Field(
         default=None, description="A directory of Snakemake profiles that jobs can use by name."

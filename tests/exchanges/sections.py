@@ -22,6 +22,7 @@ SECTIONS = {
         Exchange("tar -czf variants.tgz -C variants . && curl -T variants.tgz localhost:8000/bundles",
                  keeps=("BUNDLE", "answer['bundle']")),
     ],
+    "Read how large a workflow may be": [Exchange("curl localhost:8000/bundles/limits")],
     "Submit a job": [
         Exchange(
             f"curl -i localhost:8000/jobs {_JSON} -H 'Idempotency-Key: run-1' "

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 
 from tests.flows.git_servers import Repository, self_signed, serving
 from tests.service.blocks import save_block
@@ -13,15 +14,17 @@ from tests.support import JobsClient
 TOKEN = "the-token-of-the-lab"
 
 
+@pytest.mark.parametrize("block", ["secret/git-token", "github-credentials/lab"])
 def test_a_private_workflow_runs_and_its_token_is_nowhere(
-    jobs: JobsClient, prefect_api: httpx.Client, tmp_path: Path
+    jobs: JobsClient, prefect_api: httpx.Client, tmp_path: Path, block: str
 ) -> None:
-    save_block(prefect_api, "git-token", TOKEN)
+    kind, _, name = block.partition("/")
+    save_block(prefect_api, name, TOKEN, kind, "value" if kind == "secret" else "token")
     repository = Repository(tmp_path / "repository.git")
     commit = repository.commit({"Snakefile": b"rule a:\n    output: 'a.txt'\n    shell: 'env > {output}'\n"})
     certificate = self_signed(tmp_path / "certificate.pem")
     with serving(repository, certificate, f"x-access-token:{TOKEN}") as address:
-        credential = {urlsplit(address).netloc: {"block": "secret/git-token", "groups": ["default"]}}
+        credential = {urlsplit(address).netloc: {"block": block, "groups": ["default"]}}
         environment = {
             "JOBS_GIT_CREDENTIALS": json.dumps(credential),
             "SSL_CERT_FILE": str(certificate),  # the server's, which nobody else trusts

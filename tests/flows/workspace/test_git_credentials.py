@@ -162,6 +162,8 @@ def test_the_operator_writes_places_and_one_source_each(monkeypatch: pytest.Monk
         ("https://github.com", {"block": "secret/x", "groups": ["*"]}),
         ("github.com", {"groups": ["*"]}),
         ("github.com", {"block": "secret/x"}),
+        ("github.com", {"token": TOKEN, "groups": ["*"]}),
     ):
-        with pytest.raises(ValidationError):
+        with pytest.raises(ValidationError) as refusal:
             GitCredentialSettings.model_validate({"git_credentials": {place: credential}})
+        assert TOKEN not in str(refusal.value)
