@@ -12,7 +12,8 @@ _ADD_PACKAGE = "Add the missing package to the job's `environment`, in the versi
 RESOLUTIONS = {
     "MissingOutputException": "The command succeeded, but not all files in `output` exist; "
     "correct one of them.",
-    "MissingInputException": "Add the missing files to the workflow's directory, or a rule that makes them.",
+    "MissingInputException": "Add the missing files, with `files` or with links to data of the server "
+    "(`inputs`); or add a rule that makes them.",
     "MissingRuleException": _CORRECT_TARGETS,
     "UnknownRuleException": _CORRECT_TARGETS,
     "NoRulesException": "The Snakefile has no rule; check that `snakefile` names the right file.",
@@ -30,7 +31,7 @@ RESOLUTIONS = {
     "AmbiguousRuleException": "Two rules create the same file; set a `ruleorder` in the workflow.",
     "CyclicGraphException": "The rules depend on each other in a circle; correct their inputs.",
     "WildcardError": "Correct the wildcards of the rule in the message.",
-    "FileNotFoundError": "Add the file in the message to the workflow's directory, or correct its path.",
+    "FileNotFoundError": "Add the file in the message with `files` or `inputs`, or correct its path.",
     "CreateCondaEnvironmentException": "Correct the environment file in the message: its channels must be "
     "reachable from the service and have the packages in compatible versions.",
 }
@@ -44,7 +45,9 @@ _PACKAGES = {
     "augur": "nextstrain-augur",
     "cv2": "opencv-python-headless",
     "dotenv": "python-dotenv",
+    "git": "gitpython",
     "pkg_resources": "setuptools < 81",
+    "ruamel": "ruamel.yaml",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",

@@ -1,5 +1,6 @@
 """Shows paths as the submitter knows them: relative to the workflow's directory, not on this server."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from flows.snakemake_process.events import (
     RuleJobPlanned,
     WorkflowEvent,
 )
+
+_SITE_PACKAGES = re.compile(r"(?<=[\"' ])/[^\"' \n]*/lib/python3\.\d+/site-packages/")
+"""Where the packages of an environment are: a traceback is as clear without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class ShownPaths:
 
     def in_text(self, text: str) -> str:
         shown = text.replace(f"{self.work}/", "").replace(str(self.work), ".")
-        return shown.replace(f"{self.directory}/", "../")
+        return _SITE_PACKAGES.sub("", shown.replace(f"{self.directory}/", "../"))
 
     def in_event(self, event: WorkflowEvent) -> WorkflowEvent:
         """The event with its texts for people. Paths that the service follows stay as they are."""
