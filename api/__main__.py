@@ -8,6 +8,7 @@ import uvicorn
 from api.app import create_app
 from api.auth.startup import StartupRefused, check_startup, token_source
 from api.auth.token_commands import add_token_commands, run_token_command
+from api.operation.connections import protocol_of
 from api.operation.logs import configure_logs
 from api.settings import Settings, described
 
@@ -37,6 +38,7 @@ def serve(settings: Settings) -> int:
     configure_logs(settings.log_format)
     uvicorn.run(
         app,
+        http=protocol_of(settings.request_head_seconds),
         host=settings.api_host,
         port=settings.api_port,
         timeout_keep_alive=settings.keep_alive_seconds,

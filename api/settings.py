@@ -80,6 +80,12 @@ class Settings(
     retention_look_seconds: float = Field(
         default=3600.0, gt=0, le=86_400, description="How often the service looks for jobs to remove."
     )
+    request_head_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=600,
+        description="How long a client may take to send the head of its first request on a connection.",
+    )
     keep_alive_seconds: int = Field(
         default=5,
         ge=1,

@@ -72,8 +72,14 @@ def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
     from deployments import registration  # noqa: PLC0415 - takes seconds to import, and is only needed here
 
     api_url = os.environ.get("PREFECT_API_URL", f"{settings.prefect_url}/api")
-    groups = registration.RegistrationSettings().groups
-    registration.register({"PREFECT_API_URL": api_url}, settings.prefect_file, work_pool, groups)
+    wanted = registration.RegistrationSettings()
+    registration.register(
+        {"PREFECT_API_URL": api_url},
+        settings.prefect_file,
+        work_pool,
+        wanted.groups,
+        wanted.concurrent_jobs,
+    )
     console.print(f"Registered {settings.prefect_file} on {api_url}, in '{work_pool}'.", soft_wrap=True)
     return 0
 

@@ -102,6 +102,7 @@ class LocalStack:
             "JOBS_HOME": str(self._home),
             "JOBS_API_PORT": str(self.settings.api_port),
             "JOBS_WORKFLOW_ROOTS": self.settings.workflow_roots,
+            "JOBS_CONCURRENT_JOBS": str(self.settings.concurrent_jobs),
         }
 
     def _start(self) -> None:

@@ -51,6 +51,13 @@ class RegistrationSettings(BaseSettings):
         description="Work queues by group, as JSON. They replace those of prefect.yaml; other names become "
         "new groups.",
     )
+    concurrent_jobs: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Maximum number of jobs that run at once, in all groups; none by default, `make up` sets "
+        "it. A group without a limit of its own leaves one place for each other group.",
+    )
 
 
 def register(
@@ -58,16 +65,20 @@ def register(
     prefect_file: Path = PREFECT_FILE,
     work_pool: str = WORK_POOL,
     groups: Mapping[str, WorkQueue] = MappingProxyType({}),
+    places: int | None = None,
 ) -> None:
     """Create or update everything that the file and `groups` declare. It is idempotent.
+
+    `places` are the jobs that all workers run at once, if that is limited: then a group without a limit
+    leaves a place for each other group.
 
     The groups are registered in `work_pool`, whichever the file names. `environment` names the Prefect
     server in `PREFECT_API_URL`. Raises `StackError`, and `ValidationError` if a setting of the
     work pool is wrong.
     """
-    queues = work_queues(prefect_file) | dict(groups)
+    queues = shared(work_queues(prefect_file) | dict(groups), places)
     with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}):
-        asyncio.run(_register_queues(work_pool, queues))
+        asyncio.run(_register_queues(work_pool, queues, places))
     with tempfile.TemporaryDirectory() as directory:
         in_pool = Path(directory) / "prefect.yaml"
         in_pool.write_text(yaml.safe_dump(_offered_in(work_pool, prefect_file, groups)))
@@ -80,6 +91,19 @@ def work_queues(prefect_file: Path) -> dict[str, WorkQueue]:
     content = yaml.safe_load(prefect_file.read_text())
     declared = content.get("definitions", {}).get("work_queues", {})
     return {name: WorkQueue.model_validate(queue) for name, queue in declared.items()}
+
+
+def shared(queues: Mapping[str, WorkQueue], places: int | None) -> dict[str, WorkQueue]:
+    """The queues, so that none without a limit of its own can take all `places`."""
+    if places is None or len(queues) < 2:
+        return dict(queues)
+    most = max(1, places - (len(queues) - 1))
+    return {
+        name: queue
+        if queue.concurrency_limit is not None
+        else queue.model_copy(update={"concurrency_limit": most})
+        for name, queue in queues.items()
+    }
 
 
 def _offered_in(work_pool: str, prefect_file: Path, groups: Iterable[str]) -> dict[str, Any]:
@@ -96,9 +120,9 @@ def _offered_in(work_pool: str, prefect_file: Path, groups: Iterable[str]) -> di
     return content
 
 
-async def _register_queues(work_pool: str, queues: Mapping[str, WorkQueue]) -> None:
+async def _register_queues(work_pool: str, queues: Mapping[str, WorkQueue], places: int | None) -> None:
     async with get_client() as client:
-        await _register_work_pool(client, work_pool)
+        await _register_work_pool(client, work_pool, places)
         # Prefect moves others down when a priority is taken, so queues are updated in this order.
         for name, queue in sorted(queues.items(), key=lambda item: item[1].priority):
             try:
@@ -110,7 +134,7 @@ async def _register_queues(work_pool: str, queues: Mapping[str, WorkQueue]) -> N
             )
 
 
-async def _register_work_pool(client: PrefectClient, work_pool: str) -> None:
+async def _register_work_pool(client: PrefectClient, work_pool: str, places: int | None) -> None:
     """Write the project's template, and so undo changes that were made in Prefect."""
     if work_pool == ECS:
         template = base_job_template(WorkPoolSettings())  # type: ignore[call-arg]  # from the environment
@@ -120,4 +144,6 @@ async def _register_work_pool(client: PrefectClient, work_pool: str) -> None:
         await client.create_work_pool(
             WorkPoolCreate(name=work_pool, type=work_pool, base_job_template=template)
         )
-    await client.update_work_pool(work_pool, WorkPoolUpdate(base_job_template=template))
+    await client.update_work_pool(
+        work_pool, WorkPoolUpdate(base_job_template=template, concurrency_limit=places)
+    )

@@ -15,6 +15,8 @@ from flows.record.redaction import Redaction
 from flows.snakemake_process.events import ErrorRaised
 
 _MESSAGE_CHARACTERS = 8_000
+_GIST_CHARACTERS = 500
+"""Prefect sends it with every list that the job is in."""
 
 _COMMAND_NOT_FOUND = 127
 _CONDA_FAILED = re.compile(
@@ -181,7 +183,7 @@ def gist(text: str) -> str:
         if not said.endswith(":"):
             break
         said = f"{said} {line}"
-    return said
+    return said if len(said) <= _GIST_CHARACTERS else f"{said[:_GIST_CHARACTERS]} …"
 
 
 def without_traceback(text: str) -> str:

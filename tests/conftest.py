@@ -18,6 +18,7 @@ ENVIRONMENTS = PROJECT / "build" / "environments"
 """Made once for all stacks of the tests, and kept for the next run."""
 
 JOBS_AT_ONCE = 20
+"""Of the group `default`: it leaves one place for the other group."""
 """Taken by the worker of the stack."""
 
 SECRET_BLOCKS = {"*": ["lab-key", "lab-absent", "lab-short"], "large": ["s3-access-key", "s3-secret-key"]}
@@ -43,7 +44,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         write_wheel(wheels, "house_greeter", "1.0", "GREETING = 'Moin'\n")
         environment.setenv("UV_FIND_LINKS", str(wheels))
         settings = local_settings(tmp_path_factory.mktemp("home"), roots)
-        with LocalStack(settings.model_copy(update={"concurrent_jobs": JOBS_AT_ONCE})) as running:
+        with LocalStack(settings.model_copy(update={"concurrent_jobs": JOBS_AT_ONCE + 1})) as running:
             yield running
 
 

@@ -95,7 +95,7 @@ async def pack_job(job_id: UUID, request: Request, jobs: WithJobs, outputs: With
     which this service provides them, and with sizes and checksums.
     """
     history = await history_of(jobs, job_id, MOST_RULE_JOBS)
-    manifest = await anyio.to_thread.run_sync(outputs.manifest, job_id)
+    manifest = await outputs.reads.in_thread(jobs.caller.name, outputs.manifest, job_id)
     if manifest.snakefile is None:
         raise NotFound(
             f"The job {job_id} has no crate: it ended before it published outputs, or ran no Snakefile.",

@@ -8,10 +8,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
-import anyio
 import anyio.to_thread
 
 from api.web import schemas
+from api.web.fair_limits import FairLimit
 from api.web.problems import BodyTooLarge, BundleRefused, UnsupportedArchive, sentence
 from api.web.schemas import Bundle
 from flows.contract import bundles
@@ -19,8 +19,9 @@ from flows.contract.bundles import BundleLimits, check_bundle
 from flows.contract.storage import Storage, bundle_key
 from flows.contract.untrusted_tree import Refused
 
-# Checks are CPU-bound. The limit leaves room for the requests of others.
+# Checks are CPU-bound. The limits leave room for the requests of others, and for their uploads.
 _CHECKS_AT_ONCE = 2
+_OF_ONE_CALLER = 1
 
 
 class Bundles:
@@ -30,7 +31,7 @@ class Bundles:
         self._storage = storage
         self._limits = limits
         self._upload_directory = upload_directory
-        self._checks = anyio.CapacityLimiter(_CHECKS_AT_ONCE)
+        self._checks = FairLimit(_CHECKS_AT_ONCE, _OF_ONE_CALLER)
 
     def limits(self) -> schemas.BundleLimits:
         return schemas.BundleLimits(
@@ -40,7 +41,7 @@ class Bundles:
         )
 
     async def receive(
-        self, body: AsyncIterator[bytes], declared_bytes: int | None
+        self, body: AsyncIterator[bytes], declared_bytes: int | None, caller: str
     ) -> tuple[Bundle, HTTPStatus]:
         """The bundle, and whether it was created (201) or existed before (200).
 
@@ -60,7 +61,7 @@ class Bundles:
                 checksum.update(chunk)
                 await anyio.to_thread.run_sync(archive.write, chunk)
             name = f"sha256:{checksum.hexdigest()}"
-            return await anyio.to_thread.run_sync(self._keep, name, archive, limiter=self._checks)
+            return await self._checks.in_thread(caller, self._keep, name, archive)
 
     def _keep(self, name: str, archive: BinaryIO) -> tuple[Bundle, HTTPStatus]:
         archive.flush()

@@ -12,15 +12,19 @@ from starlette.types import Receive, Scope, Send
 
 from api.jobs.manifests import Manifests
 from api.web.cursors import OutputPosition
+from api.web.fair_limits import FairLimit
 from api.web.problems import NotFound
 from api.web.queries import OutputQuery
 from api.web.schemas import Output, OutputPage
 from flows.contract.manifest import FileKind, Manifest
 from flows.contract.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 
+_READS_AT_ONCE = 4
+_OF_ONE_CALLER = 2
+
 
 class Outputs:
-    """The outputs of all jobs. Methods block: call them in a thread.
+    """The outputs of all jobs. Methods block: call them by `reads`.
 
     Every method may raise `api.web.problems.ManifestDamaged` and `flows.contract.storage.StorageError`.
     """
@@ -28,6 +32,7 @@ class Outputs:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._manifests = Manifests(storage)
+        self.reads = FairLimit(_READS_AT_ONCE, _OF_ONE_CALLER)
 
     def page(self, job_id: UUID, query: OutputQuery) -> OutputPage:
         """Files sorted by path; none until the job has published them. Raises `BadCursor`."""

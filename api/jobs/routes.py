@@ -4,7 +4,6 @@ import asyncio
 from typing import Annotated
 from uuid import UUID
 
-import anyio.to_thread
 from fastapi import APIRouter, Body, Header, Query, Request, Response, status
 from fastapi.responses import FileResponse
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -105,6 +104,7 @@ _ARCHIVE = {"application/octet-stream": {"schema": {"type": "string", "format": 
 )
 async def put_bundle(
     request: Request,
+    caller: WithCaller,
     bundles: WithBundles,
     response: Response,
     content_length: Annotated[int | None, Header(include_in_schema=False)] = None,
@@ -113,7 +113,7 @@ async def put_bundle(
 
     Use the returned name in any number of jobs. The same bytes have the same name.
     """
-    bundle, response.status_code = await bundles.receive(request.stream(), content_length)
+    bundle, response.status_code = await bundles.receive(request.stream(), content_length, caller.name)
     return bundle
 
 
@@ -331,7 +331,7 @@ async def list_outputs(
     `kind=benchmark` the `benchmark:` files. Jobs that failed have them, too.
     """
     await jobs.get(job_id)
-    return await anyio.to_thread.run_sync(outputs.page, job_id, query)
+    return await outputs.reads.in_thread(jobs.caller.name, outputs.page, job_id, query)
 
 
 @jobs_router.head("/jobs/{job_id}/outputs/{path:file}", include_in_schema=False)
@@ -362,7 +362,7 @@ async def download_output(
     """Supports `Range` and `If-Range`, so that a download can be resumed."""
     await jobs.get(job_id)
     method: Method = "HEAD" if request.method == "HEAD" else "GET"
-    return await anyio.to_thread.run_sync(outputs.download, job_id, path, method)
+    return await outputs.reads.in_thread(jobs.caller.name, outputs.download, job_id, path, method)
 
 
 @jobs_router.get(

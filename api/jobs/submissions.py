@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
 
-import anyio
 import anyio.to_thread
 import httpx
 from prefect.client.schemas.objects import FlowRun
@@ -26,6 +25,7 @@ from api.prefect.flow_runs import FlowRuns
 from api.prefect.retries import translating_errors
 from api.prefect.rows import FlowRunRow
 from api.settings import Settings
+from api.web.fair_limits import FairLimit
 from api.web.problems import (
     BodyTooLarge,
     IdempotencyKeyReused,
@@ -42,6 +42,7 @@ from flows.contract.storage import Storage
 # Half of the connections that Prefect's client opens, so that reads never queue behind a flood of
 # submissions. More at once make Prefect no faster: it takes about 20 a second either way.
 _SUBMISSIONS_AT_ONCE = 8
+_OF_ONE_GROUP = 6
 
 
 class Submissions:
@@ -56,7 +57,7 @@ class Submissions:
         self._disposal = disposal
         self._settings = settings
         self._storage = storage
-        self._at_once = anyio.CapacityLimiter(_SUBMISSIONS_AT_ONCE)
+        self._at_once = FairLimit(_SUBMISSIONS_AT_ONCE, _OF_ONE_GROUP)
 
     async def submit(
         self,
@@ -185,7 +186,7 @@ class Submissions:
         """A flow run of the group's deployment. With a `spec`, the workflow must still exist."""
         key: str = body["idempotency_key"]
         bundle = bundle_of(body["parameters"])
-        async with translating_errors(self._settings.submit_timeout_seconds), self._at_once:
+        async with translating_errors(self._settings.submit_timeout_seconds), self._at_once.place(group):
             await self._check_open_jobs(jobs, group, key)
             if bundle is not None:
                 await anyio.to_thread.run_sync(self._disposal.note_use, bundle, key)

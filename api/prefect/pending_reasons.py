@@ -1,4 +1,4 @@
-"""Why the pending jobs of a group wait, where the group is the reason: it is full, or held."""
+"""Why the pending jobs of a group wait: it is full or held, or no worker has a place for it."""
 
 import contextlib
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import StateType, WorkQueue
+from prefect.client.schemas.objects import StateType, WorkPoolStatus, WorkQueue
 from prefect.exceptions import ObjectNotFound
 
 from api.prefect.rows import FlowRunRow
@@ -50,13 +50,27 @@ class PendingReasons:
             return None
         if queue.is_paused or queue.concurrency_limit == 0:
             return f"The group '{group}' is on hold: the operator has paused it."
-        if queue.concurrency_limit is None:
+        if queue.concurrency_limit is not None:
+            of_queue = {"work_pool_queues": {"id": {"any_": [str(queue.id)]}}}
+            if await self._count_taken(of_queue) >= queue.concurrency_limit:
+                most = _jobs(queue.concurrency_limit)
+                return f"The group '{group}' is full: it runs at most {most} at once, in order."
+        return await self._reason_of_pool(queue.work_pool_name)
+
+    async def _reason_of_pool(self, name: str | None) -> str | None:
+        """Why no worker takes a job of any group."""
+        if name is None:
             return None
-        taken = await self._count_taken(queue)
-        if taken < queue.concurrency_limit:
-            return None
-        most = f"{queue.concurrency_limit} {'job' if queue.concurrency_limit == 1 else 'jobs'}"
-        return f"The group '{group}' is full: it runs at most {most} at once, in order."
+        pool = await self._client.read_work_pool(name)
+        if pool.concurrency_limit is not None:
+            of_pool = {"work_pools": {"name": {"any_": [name]}}}
+            if await self._count_taken(of_pool) >= pool.concurrency_limit:
+                return (
+                    f"All places are taken: the workers run at most {_jobs(pool.concurrency_limit)} at once."
+                )
+        if pool.status is WorkPoolStatus.NOT_READY:
+            return "No worker is online. Contact the operator if this lasts for more than a minute."
+        return None
 
     async def _queue_of(self, deployment_id: UUID) -> WorkQueue | None:
         if time.monotonic() >= self._queues_expire:
@@ -71,7 +85,10 @@ class PendingReasons:
                     self._queues[deployment_id] = queue
         return self._queues[deployment_id]
 
-    async def _count_taken(self, queue: WorkQueue) -> int:
-        flow_runs = {"state": {"type": {"any_": _TAKES_A_SLOT}}}
-        body = {"flow_runs": flow_runs, "work_pool_queues": {"id": {"any_": [str(queue.id)]}}}
+    async def _count_taken(self, where: Mapping[str, object]) -> int:
+        body = {"flow_runs": {"state": {"type": {"any_": _TAKES_A_SLOT}}}, **where}
         return int((await self._client.request("POST", "/flow_runs/count", json=body)).json())
+
+
+def _jobs(number: int) -> str:
+    return f"{number} {'job' if number == 1 else 'jobs'}"

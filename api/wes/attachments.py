@@ -78,7 +78,7 @@ def decode(form: FormData, largest_field: int) -> Form:
         raise _invalid(".".join(map(str, first["loc"])), f"is invalid: {first['msg']}") from error
 
 
-async def bundle_of(form: FormData, bundles: Bundles) -> str | None:
+async def bundle_of(form: FormData, bundles: Bundles, caller: str) -> str | None:
     """The name of the bundle of the attachments. The same files have the same name.
 
     Raises `BundleRefused`, `BodyTooLarge` and `InvalidRequest`.
@@ -90,7 +90,7 @@ async def bundle_of(form: FormData, bundles: Bundles) -> str | None:
         return None
     with tempfile.TemporaryFile() as archive:
         await anyio.to_thread.run_sync(_pack, files, archive)
-        bundle, _ = await bundles.receive(_chunks(archive), None)
+        bundle, _ = await bundles.receive(_chunks(archive), None, caller)
     return bundle.bundle
 
 

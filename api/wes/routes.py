@@ -112,7 +112,7 @@ async def run_workflow(
     try:
         fields = decode(form, settings.max_body_bytes)
         translation.spec_from(fields, "sha256:" + "0" * 64 if _has_files(form) else None)
-        bundle = await bundle_of(form, services.bundles)
+        bundle = await bundle_of(form, services.bundles, jobs.caller.name)
     finally:
         await form.close()
     spec = translation.spec_from(fields, bundle)
@@ -132,7 +132,7 @@ async def get_run_log(request: Request, job_id: JobId, jobs: WithJobs, services:
     job = await jobs.get(job_id)
     parameters, kept = await jobs.submission(job_id)
     base_url = _base_url(request)
-    paths = await anyio.to_thread.run_sync(services.outputs.paths, job_id)
+    paths = await services.outputs.reads.in_thread(jobs.caller.name, services.outputs.paths, job_id)
     log_size = await anyio.to_thread.run_sync(services.storage.size, _log_key(job_id))
     return RunLog(
         run_id=str(job_id),

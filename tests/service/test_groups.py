@@ -26,20 +26,18 @@ def test_a_full_group_runs_its_jobs_one_after_the_other_in_order(jobs: JobsClien
         assert before["finished_at"] <= after["started_at"]
 
 
-def test_the_group_with_the_lower_number_goes_first(
-    stack: LocalStack, jobs: JobsClient, prefect_api: httpx.Client
-) -> None:
-    """Of all that waits, however long: here for a worker that may take as many as one group has."""
-    prefect_api.patch("/work_pools/snakemake", json={"is_paused": True}).raise_for_status()
+def test_endless_jobs_of_one_group_leave_a_place_for_another(jobs: JobsClient) -> None:
+    endless = MOCK | {"mock": {"delay_seconds": [600, 600], "success_rate": 1, "rules": 1}}
+    job_ids = [jobs.submit(**endless) for _ in range(JOBS_AT_ONCE + 2)]
     try:
-        late = jobs.submit(group="large", **MOCK)
-        early = [jobs.submit(**MOCK) for _ in range(JOBS_AT_ONCE)]
+        full = f"The group 'default' is full: it runs at most {JOBS_AT_ONCE} jobs at once, in order."
+        wait_until(lambda: jobs.get(job_ids[-1])["waiting"] == full, "the last one says why it waits")
+        jobs.wait(jobs.submit(group="large", **MOCK), "completed", seconds=30)
     finally:
-        prefect_api.patch("/work_pools/snakemake", json={"is_paused": False}).raise_for_status()
-
-    started = [jobs.wait(job_id)["started_at"] for job_id in early]
-
-    assert max(started) <= jobs.wait(late)["started_at"]
+        for job_id in reversed(job_ids):
+            jobs.http.post(f"/jobs/{job_id}/cancel")
+        for job_id in job_ids:
+            jobs.wait(job_id, "cancelled")
 
 
 def test_registering_again_changes_nothing(stack: LocalStack, prefect_api: httpx.Client) -> None:
@@ -75,7 +73,7 @@ def test_settings_replace_what_the_file_says_of_a_group_and_add_others(
             JOBS_GROUPS='{"large": {"priority": 2}, "held": {"priority": 3, "concurrency_limit": 0}}'
         )
 
-        assert queues.items() >= {"large": (2, None), "held": (3, 0)}.items()
+        assert queues.items() >= {"large": (2, JOBS_AT_ONCE - 1), "held": (3, 0)}.items()
         job_id = jobs.submit(group="held", **MOCK)
         waiting = wait_until(lambda: jobs.get(job_id)["waiting"], "the job says why it waits")
         assert waiting.startswith("The group 'held' ")
