@@ -122,7 +122,7 @@ async def put_bundle(
     operation_id="getBundleLimits",
     summary="Read how large a bundle may be",
     tags=["bundles"],
-    responses=refusals(),
+    responses=refusals(422),
 )
 async def get_bundle_limits(bundles: WithBundles) -> BundleLimits:
     return bundles.limits()

@@ -159,6 +159,14 @@ class Job(BaseModel):
 class BundleLimits(BaseModel):
     """How large a bundle may be."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"max_bytes": 268_435_456, "max_unpacked_bytes": 1_073_741_824, "max_entries": 10_000}
+            ]
+        }
+    )
+
     max_bytes: int = Field(description="Largest size of the archive, in bytes.")
     max_unpacked_bytes: int = Field(description="Largest size of all its files together, in bytes.")
     max_entries: int = Field(description="Most files, directories and links.")

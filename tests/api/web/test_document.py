@@ -36,6 +36,7 @@ def operations(document: Any) -> dict[str, Any]:
 
 async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) -> None:
     assert set(operations(document)) == {
+        "getBundleLimits",
         "putBundle",
         "submitJob",
         "listJobs",
