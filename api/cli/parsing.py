@@ -1,4 +1,4 @@
-"""Reads options of the form `NAME=VALUE`."""
+"""Reads options of the form `KEY=VALUE`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ def pairs(texts: Iterable[str] | None) -> dict[str, str]:
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not (key and equals):
-            raise ServiceError(f"'{text}' must have the form NAME=VALUE.")
+            raise ServiceError(f"'{text}' must have the form KEY=VALUE.")
         found[key] = value
     return found
 
