@@ -1,6 +1,8 @@
 """What the tests of the running service share: a client as a user would write it, and patience."""
 
 import os
+import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +12,8 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
+
+from flows.snakemake_process import namespaces
 
 WORKFLOWS = Path(__file__).parent / "workflows"
 FINAL = frozenset({"completed", "failed", "cancelled"})
@@ -131,3 +135,21 @@ def unprivileged(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+def become_nobody() -> None:
+    """Let this process go on as an ordinary user, who can run the tests' Python wherever it is installed."""
+    namespaces.unshare(namespaces.NEW_MOUNTS)
+    namespaces.mount(None, "/", flags=namespaces.PRIVATE | namespaces.RECURSIVE)
+    python = Path(sys.base_prefix).resolve()
+    installed = os.open(python, os.O_PATH)
+    for directory in reversed(python.parents):
+        if not directory.stat().st_mode & stat.S_IXOTH:
+            namespaces.mount("tmpfs", str(directory), "tmpfs", options="mode=755")
+            python.mkdir(parents=True)
+            namespaces.mount(f"/proc/self/fd/{installed}", str(python), flags=namespaces.BIND)
+            break
+    os.close(installed)
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)

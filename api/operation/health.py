@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth.tokens import TokenSource, TokensUnreadable
 from api.prefect.overview import Overview
 from api.web.problems import ProblemError
+from flows.contract.isolation import read_missing
 
 FRESH_SECONDS = 1.0
 """Requests within this time get the same answer, so that frequent probes cost Prefect nothing."""
@@ -28,6 +29,12 @@ class PartName(StrEnum):
     """The directory that holds the jobs."""
     TOKENS = "tokens"
     """The list of tokens, if tokens are on."""
+    ISOLATION = "isolation"
+    """What keeps jobs apart on the machines of workers, once a worker has tried it."""
+
+
+_ONLY_DEGRADE = frozenset({PartName.WORKERS, PartName.ISOLATION})
+"""Without these parts, the service still accepts jobs."""
 
 
 class ReadinessStatus(StrEnum):
@@ -35,7 +42,8 @@ class ReadinessStatus(StrEnum):
 
     READY = "ready"
     DEGRADED = "degraded"
-    """Jobs are accepted, but some would wait: a load balancer should keep sending requests."""
+    """Jobs are accepted, but some would wait, or could reach others: a load balancer should keep sending
+    requests."""
     NOT_READY = "not ready"
 
 
@@ -69,7 +77,7 @@ class Readiness(BaseModel):
     @classmethod
     def of(cls, parts: list[Part]) -> "Readiness":
         missing = {part.name for part in parts if not part.ready}
-        if missing - {PartName.WORKERS}:
+        if missing - _ONLY_DEGRADE:
             return cls(status=ReadinessStatus.NOT_READY, parts=parts)
         return cls(status=ReadinessStatus.DEGRADED if missing else ReadinessStatus.READY, parts=parts)
 
@@ -94,7 +102,8 @@ class Health:
 
     async def _parts(self) -> list[Part]:
         storage = await anyio.to_thread.run_sync(_storage, self._home)
-        return [*await self._prefect_and_workers(), storage, *self._token_part()]
+        isolation = await anyio.to_thread.run_sync(_isolation, self._home)
+        return [*await self._prefect_and_workers(), storage, *self._token_part(), *isolation]
 
     async def _prefect_and_workers(self) -> list[Part]:
         try:
@@ -130,3 +139,13 @@ def _storage(home: Path) -> Part:
     else:
         return Part(name=PartName.STORAGE, ready=True, detail="The directory JOBS_HOME can be written.")
     return Part(name=PartName.STORAGE, ready=False, detail=detail)
+
+
+def _isolation(home: Path) -> list[Part]:
+    missing = read_missing(home)
+    if missing is None:
+        return []
+    detail = "Each job runs in a room of its own."
+    if missing:
+        detail = f"Jobs are not fully kept apart; a worker's machine lacks: {'; '.join(missing)}."
+    return [Part(name=PartName.ISOLATION, ready=not missing, detail=detail)]

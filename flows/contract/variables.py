@@ -1,18 +1,32 @@
 """Which environment variables a job may set, and which ones of the service a workflow never sees."""
 
 import re
+from collections.abc import Collection
 
-HIDDEN_PREFIXES = ("PREFECT_", "JOBS_", "AWS_", "UV_", "SNAKEMAKE_WARM_")
-"""Prefixes of variables of the service that could contain its secrets. AWS_: with the service's
-credentials, a workflow could read and replace the outputs of others."""
+JOB_VARIABLES = "SNAKEMAKE_JOB_VARIABLES"
+"""Names the variables that a Prefect deployment or run sets (`job_variables`); set by our worker."""
 
-_OF_THE_SERVICE = ("PREFECT_", "JOBS_", "UV_", "SNAKEMAKE_WARM_")
+_HIDDEN_PREFIXES = ("PREFECT_", "JOBS_", "UV_", "SNAKEMAKE_WARM_", "SNAKEMAKE_JOB_")
+"""Never visible, because they could contain secrets of the service."""
+
+_VISIBLE = (
+    *("PATH", "TMPDIR", "LANG", "LANGUAGE", "LC_*", "TZ", "TERM", "USER", "LOGNAME", "SHELL"),
+    *("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    *("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
+    *("CONDARC", "CONDA_PKGS_DIRS", "MODULEPATH", "MODULESHOME", "MODULERCFILE", "LMOD_*"),
+)
+"""Variables of the worker that every workflow sees. A list of what is hidden would forget some secret."""
+
+_OF_THE_SERVICE = _HIDDEN_PREFIXES
 """Prefixes that a job can't use. It may set AWS_*, for a bucket of its own."""
 
 _SET_BY_THE_SERVICE = frozenset(
     {
         "BASH_ENV",
         "CONDA_ALWAYS_COPY",
+        "HOME",
         "LD_PRELOAD",
         "PATH",
         "PYTHONPATH",
@@ -22,6 +36,15 @@ _SET_BY_THE_SERVICE = frozenset(
         "XDG_CACHE_HOME",
     }
 )
+
+
+def is_visible(name: str, more: Collection[str]) -> bool:
+    """Whether a workflow sees this variable of the worker; `more` are names, or beginnings with `*`."""
+    if name.startswith(_HIDDEN_PREFIXES):
+        return False
+    return any(
+        name.startswith(each[:-1]) if each.endswith("*") else name == each for each in (*_VISIBLE, *more)
+    )
 
 
 _CREDENTIAL = re.compile(r"(?:^|_)(?:auth|credentials?|passw(?:or)?d|secret|token)(?:_|$)|key$")

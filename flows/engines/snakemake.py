@@ -3,12 +3,13 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+from flows.contract.isolation import IsolationSettings
 from flows.contract.spec import ExecutionSpec
 from flows.engines.engine import EngineVanishedError
 from flows.engines.options import option_arguments, profile_arguments, switched_off
@@ -17,6 +18,7 @@ from flows.engines.storage import storage_arguments
 from flows.environments.environment import Environment
 from flows.environments.variables import visible_variables
 from flows.environments.warm import start_supervisor
+from flows.isolation.plan import create_private_directories, room_for
 from flows.snakemake_process.decisions import Decisions
 from flows.snakemake_process.events import EngineExited, ProtocolError, WorkflowEvent, decode
 from flows.snakemake_process.supervisor import LOCKS, TERMINATE, Start
@@ -36,25 +38,38 @@ class SnakemakeEngine:
     """Runs Snakemake in a process of the workflow's environment, with the software that rules declare."""
 
     def __init__(
-        self, environment: Environment, software: Software, secrets: Mapping[str, str] = MappingProxyType({})
+        self,
+        environment: Environment,
+        software: Software,
+        secrets: Mapping[str, str] = MappingProxyType({}),
+        isolation: IsolationSettings | None = None,
     ) -> None:
         """`secrets` are environment variables that only Snakemake and the rules see."""
         self._environment = environment
         self._software = software
         self._secrets = dict(secrets)
+        self._isolation = isolation or IsolationSettings()
 
     def start(self, spec: ExecutionSpec, workspace: Workspace) -> "SnakemakeExecution":
-        variables = workflow_variables(self._environment, self._software)
+        variables = {
+            **workflow_variables(self._environment, self._software, self._isolation.visible_variables),
+            "HOME": str(create_private_directories(workspace)),
+        }
+        cache = _output_cache(spec, workspace)
+        room = room_for(spec, workspace, self._environment, self._software, self._isolation, cache)
         control = start_supervisor(self._environment, variables)
         workspace.report.unlink(missing_ok=True)  # from an earlier execution in this directory
         start = Start(
             argv=tuple(snakemake_arguments(spec, workspace, self._environment, self._software)),
             directory=str(workspace.work),
             log_path=str(workspace.raw_log if self._secrets else workspace.snakemake_log),
-            environment=variables | spec.env | self._secrets | _cache_variable(spec, workspace),
+            environment=variables | spec.env | self._secrets | _cache_variable(cache),
             decisions=asdict(_decisions(spec, workspace, self._software, variables["PATH"])),
             report_argv=tuple(report_arguments(spec, workspace)) if spec.options.report else (),
             report_seconds=_REPORT_SECONDS,
+            room=None if room is None else asdict(room),
+            variables_in_room={} if "TMPDIR" in spec.env | self._secrets else {"TMPDIR": "/tmp"},
+            limits=self._isolation.limits_of(workspace.group),
         )
         # The directory stays locked until all processes of Snakemake have ended, even if the flow ends first.
         try:
@@ -125,12 +140,16 @@ def _decisions(spec: ExecutionSpec, workspace: Workspace, software: Software, pa
     )
 
 
-def _cache_variable(spec: ExecutionSpec, workspace: Workspace) -> dict[str, str]:
+def _output_cache(spec: ExecutionSpec, workspace: Workspace) -> Path | None:
     if not spec.options.cache:
-        return {}
+        return None
     cache = Path(os.environ.get(_OUTPUT_CACHE_VARIABLE, workspace.output_cache))
     cache.mkdir(parents=True, exist_ok=True)
-    return {_OUTPUT_CACHE_VARIABLE: str(cache)}
+    return cache
+
+
+def _cache_variable(cache: Path | None) -> dict[str, str]:
+    return {} if cache is None else {_OUTPUT_CACHE_VARIABLE: str(cache)}
 
 
 class SnakemakeExecution:
@@ -168,9 +187,14 @@ class SnakemakeExecution:
                 pass
 
 
-def workflow_variables(environment: Environment, software: Software) -> dict[str, str]:
-    """The environment variables of Snakemake and the rules, without those of the job."""
-    variables = visible_variables()
+def workflow_variables(
+    environment: Environment, software: Software, visible: Collection[str] = ()
+) -> dict[str, str]:
+    """The environment variables of Snakemake and the rules, without those of the job.
+
+    `visible` are those of the worker that the operator adds.
+    """
+    variables = visible_variables(visible)
     # Rules that call `python` expect the one that has Snakemake's packages.
     directories = [str(environment.python.parent), variables.get("PATH", os.defpath)]
     return variables | software.variables() | {"PATH": os.pathsep.join(directories), "PYTHONUNBUFFERED": "1"}

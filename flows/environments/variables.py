@@ -1,12 +1,12 @@
-"""Selects the environment variables of the service that a workflow may see."""
+"""Selects the environment variables of the worker that a workflow may see."""
 
 import os
+from collections.abc import Collection
 
-from flows.contract.variables import HIDDEN_PREFIXES
+from flows.contract.variables import JOB_VARIABLES, is_visible
 
 
-def visible_variables() -> dict[str, str]:
-    """The variables of this process, without those that could contain secrets of the service."""
-    visible = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN_PREFIXES)}
-    visible.pop("PYTHONPATH", None)  # the service's packages would hide the environment's
-    return visible
+def visible_variables(more: Collection[str] = ()) -> dict[str, str]:
+    """Those that every workflow needs, those of this job alone, and `more`: names, or beginnings with `*`."""
+    of_job = os.environ.get(JOB_VARIABLES, "").split(",")
+    return {name: value for name, value in os.environ.items() if is_visible(name, (*more, *of_job))}

@@ -4,6 +4,8 @@ The supervisor runs between the flow process and Snakemake's process:
 
     flow process ──socket──> supervisor ──fork──> driver (Snakemake) ──> rule jobs ──> their children
 
+- If the job has a room, the supervisor moves into it first and is its first process
+  (`flows.snakemake_process.room`): the kernel ends all others when it ends, even if it is killed.
 - It is the *subreaper* of all its descendants: a process whose parent ends becomes the supervisor's
   child, so the supervisor finds and ends even one that has left the session (prctl(2),
   PR_SET_CHILD_SUBREAPER; on systems without it, it ends the driver's process group).
@@ -28,12 +30,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, NoReturn
 
 import psutil
 
+from flows.snakemake_process import room
 from flows.snakemake_process.events import EngineExited, Message, encode
+from flows.snakemake_process.limits import limit
 from flows.snakemake_process.prctl import become_subreaper, die_with_parent
 
 GRACE_SECONDS = 4.0
@@ -71,6 +75,12 @@ class Start:
     """Arguments of the `snakemake` that creates the report afterwards; empty for no report."""
     report_seconds: float = 0.0
     """The time limit for the report."""
+    room: Mapping[str, Any] | None = None
+    """Fields of `flows.snakemake_process.room.Room`; None to run beside other processes."""
+    variables_in_room: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that replace others in the room."""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """Limits of all processes, by their names in getrlimit(2)."""
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -90,6 +100,12 @@ def supervise(control: socket.socket) -> NoReturn:
     start = Start.from_line(line)
     for lock in locks:
         os.set_inheritable(lock, False)
+    # Before the room hides the file, and so that no process in it has the log of the worker open.
+    _redirect_output(start.log_path)
+    is_in_room = _enter(start, control)
+    if is_in_room:
+        start = replace(start, environment={**start.environment, **start.variables_in_room})
+    limit(start.limits, is_in_room=is_in_room)
     driver = _start_driver(start, start.argv, control.makefile("wb"))
     exit_code, was_ended = _wait(driver, control)
     _end_all(driver)
@@ -98,6 +114,28 @@ def supervise(control: socket.socket) -> NoReturn:
     with contextlib.suppress(OSError):
         control.sendall(encode(EngineExited(time=time.time(), exit_code=exit_code)))
     os._exit(0)
+
+
+def _enter(start: Start, control: socket.socket) -> bool:
+    """Continue in the room of the job, if it has one and the machine can make it."""
+    if start.room is None:
+        return False
+    wanted = room.Room(**start.room)
+    try:
+        room.enter(wanted)
+    except room.NoRoom as problem:
+        text = (
+            f"This machine can't make a room for the job ({problem}), which can read and change other jobs."
+        )
+        level = "WARNING"
+        if wanted.is_required:
+            text, level = f"This machine can't make a room for the job ({problem}).", "ERROR"
+        with contextlib.suppress(OSError):
+            control.sendall(encode(Message(time=time.time(), level=level, text=text)))
+        if wanted.is_required:
+            os._exit(1)
+        return False
+    return True
 
 
 def _make_report(start: Start, control: socket.socket) -> None:
@@ -127,7 +165,6 @@ def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     die_with_parent(signal.SIGKILL)
-    _redirect_output(start.log_path)
     os.chdir(start.directory)
     os.environ.clear()
     os.environ.update(start.environment)

@@ -46,12 +46,15 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.contract.environments import EnvironmentSettings
+from flows.contract.isolation import IsolationSettings
+from flows.contract.variables import JOB_VARIABLES
 from flows.environments.making import Environments
 from flows.environments.variables import visible_variables
 from flows.environments.warm import WarmStart
 from flows.termination import CANCEL_SIGNAL
 from flows.worker.close_task_runs import close_task_runs
 from flows.worker.housekeeping import keep_house
+from flows.worker.isolation_probe import check_isolation
 from flows.worker.lost_jobs import Found, Lost, Start, is_lost, judge, may_be_lost, sign_of
 from flows.worker.warm_environments import WarmEnvironments, WarmSettings
 from flows.worker.zygote_client import FlowProcess, ZygoteClient
@@ -113,7 +116,9 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     async def setup(self) -> None:
         self._workspace_settings = WorkspaceSettings()
-        self._warm = WarmEnvironments(WarmSettings(), visible_variables())
+        isolation = IsolationSettings()
+        check_isolation(isolation.isolation, self._workspace_settings.home.resolve())
+        self._warm = WarmEnvironments(WarmSettings(), visible_variables(isolation.visible_variables))
         self._zygote = ZygoteClient(warm_starts=self._warm.descriptor)
         self._flow_processes: dict[UUID, FlowProcess] = {}
         self._cancelled_early: set[UUID] = set()
@@ -150,7 +155,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         configuration: BaseJobConfiguration,
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> SnakemakeWorkerResult:
-        environment = {**os.environ, **configuration.env}
+        environment = {**os.environ, **configuration.env, JOB_VARIABLES: ",".join(configuration.env)}
         process = await self._zygote.fork(
             flow_run.id,
             {name: value for name, value in environment.items() if value is not None},

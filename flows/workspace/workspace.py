@@ -12,6 +12,7 @@ JOBS_HOME/jobs/<job id>/
   events.jsonl    every workflow event, one JSON line each
   environment.json  the environment of Snakemake: Python and every package
   flow.pid        locked by the job's flow process while it runs
+  private/        the job's HOME and /tmp while it runs
   outputs.json    the manifest: path, size and checksum of every output; the Snakefile that ran
 JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 """
@@ -60,8 +61,8 @@ class Workspace:
         credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
         """`resumes` is the job that this one continues; `credentials` are those for git repositories."""
-        self._settings = settings
-        self._group = group
+        self.settings = settings
+        self.group = group
         self._job_id = job_id
         self._resumes = resumes
         self._credentials = credentials
@@ -75,6 +76,7 @@ class Workspace:
         self.snakemake_log = self.directory / "snakemake.log"
         self.raw_log = self.directory / "snakemake.log.raw"
         self.report = self.directory / "report.html"
+        self.private = self.directory / "private"
         self.output_cache = self.home / "cache"
         self.event_log = self.directory / "events.jsonl"
         self.manifest = self.directory / MANIFEST_NAME
@@ -105,7 +107,7 @@ class Workspace:
     @cached_property
     def storage(self) -> Storage:
         """Where bundles come from and outputs go to."""
-        return open_storage(self._settings)
+        return open_storage(self.settings)
 
     def stage(
         self,
@@ -133,7 +135,7 @@ class Workspace:
         return staged
 
     def _stage(self, spec: ExecutionSpec, report: Report, is_stopped: Callable[[], bool]) -> Staged:
-        staging = Staging(self._settings, self.storage, self._group, report, self._credentials)
+        staging = Staging(self.settings, self.storage, self.group, report, self._credentials)
         if spec.directory is not None:
             self._work_in(spec.directory, report, is_stopped)
             if spec.workflow is None:
@@ -150,7 +152,7 @@ class Workspace:
             return Staged()
         staged = self._bring_in(spec.workflow, staging)
         add_files(self.work, spec.files)
-        add_inputs(self.work, spec.inputs, self._settings.data_roots_of(self._group))
+        add_inputs(self.work, spec.inputs, self.settings.data_roots_of(self.group))
         return replace(staged, notes=(*notes, *staged.notes))
 
     def _bring_in(self, workflow: WorkflowSource, staging: Staging) -> Staged:
@@ -171,7 +173,7 @@ class Workspace:
 
     def _work_in(self, project: ProjectDirectory, report: Report, is_stopped: Callable[[], bool]) -> None:
         """Work in a directory of the server. Waits while another job works in it."""
-        roots = self._settings.project_roots_of(self._group)
+        roots = self.settings.project_roots_of(self.group)
         directory = check_project_path(project.path, roots)
         link = self.work
         self.work = self.tree = directory
@@ -195,6 +197,8 @@ class Workspace:
 
     def leave(self) -> None:
         """Call it when Snakemake has ended."""
+        with suppress(OSError):
+            remove_tree(self.private)
         if self._project is not None:
             self._project.leave()
 
@@ -244,7 +248,7 @@ class Workspace:
 
     def offered_profiles(self) -> dict[str, str]:
         """The profiles that the operator offers: paths by name."""
-        directory = self._settings.profiles_directory
+        directory = self.settings.profiles_directory
         return {} if directory is None else {each.name: str(each) for each in directory.resolve().iterdir()}
 
     @property

@@ -19,6 +19,7 @@ from deployments.reconciler import ReconcilerSettings
 from deployments.registration import RegistrationSettings
 from deployments.settings import LocalSettings
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.isolation import IsolationSettings
 from flows.contract.secrets import SecretSettings
 from flows.worker.warm_environments import WarmSettings
 from flows.worker.worker import WorkerSettings
@@ -38,6 +39,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
         SoftwareSettings,
         SecretSettings,
         GitCredentialSettings,
+        IsolationSettings,
         WorkerSettings,
         WarmSettings,
     ),
@@ -58,6 +60,8 @@ _COMMANDS = {
 _COMPUTED = {
     "JOBS_DATA_ROOTS": "none",
     "JOBS_PROJECT_ROOTS": "none",
+    "JOBS_VISIBLE_DIRECTORIES": "none",
+    "JOBS_WRITABLE_DIRECTORIES": "none",
     "JOBS_WORKFLOW_ROOTS": "the working directory",
 }
 """Defaults that a function gives."""

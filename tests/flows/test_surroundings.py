@@ -18,8 +18,13 @@ HIDDEN = {
     "JOBS_API_KEYS": "secret",
     "AWS_SECRET_ACCESS_KEY": "secret",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/of-the-service",
+    "GITHUB_TOKEN": "secret",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=secret",
+    "HOME": "/home/of-the-operator",
+    "PREFECTURE": "Kyoto",
 }
-SHOWN = {"GREETING": "hello, with spaces and ü", "PREFECTURE": "Kyoto"}
+SHOWN = {"LC_TIME": "C.UTF-8", "https_proxy": "http://proxy.example:3128", "TZ": "Asia/Tokyo"}
+ADDED = {"GREETING": "hello, with spaces and ü", "LAB_SITE": "Kiel", "LAB_SHELF": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +72,9 @@ def surrounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         """,
     )
     with pytest.MonkeyPatch.context() as environment:
-        for name, value in (HIDDEN | SHOWN).items():
+        for name, value in (HIDDEN | SHOWN | ADDED).items():
             environment.setenv(name, value)
+        environment.setenv("JOBS_VISIBLE_VARIABLES", "GREETING,LAB_*")
         yield execute(new_workspace(directory / "home"), workflow, config={"text": "from the spec"})
 
 
@@ -81,16 +87,20 @@ def environment_of(run: Run) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
-def test_a_rule_job_sees_no_variable_of_the_service(surrounded: Run) -> None:
+def test_a_rule_job_sees_no_variable_that_nobody_has_listed(surrounded: Run) -> None:
     assert surrounded.exit_code == 0
     assert [
-        name for name in environment_of(surrounded) if name.startswith(("PREFECT_", "JOBS_", "AWS_"))
+        name for name in environment_of(surrounded) if name.startswith(("PREFECT", "JOBS_", "AWS_"))
     ] == []
     assert not set(HIDDEN.values()) & set(environment_of(surrounded).values())
 
 
-def test_a_rule_job_sees_every_other_variable(surrounded: Run) -> None:
-    assert SHOWN.items() <= environment_of(surrounded).items()
+def test_a_rule_job_sees_locale_proxies_and_what_the_operator_lists(surrounded: Run) -> None:
+    assert (SHOWN | ADDED).items() <= environment_of(surrounded).items()
+
+
+def test_a_rule_job_has_a_home_of_its_own(surrounded: Run) -> None:
+    assert environment_of(surrounded)["HOME"] == str(surrounded.workspace.private / "home")
 
 
 def test_a_rule_job_works_in_the_jobs_directory_with_the_python_of_the_service(surrounded: Run) -> None:

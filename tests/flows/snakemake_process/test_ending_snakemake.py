@@ -217,9 +217,7 @@ def test_when_snakemake_is_killed_its_rule_jobs_go_with_it(workspace: Workspace)
     def kill_snakemake(event: WorkflowEvent, _: Execution) -> None:
         if isinstance(event, AttemptStarted):
             wait_until(lambda: begun(workspace) == 1, "the rule job runs")
-            (supervisor,) = supervisors()
-            (driver,) = supervisor.children()
-            driver.kill()
+            min(processes_in(workspace), key=psutil.Process.create_time).kill()
 
     killed = run(staged(workspace, SLEEPER, cores=1), workspace, kill_snakemake)
     assert killed.exit_code == -signal.SIGKILL
@@ -235,9 +233,23 @@ def test_when_the_supervisor_is_killed_the_engine_has_vanished(workspace: Worksp
 
     with pytest.raises(EngineError, match="the supervisor of Snakemake's process ended"):
         run(staged(workspace, SLEEPER), workspace, kill_supervisor)
-    for process in processes_in(workspace):
-        process.kill()  # nobody is left who could
-    wait_until(lambda: not processes_in(workspace), "what the test has left is gone")
+    wait_until(lambda: not processes_in(workspace), "the kernel has ended the room")
+
+
+def test_a_rule_that_kills_its_supervisor_leaves_nothing_running(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    workflow = write_workflow(
+        tmp_path / "killing",
+        """
+        rule kill:
+            output: "killed.txt"
+            shell: "setsid sleep 600 & echo $! > {output}; kill -9 1 $PPID; kill -9 -1; sleep 600"
+        """,
+    )
+    with contextlib.suppress(EngineError):
+        execute(workspace, workflow)
+    wait_until(lambda: not processes_in(workspace), "nothing of it runs", seconds=10)
 
 
 @pytest.mark.parametrize("finished", [20, 100, 300])

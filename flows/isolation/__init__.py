@@ -1,0 +1,1 @@
+"""Decides what a job finds around it; `flows.snakemake_process.room` makes it."""

@@ -1,0 +1,105 @@
+"""What the room of a job contains, from its spec and the operator's settings."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.contract.isolation import Isolation, IsolationSettings
+from flows.contract.spec import ExecutionSpec
+from flows.engines.software import Software
+from flows.environments.environment import Environment
+from flows.snakemake_process.room import Room
+from flows.workspace.git_credentials import GitCredentialSettings
+from flows.workspace.workspace import Workspace
+
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_OF_THE_SERVICE = ("JOBS_TOKENS_FILE", "PREFECT_HOME", "PREFECT_PROFILES_PATH")
+"""Variables that name files or directories of the service. JOBS_HOME is hidden in any case."""
+
+_HOME = "home"
+_PRIVATE = {"/tmp": "tmp", "/var/tmp": "var-tmp"}
+
+
+def room_for(
+    spec: ExecutionSpec,
+    workspace: Workspace,
+    environment: Environment,
+    software: Software,
+    settings: IsolationSettings,
+    output_cache: Path | None,
+) -> Room | None:
+    """The room of a job; None if rooms are off. Creates what the job shall find in it."""
+    if settings.isolation is Isolation.OFF:
+        return None
+    software.directory.mkdir(parents=True, exist_ok=True)
+    readable = (
+        workspace.directory,
+        *_roots_of(workspace),
+        *_directories_of(environment),
+        *_named_by(software),
+        *settings.visible_directories_of(workspace.group),
+        *(Path(os.environ[name]) for name in _CERTIFICATES if name in os.environ),
+    )
+    writable = (
+        workspace.work,
+        *_written_beside_work(spec, workspace),
+        software.directory,
+        *([output_cache] if output_cache else []),
+        *settings.writable_directories_of(workspace.group),
+    )
+    return Room(
+        readable=tuple(map(str, readable)),
+        writable=tuple(map(str, writable)),
+        hidden=tuple(map(str, (workspace.home, *_credentials()))),
+        private={place: str(workspace.private / name) for place, name in _PRIVATE.items()},
+        is_required=settings.isolation is Isolation.REQUIRED,
+    )
+
+
+def create_private_directories(workspace: Workspace) -> Path:
+    """Create the job's own directories in the place of the system's; its HOME."""
+    for name in (_HOME, *_PRIVATE.values()):
+        (workspace.private / name).mkdir(parents=True, exist_ok=True)
+    return workspace.private / _HOME
+
+
+def _roots_of(workspace: Workspace) -> Iterator[Path]:
+    settings = workspace.settings
+    yield from settings.workflow_roots
+    yield from settings.data_roots_of(workspace.group)
+    if settings.profiles_directory is not None:
+        yield settings.profiles_directory
+
+
+def _written_beside_work(spec: ExecutionSpec, workspace: Workspace) -> Iterator[Path]:
+    """What Snakemake writes in the job's directory, of which a rule must not replace anything else."""
+    yield workspace.private
+    if spec.options.report:
+        workspace.report.touch()  # a file can only be mounted where there is one
+        yield workspace.report
+
+
+def _directories_of(environment: Environment) -> Iterator[Path]:
+    """The environment, the installation of Python that it is made from, and our part of its process."""
+    yield environment.python.parent.parent
+    yield Path(os.path.realpath(environment.python)).parent.parent
+    yield environment.runtime
+
+
+def _named_by(software: Software) -> Iterator[Path]:
+    """What the operator's settings for software name."""
+    settings = software.settings
+    if settings.conda_directory is not None:
+        yield settings.conda_directory.absolute().parent
+    if settings.modules_init is not None:
+        yield settings.modules_init.absolute()
+    yield from map(Path, filter(os.path.isabs, os.environ.get("MODULEPATH", "").split(os.pathsep)))
+    if settings.wrapper_prefix is not None and settings.wrapper_prefix.startswith("file:"):
+        yield Path(settings.wrapper_prefix.removeprefix("file:").replace("//", "/"))
+
+
+def _credentials() -> Iterator[Path]:
+    yield from (Path(os.environ[name]).absolute() for name in _OF_THE_SERVICE if name in os.environ)
+    for credential in GitCredentialSettings().git_credentials.values():
+        if credential.token_file is not None:
+            yield credential.token_file.absolute()

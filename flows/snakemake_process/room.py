@@ -1,0 +1,165 @@
+"""Moves a job into a room of its own, where it finds nothing of other jobs and of the service.
+
+    supervisor ──fork──> warden ──fork──> first process of the room (the supervisor goes on here)
+     (outside)        (user, PID, IPC)        (mounts)
+
+- The kernel ends every process of the room when its first process ends, however that happens: also
+  those that have left their session. The first process ends when the warden ends, and the warden when
+  the outer supervisor ends.
+- A process of the room sees, signals and traces no process outside.
+- Its file system is a new one (`flows.snakemake_process.mounts`).
+- What makes the room can't be undone from inside: an ordinary user keeps no capability, and root gets
+  those of one more user namespace, for which the kernel locks the mounts. Containers that rules start
+  work in namespaces of their own.
+
+It needs Linux 5.12, user namespaces, and a /proc without masked parts.
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from flows.snakemake_process import mounts, namespaces
+from flows.snakemake_process.prctl import die_with_parent
+
+_MAP = b"m"
+_DONE = b"d"
+_FAILED = b"f"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a job finds in its room beside the system's directories, all as absolute paths."""
+
+    readable: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    """What others can be inside of: the service's own directory, files with credentials."""
+    private: Mapping[str, str] = field(default_factory=dict)
+    """Directories of the system, such as /tmp, and what the job gets in their place."""
+    is_required: bool = False
+    """Whether the job fails where the kernel can't make the room."""
+
+
+class NoRoom(Exception):
+    """The kernel can't make the room; the message says why."""
+
+
+def enter(room: Room) -> None:
+    """Continue in the room, as its first process. The process that called this waits there for its end.
+
+    Raises `NoRoom` in the process that called this.
+    """
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _become_warden(room, theirs)
+        return
+    theirs.close()
+    problem = _serve(pid, ours)
+    if problem is not None:
+        os.waitpid(pid, 0)
+        raise NoRoom(problem)
+    _wait_for_end_of(pid)
+
+
+def _become_warden(room: Room, outside: socket.socket) -> None:
+    """Make the namespaces, and fork the first process, in which this returns."""
+    try:
+        die_with_parent(signal.SIGKILL)
+        namespaces.unshare(namespaces.NEW_USER | namespaces.NEW_PIDS | namespaces.NEW_IPC)
+        die_with_parent(signal.SIGKILL)  # the kernel may forget it when capabilities change
+        _ask(outside, _MAP)
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+    except OSError as error:
+        _fail(outside, error)
+    if pid == 0:
+        outside.close()
+        ours.close()
+        _move_in(room, theirs)
+        return
+    theirs.close()
+    problem = _serve(pid, ours)
+    if problem is not None:
+        _fail(outside, problem)
+    try:
+        _ask(outside, _DONE)
+    except OSError:
+        os._exit(1)  # the supervisor outside is gone
+    _wait_for_end_of(pid)
+
+
+def _move_in(room: Room, outside: socket.socket) -> None:
+    """Make the file system, and give up what could undo it."""
+    try:
+        die_with_parent(signal.SIGKILL)
+        namespaces.unshare(namespaces.NEW_MOUNTS)
+        is_root = os.geteuid() == 0
+        mounts.make(room.readable, room.writable, room.hidden, room.private, guard_kernel=is_root)
+        namespaces.forbid_new_privileges()
+        namespaces.restrict_signals_and_abstract_sockets()
+        if is_root:
+            namespaces.unshare(namespaces.NEW_USER | namespaces.NEW_MOUNTS)
+            _ask(outside, _MAP)
+        else:
+            namespaces.drop_capabilities()
+        die_with_parent(signal.SIGKILL)
+        _ask(outside, _DONE)
+        outside.close()
+    except OSError as error:
+        _fail(outside, error)
+
+
+def _serve(pid: int, child: socket.socket) -> str | None:
+    """Do for the child what only its parent may; why it failed, or None when it is done."""
+    with child:
+        while True:
+            request = child.recv(4096)
+            if request == _MAP:
+                try:
+                    namespaces.write_identity_maps(pid)
+                except OSError as error:
+                    os.kill(pid, signal.SIGKILL)
+                    return str(error)
+            elif request == _DONE:
+                child.sendall(_DONE)
+                return None
+            else:
+                return request.removeprefix(_FAILED).decode(errors="replace") or "its first process ended"
+            child.sendall(request)
+
+
+def _ask(parent: socket.socket, request: bytes) -> None:
+    parent.sendall(request)
+    if parent.recv(len(request)) != request:
+        os._exit(1)  # the parent is gone
+
+
+def _fail(parent: socket.socket, problem: object) -> NoReturn:
+    parent.sendall(_FAILED + str(problem).encode())
+    os._exit(1)
+
+
+def _wait_for_end_of(pid: int) -> NoReturn:
+    os.waitpid(pid, 0)
+    os._exit(0)
+
+
+def main() -> None:
+    """Try it out, and print what is missing, a line each: `python -m flows.snakemake_process.room`."""
+    try:
+        enter(Room())
+    except NoRoom as problem:
+        print(problem)  # noqa: T201 - read by `flows.worker.isolation_probe`
+        return
+    if not namespaces.restrict_signals_and_abstract_sockets():
+        print("Landlock")  # noqa: T201 - as above
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Tries out whether this machine can keep jobs apart."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+from flows.contract.isolation import Isolation, record_missing
+
+_LANDLOCK = "Landlock"
+_SECONDS = 30.0
+
+logger = logging.getLogger("prefect.workers.snakemake")
+
+
+class IsolationMissing(Exception):
+    """The operator requires rooms, and this machine can't make them."""
+
+
+def check_isolation(isolation: Isolation, home: Path) -> None:
+    """Report what this machine lacks, in the log and for the jobs API. Raises `IsolationMissing`."""
+    if isolation is Isolation.OFF:
+        record_missing(home, None)
+        return
+    missing = missing_here()
+    if isolation is Isolation.REQUIRED and missing and missing != [_LANDLOCK]:
+        raise IsolationMissing(
+            f"JOBS_ISOLATION=required, but this machine can't make a room for a job: {missing[0]}. "
+            "See docs/security.md for what it needs, or set JOBS_ISOLATION=preferred."
+        )
+    for each in missing:
+        logger.warning("Jobs are not fully kept apart on this machine, which lacks: %s.", each)
+    record_missing(home, missing)
+
+
+def missing_here() -> list[str]:
+    """What this machine lacks: nothing, a reason why it can't make rooms, or only Landlock."""
+    tried = subprocess.run(
+        [sys.executable, "-m", "flows.snakemake_process.room"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    if tried.returncode:
+        return [f"the trial of a room ended with exit code {tried.returncode}"]
+    return [line for line in tried.stdout.splitlines() if line]

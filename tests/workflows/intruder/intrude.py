@@ -1,0 +1,96 @@
+"""Tries each attack on the targets of the first argument. Prints which ones succeed, as JSON by name."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+targets = json.loads(sys.argv[1])
+
+
+def read_another_job():
+    return Path(targets["other_job"], "work", "result.txt").read_text()
+
+
+def change_another_job():
+    return Path(targets["other_job"], "work", "result.txt").write_text("changed")
+
+
+def replace_its_own_work():
+    own = Path.cwd().parent
+    os.rename(own / "work", own / "elsewhere")
+    os.rename(own / "elsewhere", own / "work")
+    return True
+
+
+def write_its_own_manifest():
+    return (Path.cwd().parent / "outputs.json").write_text("{}")
+
+
+def add_a_token():
+    with open(targets["tokens"], "a") as tokens:
+        return tokens.write(" ")
+
+
+def read_the_tokens():
+    return Path(targets["tokens"]).read_text()
+
+
+def change_data():
+    with open(targets["data"], "a") as data:
+        return data.write(" ")
+
+
+def read_variables_of_the_service():
+    return "HOME_OF_SECRETS" in Path(f"/proc/{targets['service_pid']}/environ").read_text()
+
+
+def signal_the_service():
+    os.kill(targets["service_pid"], signal.SIGCONT)
+    return True
+
+
+def connect_to_a_socket_of_the_service():
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(targets["socket"])
+    return True
+
+
+def connect_to_an_abstract_socket():
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("\0" + targets["abstract_socket"])
+    return True
+
+
+def change_its_environment():
+    return os.access(os.path.dirname(json.__file__), os.W_OK) or os.access(sys.prefix, os.W_OK)
+
+
+def link_a_file_of_the_system():
+    os.link(targets["data"], "stolen")
+    return True
+
+
+def open_the_log_of_the_worker():
+    """Through a descriptor that a process of the job may have inherited."""
+    inherited = []
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        for number in "0", "1", "2":
+            try:
+                inherited.append(os.readlink(f"/proc/{process}/fd/{number}"))
+            except OSError:
+                pass
+    return targets["worker_log"] in inherited
+
+
+def attempt(attack):
+    try:
+        return bool(attack())
+    except (OSError, ValueError):
+        return False
+
+
+ATTACKS = [each for name, each in sorted(globals().items()) if callable(each) and "_" in name]
+print(json.dumps({attack.__name__: attempt(attack) for attack in ATTACKS}))
