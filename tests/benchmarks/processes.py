@@ -8,6 +8,11 @@ FLOW_ZYGOTE = "flows.worker.zygote"
 ENVIRONMENT_ZYGOTE = "flows.snakemake_process.zygote"
 
 
+def prefect_url_with_password(stack: LocalStack) -> str:
+    """The address of the Prefect server, for a client that takes the password from there."""
+    return stack.settings.prefect_url.replace("://", f"://{stack.auth_string}@")
+
+
 def flow_zygote(stack: LocalStack) -> psutil.Process:
     """The process that forks flow processes."""
     (found,) = _children_with(stack, FLOW_ZYGOTE)

@@ -17,7 +17,7 @@ from flows.contract.spec import FLOW_NAME
 from flows.environments.environment import Environment
 from flows.environments.making import Environments
 from tests.benchmarks.load import get_for, post_times
-from tests.benchmarks.processes import flow_zygote, zygotes_of
+from tests.benchmarks.processes import flow_zygote, prefect_url_with_password, zygotes_of
 from tests.benchmarks.rows import Report, Row, median
 from tests.benchmarks.sapporo import sapporo, submit
 from tests.support import JobsClient
@@ -44,7 +44,7 @@ def submits(report: Report, stack: LocalStack) -> None:
     asyncio.run(_idle_deployment(stack, IDLE_GROUP))
     default_id = asyncio.run(_idle_deployment(stack, DEFAULTS_GROUP, at_defaults=True))
     ours_url = f"{stack.settings.api_url}/jobs"
-    theirs_url = f"{stack.settings.prefect_url}/api/deployments/{default_id}/create_flow_run"
+    theirs_url = f"{prefect_url_with_password(stack)}/api/deployments/{default_id}/create_flow_run"
     our_body = json.dumps({**MOCK, "group": IDLE_GROUP}).encode()
     their_body = json.dumps({"parameters": MOCK, "state": {"type": "SCHEDULED"}}).encode()
     rounds = [
@@ -108,7 +108,7 @@ def reads(report: Report, stack: LocalStack, jobs: JobsClient) -> None:
         jobs.wait(job_id, "running")
     report.add(_memory_of_jobs(stack, len(job_ids)))
     ours_urls = [f"{stack.settings.api_url}/jobs/{job_id}" for job_id in job_ids]
-    their_urls = [f"{stack.settings.prefect_url}/api/flow_runs/{job_id}" for job_id in job_ids]
+    their_urls = [f"{prefect_url_with_password(stack)}/api/flow_runs/{job_id}" for job_id in job_ids]
     rounds = [(get_for(ours_urls, 16, _SECONDS), get_for(their_urls, 16, _SECONDS)) for _ in range(3)]
     for job_id in job_ids:
         jobs.http.post(f"/jobs/{job_id}/cancel")
@@ -182,7 +182,7 @@ def _memory_of_jobs(stack: LocalStack, count: int) -> Row:
 
 async def _idle_deployment(stack: LocalStack, name: str, *, at_defaults: bool = False) -> str:
     """A group that no worker serves, registered as `prefect.yaml` does it, or at Prefect's defaults."""
-    async with PrefectClient(f"{stack.settings.prefect_url}/api") as client:
+    async with PrefectClient(f"{stack.settings.prefect_url}/api", auth_string=stack.auth_string) as client:
         flow = await client.read_flow_by_name(FLOW_NAME)
         template = await client.read_deployment_by_name(f"{FLOW_NAME}/default")
         deployment_id = await client.create_deployment(
@@ -196,7 +196,9 @@ async def _idle_deployment(stack: LocalStack, name: str, *, at_defaults: bool = 
 
 async def _store_jobs(stack: LocalStack, deployment_id: str, total: int) -> None:
     """Fill up with finished jobs, copies of a submitted one: a hundred thousand posts take an hour."""
-    connection = await asyncpg.connect(stack.database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(
+        stack.database_url.replace("+asyncpg", ""), passfile=stack.database_variables["PGPASSFILE"]
+    )
     try:
         columns = [
             record["column_name"]
@@ -241,7 +243,7 @@ def _list_times(stack: LocalStack, deployment_id: str) -> Times:
         "limit": 50,
     }
     ours_url = f"{stack.settings.api_url}/jobs?status=completed&group={IDLE_GROUP}&limit=50"
-    their_url = f"{stack.settings.prefect_url}/api/flow_runs/filter"
+    their_url = f"{prefect_url_with_password(stack)}/api/flow_runs/filter"
     ours, theirs = [], []
     for _ in range(_TURNS):
         ours.append(get_for([ours_url], 1, _TURN_SECONDS).p50_ms)

@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from deployments.local import PROJECT, WORK_POOL, LocalStack
-from tests.benchmarks.processes import flow_zygote
+from tests.benchmarks.processes import flow_zygote, prefect_url_with_password
 from tests.benchmarks.rows import Report, Row, median, seconds
 from tests.support import WORKFLOWS, JobsClient, wait_until
 
@@ -127,7 +127,7 @@ def process_worker(stack: LocalStack) -> Iterator[None]:
 
 
 def _is_online(stack: LocalStack, pool: str) -> bool:
-    url = f"{stack.settings.prefect_url}/api/work_pools/{pool}/workers/filter"
+    url = f"{prefect_url_with_password(stack)}/api/work_pools/{pool}/workers/filter"
     return bool(httpx.post(url, json={}).json())
 
 

@@ -62,7 +62,7 @@ async def test_of_a_killed_flow_process_every_open_rule_job_is_closed(
     monkeypatch.setattr("flows.worker.close_task_runs._ROUNDS", 3)
     job_id = jobs.submit(engine="mock", group="large", name="never run")
     jobs.http.post(f"/jobs/{job_id}/cancel")
-    async with PrefectClient(f"{stack.settings.prefect_url}/api") as prefect:
+    async with PrefectClient(f"{stack.settings.prefect_url}/api", auth_string=stack.auth_string) as prefect:
         worker = Worker(prefect)
         await worker.record(UUID(job_id), [RuleJobInState(n, StateType.PENDING) for n in range(900)])
 

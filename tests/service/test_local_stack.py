@@ -1,10 +1,14 @@
 """The two ways in: `make demo` and `make up`, as a newcomer starts them."""
 
+import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -12,7 +16,7 @@ import psutil
 import pytest
 
 from tests.conftest import free_ports
-from tests.support import wait_until
+from tests.support import JobsClient, wait_until
 
 
 @pytest.fixture
@@ -41,6 +45,21 @@ def processes_on(home: Path) -> list[psutil.Process]:
     ]
 
 
+@contextmanager
+def running_up(environment: dict[str, str]) -> Iterator[tuple[psutil.Process, str]]:
+    """`make up` and the address of its jobs API, until Ctrl-C or until it is killed."""
+    up = subprocess.Popen(
+        [sys.executable, "-m", "deployments", "up"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        lines = iter(up.stdout or ())
+        wait_until(lambda: "Stop with Ctrl-C" in next(lines), "the stack is up", seconds=120)
+        yield psutil.Process(up.pid), f"http://127.0.0.1:{environment['JOBS_API_PORT']}"
+    finally:
+        up.send_signal(signal.SIGINT)
+        up.wait(60)
+
+
 def test_the_demo_runs_the_example_and_a_second_start_finds_its_job(
     home: Path, environment: dict[str, str]
 ) -> None:
@@ -58,18 +77,9 @@ def test_the_demo_runs_the_example_and_a_second_start_finds_its_job(
     assert "runs/flow-run/" in demo.stdout
     assert processes_on(home) == []
 
-    up = subprocess.Popen(
-        [sys.executable, "-m", "deployments", "up"], env=environment, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        url = f"http://127.0.0.1:{environment['JOBS_API_PORT']}"
-        lines = iter(up.stdout or ())
-        wait_until(lambda: "Stop with Ctrl-C" in next(lines), "the stack is up", seconds=120)
+    with running_up(environment) as (_, url):
         (job,) = httpx.get(f"{url}/jobs").json()["items"]
         assert (job["name"], job["status"]) == ("demo", "completed")
-    finally:
-        up.send_signal(signal.SIGINT)
-        up.wait(60)
     assert processes_on(home) == []
 
 
@@ -89,3 +99,49 @@ def test_a_taken_port_is_told_in_one_line(environment: dict[str, str]) -> None:
     (line,) = (demo.stdout + demo.stderr).splitlines()
     assert f"Port {environment['JOBS_API_PORT']} is in use" in line
     assert "JOBS_API_PORT=" in line
+
+
+def test_whatever_is_killed_is_started_again_and_a_killed_stack_leaves_nothing(
+    home: Path, environment: dict[str, str]
+) -> None:
+    with running_up(environment) as (up, url):
+        jobs = JobsClient(httpx.Client(base_url=url, timeout=30))
+        job_id = jobs.submit(engine="mock", mock={"delay_seconds": [20, 20], "success_rate": 1, "rules": 2})
+        wait_until(lambda: jobs.get(job_id)["status"] == "running", "it runs")
+        before = parts(home)
+        assert set(before) == {"postgres", "prefect-server", "worker", "api"}
+
+        for pid in before.values():
+            os.kill(pid, signal.SIGKILL)
+
+        wait_until(lambda: not set(before.values()) & set(parts(home).values()), "all are new")
+        wait_until(lambda: is_ready(url), "the service is ready again")
+        assert jobs.wait(job_id)["status"] == "completed"
+        assert_no_secret_is_shown(home)
+        up.kill()
+
+    with running_up(environment) as (_, url):
+        assert httpx.get(f"{url}/jobs/{job_id}").json()["status"] == "completed"
+    assert processes_on(home) == []
+
+
+def parts(home: Path) -> dict[str, int]:
+    """The pid of each part of the stack."""
+    return {name: pid for name, (pid, _) in json.loads((home / "processes.json").read_text()).items()}
+
+
+def is_ready(url: str) -> bool:
+    with suppress(httpx.TransportError):
+        return bool(httpx.get(f"{url}/readyz").json()["status"] == "ready")
+    return False
+
+
+def assert_no_secret_is_shown(home: Path) -> None:
+    """Neither a command line nor a log has a password."""
+    files = list((home / "secrets").iterdir())
+    passwords = [file.read_text().strip().rpartition(":")[2] for file in files]
+    assert len(passwords) == 2
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    shown = [str(process.info["cmdline"]) for process in psutil.process_iter(["cmdline"])]
+    shown += [log.read_text() for log in (home / "logs").iterdir()]
+    assert not [text for text in shown for password in passwords if password in text]

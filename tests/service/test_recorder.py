@@ -32,7 +32,7 @@ def test_progress_moves_although_another_state_is_always_due(
 ) -> None:
     flow_id = prefect_api.post("/flows/", json={"name": "recorded"}).json()["id"]
     flow_run = f"/flow_runs/{prefect_api.post('/flow_runs/', json={'flow_id': flow_id}).json()['id']}"
-    with SyncPrefectClient(f"{stack.settings.prefect_url}/api") as client:
+    with SyncPrefectClient(f"{stack.settings.prefect_url}/api", auth_string=stack.auth_string) as client:
         recorder = Recorder(client, UUID(flow_run.rpartition("/")[2]))
         recorder.mirror = mirror = Busy(recorder.mirror.flow_run_id)
         with recorder:

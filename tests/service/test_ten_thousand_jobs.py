@@ -27,7 +27,7 @@ INSERT INTO flow_run ({names}) SELECT {values} FROM generate_series(1, $1::int) 
 
 @pytest.fixture
 async def prefect(stack: LocalStack) -> PrefectClient:
-    return PrefectClient(f"{stack.settings.prefect_url}/api")
+    return PrefectClient(f"{stack.settings.prefect_url}/api", auth_string=stack.auth_string)
 
 
 @pytest.fixture
@@ -89,7 +89,9 @@ async def walk(api: httpx.AsyncClient, **params: str | int) -> list[str]:
 
 async def copy(stack: LocalStack, job_id: str, count: int, state_type: str) -> set[str]:
     """Jobs as Prefect would store them, without the quarter of an hour that it would take."""
-    connection = await asyncpg.connect(stack.database_url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(
+        stack.database_url.replace("+asyncpg", ""), passfile=stack.database_variables["PGPASSFILE"]
+    )
     try:
         rows = await connection.fetch(
             "SELECT column_name FROM information_schema.columns WHERE table_name = 'flow_run'"
