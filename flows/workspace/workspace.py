@@ -272,7 +272,7 @@ class Workspace:
 
         Publishes the report and Snakemake's log, too. Raises `StorageError`.
         """
-        limit = self._settings.checksum_max_bytes
+        limit = self.settings.checksum_max_bytes
         return Publishing(self._job_id, self.storage, self._disk, limit).publish(
             {FileKind.OUTPUT: outputs, **(records or {})},
             {FileKind.REPORT: self.report, FileKind.LOG: self.snakemake_log},
