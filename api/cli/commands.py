@@ -371,12 +371,17 @@ def resume(
 def outputs(
     job: JobId,
     path: Annotated[list[str] | None, typer.Argument(help="Only these outputs.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Files of this kind: output, report, log or benchmark. May be repeated."),
+    ] = None,
     download: Annotated[Path | None, typer.Option(help="Download the outputs into this directory.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the outputs of a job, or download them."""
+    """List the outputs of a job or its logs, or download them."""
     service = Service.from_environment()
-    found = [item for item in service.items(f"/jobs/{job}/outputs") if not path or item["path"] in path]
+    listed = service.items(f"/jobs/{job}/outputs", kind=kind)
+    found = [item for item in listed if not path or item["path"] in path]
     missing = sorted(set(path or ()) - {item["path"] for item in found})
     if missing:
         raise ServiceError(f"The job {job} has no output {', '.join(missing)}.")
