@@ -339,9 +339,10 @@ async def download_output(
     request: Request, job_id: UUID, path: str, jobs: WithJobs, outputs: WithOutputs
 ) -> Response:
     """Supports `Range` and `If-Range`, so that a download can be resumed."""
-    await jobs.get(job_id)
+    job = await jobs.get(job_id)
     method: Method = "HEAD" if request.method == "HEAD" else "GET"
-    return await anyio.to_thread.run_sync(outputs.download, job_id, path, method)
+    sharing = await jobs.sharing_work(job)
+    return await anyio.to_thread.run_sync(outputs.download, job_id, path, method, sharing)
 
 
 @jobs_router.get(
