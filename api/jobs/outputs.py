@@ -1,6 +1,7 @@
 """A job's outputs: the list in its manifest, and the files."""
 
 import os
+from collections.abc import Collection
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import BinaryIO
@@ -65,16 +66,19 @@ class Outputs:
             if item.kind in (FileKind.OUTPUT, FileKind.REPORT)
         }
 
-    def download(self, job_id: UUID, path: str, method: Method) -> Response:
+    def download(
+        self, job_id: UUID, path: str, method: Method, sharing: Collection[UUID] = frozenset()
+    ) -> Response:
         """The file, with support for ranges; or a redirect to it.
 
+        It is a file of the job, or of one of those in `sharing`, in whose directory the job works.
         Raises `NotFound` for every path that the manifest does not list.
         """
         item = self._manifests.read(job_id).find(path)
         if item is None:
             raise _no_output(job_id, path)
         try:
-            place = self._storage.locate(job_key(job_id, *item.place), method)
+            place = self._storage.locate(job_key(job_id, *item.place), method, sharing)
         except BlobNotFound as error:
             raise _no_output(job_id, path) from error
         if not isinstance(place, str):

@@ -360,9 +360,11 @@ async def download_output(
     request: Request, job_id: UUID, path: str, jobs: WithJobs, outputs: WithOutputs
 ) -> Response:
     """Supports `Range` and `If-Range`, so that a download can be resumed."""
-    await jobs.get(job_id)
+    job = await jobs.get(job_id)
     method: Method = "HEAD" if request.method == "HEAD" else "GET"
-    return await outputs.reads.in_thread(jobs.caller.name, outputs.download, job_id, path, method)
+    sharing = await jobs.sharing_work(job)
+    caller = jobs.caller.name
+    return await outputs.reads.in_thread(caller, outputs.download, job_id, path, method, sharing)
 
 
 @jobs_router.get(

@@ -131,7 +131,11 @@ class Submissions:
                 "parameters": before.parameters if spec is None else spec.parameters(),
                 "name": before.name,
                 "tags": before.tags,
-                "labels": {**labels, Label.RESUMES.value: _directory_of(before)},
+                "labels": {
+                    **labels,
+                    Label.RESUMES.value: _directory_of(before),
+                    Label.WORK.value: str(before.labels.get(Label.WORK, _first_of(before))),
+                },
                 "idempotency_key": resume_key(job_id),
                 "job_variables": machine,
             },
@@ -211,6 +215,11 @@ def _directory_of(flow_run: FlowRun) -> str:
     """The job whose directory a successor works in: a job that never ran has none of its own."""
     before = flow_run.labels.get(Label.RESUMES)
     return str(before) if before is not None and not flow_run.run_count else str(flow_run.id)
+
+
+def _first_of(flow_run: FlowRun) -> str:
+    """The job that a job continues; itself if it continues none."""
+    return str(flow_run.labels.get(Label.RESUMES, flow_run.id))
 
 
 def _check_resumable(job: Job) -> None:

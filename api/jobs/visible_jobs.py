@@ -36,6 +36,14 @@ class VisibleJobs:
             raise no_job(job_id)
         return job
 
+    async def sharing_work(self, job: Job) -> frozenset[UUID]:
+        """The jobs in whose working directory this one may work, because it continues them."""
+        if job.resumes is None:
+            return frozenset()
+        row = await self.reads.flow_runs.row(job.id)
+        first = row.labels.get(Label.WORK)
+        return frozenset({job.resumes} if first is None else {job.resumes, UUID(str(first))})
+
     async def list(self, query: JobQuery) -> JobPage:
         """A page of jobs, newest first. Raises `UnknownGroup` and `BadCursor`."""
         after = JobPosition.decode(query.cursor, query.fingerprint())

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from uuid import UUID
@@ -40,12 +40,14 @@ def open_file(place: Path, within: Path | None = None) -> BinaryIO:
         os.close(found)
 
 
-def work_of(directory: Path, project_roots: Sequence[Path] = ()) -> Path:
+def work_of(
+    directory: Path, project_roots: Sequence[Path] = (), sharing: Collection[UUID] | None = None
+) -> Path:
     """The working directory of a job: its own `work`, that of the job that it resumes, or a project's.
 
-    Only the links that staging creates are followed: `../<job id>/work`, and absolute ones to directories
-    below `project_roots`. For any other link this returns the path of the link itself, so that no file
-    behind it is accepted.
+    Only the links that staging creates are followed: `../<job id>/work`, to the jobs in `sharing` only if
+    that is given, and absolute ones to directories below `project_roots`. For any other link this returns
+    the path of the link itself, so that no file behind it is accepted.
     """
     work = directory / "work"
     try:
@@ -53,7 +55,7 @@ def work_of(directory: Path, project_roots: Sequence[Path] = ()) -> Path:
     except OSError:
         return work
     match target.parts:
-        case ("..", name, "work") if _is_job_id(name):
+        case ("..", name, "work") if _is_job_id(name) and (sharing is None or UUID(name) in sharing):
             return directory.parent / name / "work"
         case ("/", *_) if _is_project(Path(target), project_roots):
             return Path(target)

@@ -52,6 +52,8 @@ class Label(StrEnum):
     """Hash of the submitted body: a reused idempotency key must come with the same body."""
     RESUMES = "snakemake.resumes"
     """Id of the job that this one continues, in the same working directory."""
+    WORK = "snakemake.work"
+    """Id of the first job of such a chain, which owns the working directory."""
     CHANGES = "snakemake.changes"
     """Fields in which the spec differs from that of the job that this one continues, separated by ','."""
     RESUMED_BY = "snakemake.resumed-by"

@@ -19,7 +19,7 @@ an output that links to another file in its job's `work`.
 import mimetypes
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -107,9 +107,12 @@ class Storage(Protocol):
     def size(self, key: str) -> int | None:
         """The size in bytes; None if there is no such blob."""
 
-    def locate(self, key: str, method: Method = "GET") -> BinaryIO | SignedUrl:
+    def locate(
+        self, key: str, method: Method = "GET", sharing: Collection[UUID] | None = None
+    ) -> BinaryIO | SignedUrl:
         """The blob as an open file, or a URL to download it.
 
+        A job's files may lie in the working directory of another one: of those in `sharing`, if given.
         Raises `BlobNotFound` for a missing file; with a URL, the download reports a missing blob.
         """
 
@@ -158,12 +161,12 @@ class LocalStorage:
         self._home = home.resolve()
         self._project_roots = project_roots
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str, sharing: Collection[UUID] | None = None) -> BinaryIO:
         """Open the file of a blob. Raises `BlobNotFound`."""
         with _translating_file_errors(key):
             match PurePosixPath(key).parts:
                 case ("jobs", job_id, "work", *path):
-                    work = work_of(self._home / "jobs" / job_id, self._project_roots)
+                    work = work_of(self._home / "jobs" / job_id, self._project_roots, sharing)
                     return open_file(work.joinpath(*path), within=work)
                 case _:
                     return open_file(self._home / key)
@@ -202,8 +205,10 @@ class LocalStorage:
         except BlobNotFound:
             return None
 
-    def locate(self, key: str, method: Method = "GET") -> BinaryIO | SignedUrl:
-        return self.open(key)
+    def locate(
+        self, key: str, method: Method = "GET", sharing: Collection[UUID] | None = None
+    ) -> BinaryIO | SignedUrl:
+        return self.open(key, sharing)
 
     def names(self, key: str) -> list[str]:
         with _translating_file_errors(key):
@@ -273,7 +278,9 @@ class S3Storage:
             except FileNotFoundError:
                 return None
 
-    def locate(self, key: str, method: Method = "GET") -> BinaryIO | SignedUrl:
+    def locate(
+        self, key: str, method: Method = "GET", sharing: Collection[UUID] | None = None
+    ) -> BinaryIO | SignedUrl:
         with self._translating_errors(key):
             return SignedUrl(obstore.sign(self._store, method, _object_key(key), self._download_lifetime))
 

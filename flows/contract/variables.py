@@ -15,7 +15,7 @@ _VISIBLE = (
     *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
     *("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
-    *("CONDARC", "CONDA_PKGS_DIRS", "MODULEPATH", "MODULESHOME", "MODULERCFILE", "LMOD_*"),
+    *("CONDARC", "MODULEPATH", "MODULESHOME", "MODULERCFILE", "LMOD_*"),
 )
 """Variables of the worker that every workflow sees. A list of what is hidden would forget some secret."""
 
@@ -26,6 +26,7 @@ _SET_BY_THE_SERVICE = frozenset(
     {
         "BASH_ENV",
         "CONDA_ALWAYS_COPY",
+        "CONDA_PKGS_DIRS",
         "HOME",
         "LD_PRELOAD",
         "PATH",

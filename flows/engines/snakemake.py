@@ -55,10 +55,10 @@ class SnakemakeEngine:
             **workflow_variables(self._environment, self._software, self._isolation.visible_variables),
             "HOME": str(create_private_directories(workspace)),
         }
+        workspace.report.unlink(missing_ok=True)  # from an earlier execution in this directory
         cache = _output_cache(spec, workspace)
         room = room_for(spec, workspace, self._environment, self._software, self._isolation, cache)
         control = start_supervisor(self._environment, variables)
-        workspace.report.unlink(missing_ok=True)  # from an earlier execution in this directory
         start = Start(
             argv=tuple(snakemake_arguments(spec, workspace, self._environment, self._software)),
             directory=str(workspace.work),
@@ -80,7 +80,7 @@ class SnakemakeEngine:
             raise EngineVanishedError(
                 "Snakemake's process did not start; see the worker's log for the reason"
             ) from error
-        return SnakemakeExecution(control)
+        return SnakemakeExecution(control, workspace.report)
 
 
 def snakemake_arguments(
@@ -134,6 +134,7 @@ def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
 def _decisions(spec: ExecutionSpec, workspace: Workspace, software: Software, path: str) -> Decisions:
     return Decisions(
         config_file=str(workspace.config_file) if spec.config else None,
+        private_directory=str(workspace.private),
         switched_off=tuple(switched_off(spec.options)),
         names_software=bool(software.methods),
         method_variables=software.method_variables(path),
@@ -155,8 +156,9 @@ def _cache_variable(cache: Path | None) -> dict[str, str]:
 class SnakemakeExecution:
     """The flow's end of the supervisor's socket; `flows.snakemake_process.supervisor` has the protocol."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, report: Path) -> None:
         self._control = control
+        self._report = report
 
     def events(self) -> Iterator[WorkflowEvent]:
         has_exited = False
@@ -185,6 +187,9 @@ class SnakemakeExecution:
             self._control.shutdown(socket.SHUT_WR)
             while self._control.recv(1 << 16):
                 pass
+        with contextlib.suppress(FileNotFoundError):
+            if not self._report.stat().st_size:
+                self._report.unlink()  # it was only there to be mounted
 
 
 def workflow_variables(

@@ -52,6 +52,8 @@ class Software:
         if (conda := variables.get(SoftwareMethod.CONDA)) is not None:
             # Otherwise a rule that writes into its environment changes conda's cache through hard links.
             conda["CONDA_ALWAYS_COPY"] = "true"
+            # Conda's own cache is read-only in the room of a job, or lost with its HOME.
+            conda["CONDA_PKGS_DIRS"] = str(self.directory / "conda-packages")
             if self.settings.conda_directory is not None:
                 conda["PATH"] = _second(str(self.settings.conda_directory), path)
         if (modules := variables.get(SoftwareMethod.ENV_MODULES)) is not None and self.settings.modules_init:

@@ -10,6 +10,8 @@ class Decisions:
 
     config_file: str | None = None
     """The job's `config`."""
+    private_directory: str | None = None
+    """For files that only this execution needs."""
     switched_off: tuple[str, ...] = ()
     """Options that the job sets to false."""
     names_software: bool = False

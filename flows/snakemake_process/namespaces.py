@@ -39,6 +39,9 @@ _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 _CAPABILITIES_VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 
+_ALL_NUMBERS = 0xFFFFFFFF
+"""How many users the first user namespace of a machine has."""
+
 
 class _MountAttributes(ctypes.Structure):
     """`struct mount_attr`."""
@@ -101,10 +104,7 @@ def write_identity_maps(pid: int) -> None:
     if os.geteuid() == 0:
         try:
             for name in ("uid_map", "gid_map"):
-                lines = [line.split() for line in Path("/proc/self", name).read_text().splitlines()]
-                (process / name).write_text(
-                    "".join(f"{first} {first} {count}\n" for first, _, count in lines)
-                )
+                (process / name).write_text(_own_map(name))
         except PermissionError:
             pass  # root without the capabilities, as in a container
         else:
@@ -112,6 +112,12 @@ def write_identity_maps(pid: int) -> None:
     (process / "setgroups").write_text("deny")
     (process / "uid_map").write_text(f"{os.geteuid()} {os.geteuid()} 1\n")
     (process / "gid_map").write_text(f"{os.getegid()} {os.getegid()} 1\n")
+
+
+def _own_map(name: str) -> str:
+    """All that this process has mapped itself, but the last number: by that, programs see a namespace."""
+    lines = (line.split() for line in Path("/proc/self", name).read_text().splitlines())
+    return "".join(f"{first} {first} {min(int(count), _ALL_NUMBERS - 1)}\n" for first, _, count in lines)
 
 
 def forbid_new_privileges() -> None:

@@ -101,9 +101,9 @@ class _Profiles:
     def _config_of_profiles(self, entries: Iterable[str] | None) -> list[Path]:
         """Their `config` as a file, because Snakemake would let it override the job's."""
         config = snakemake.cli.parse_config(entries)
-        if not config or self._decisions.config_file is None:
+        if not config or self._decisions.private_directory is None:
             return []
-        file = Path(self._decisions.config_file).with_name("profile-config.json")
+        file = Path(self._decisions.private_directory, "profile-config.json")
         file.write_text(json.dumps(config))
         return [file]
 

@@ -1,5 +1,7 @@
 """Directories for executions, and proof after every test that nothing of them still runs."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +18,15 @@ hypothesis.settings.register_profile("flows", database=None, deadline=None, max_
 hypothesis.settings.load_profile("flows")
 
 NewWorkspace = Callable[[], Workspace]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def what_tests_make_is_visible(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Channels, images, modules and the tests' conda can be read in the room of a job, as /cvmfs would be."""
+    visible = (tmp_path_factory.getbasetemp(), WORKFLOWS.parents[1], sys.prefix, sys.base_prefix)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("JOBS_VISIBLE_DIRECTORIES", os.pathsep.join(map(str, visible)))
+        yield
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import pytest
 
 from flows.snakemake_process.events import AttemptStarted
 from flows.workspace.workspace import Workspace
-from tests.flows.executions import Run, execute, new_workspace, run, staged, write_workflow
-from tests.support import WORKFLOWS
+from tests.flows.executions import HERE, Run, execute, new_workspace, run, staged, write_workflow
 
 HIDDEN = {
     "PREFECT_API_KEY": "secret",
@@ -106,7 +105,7 @@ def test_a_rule_job_has_a_home_of_its_own(surrounded: Run) -> None:
 def test_a_rule_job_works_in_the_jobs_directory_with_the_python_of_the_service(surrounded: Run) -> None:
     place, python = written(surrounded, "place").splitlines()
     assert place == str(surrounded.workspace.work.resolve())
-    assert Path(python).samefile(WORKFLOWS.parents[1] / ".venv" / "bin" / "python")
+    assert Path(python).parent == HERE.python.parent
 
 
 def test_an_attempt_lasts_from_before_its_command_to_after_it(surrounded: Run) -> None:

@@ -8,12 +8,14 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect.client.orchestration import PrefectClient
 
 from api.jobs.outputs import Outputs
+from flows.contract.spec import Label
 from flows.contract.storage import LocalStorage
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.workspace import Workspace
-from tests.api.support import get, submit, the_problem, walk
+from tests.api.support import get, submit, the_problem, wait_until, walk
 
 pytestmark = pytest.mark.anyio
 
@@ -182,15 +184,36 @@ async def test_a_directory_that_a_rule_has_put_elsewhere_holds_no_output(
         work.unlink()
 
 
-async def test_the_outputs_of_a_job_that_resumes_another_lie_in_the_directory_of_that_one(
+async def test_the_outputs_of_a_job_that_resumes_another_lie_in_the_directory_of_the_first_one(
+    api: httpx.AsyncClient, home: Path, job_id: UUID, prefect: PrefectClient
+) -> None:
+    successor, latest = await submit(api), await submit(api)
+    for each, before in ((successor, job_id), (latest, successor)):
+        # As the facade does it. It does not let a mock job be resumed.
+        labels: dict[str, bool | int | float | str] = {
+            Label.RESUMES.value: str(before),
+            Label.WORK.value: str(job_id),
+        }
+        await prefect.update_flow_run_labels(each, labels)
+        publish(home, each, FILES)
+        work_of(home, each).rmdir()
+        work_of(home, each).symlink_to(f"../{job_id}/work")
+
+        async def is_served(each: UUID = each) -> bool:
+            return (await api.get(f"/jobs/{each}/outputs/results/calls.vcf")).content == VCF
+
+        await wait_until(is_served, "the facade has read the labels")
+
+
+async def test_a_link_to_the_directory_of_another_job_is_not_followed(
     api: httpx.AsyncClient, home: Path, job_id: UUID
 ) -> None:
-    successor = await submit(api)
-    publish(home, successor, FILES)
-    work_of(home, successor).rmdir()
-    work_of(home, successor).symlink_to(f"../{job_id}/work")
+    thief = await submit(api)
+    publish(home, thief, FILES)
+    work_of(home, thief).rmdir()
+    work_of(home, thief).symlink_to(f"../{job_id}/work")
 
-    assert (await api.get(f"/jobs/{successor}/outputs/results/calls.vcf")).content == VCF
+    the_problem(await api.get(f"/jobs/{thief}/outputs/results/calls.vcf"), 404)
 
 
 async def test_what_was_looked_at_is_what_is_sent(home: Path, job_id: UUID) -> None:

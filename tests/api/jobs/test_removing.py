@@ -27,7 +27,7 @@ from api.prefect.reads import JobReads
 from api.settings import Settings
 from api.web.problems import NotFound
 from flows.contract.sources import WorkflowSource
-from flows.contract.spec import EngineName, JobSpec
+from flows.contract.spec import EngineName, JobSpec, Label
 from flows.contract.storage import LocalStorage, bundle_key, bundle_use_key, open_storage
 from tests.api.support import RuleJobInState, Worker, facade, get, submit, the_problem
 from tests.flows.archives import HELLO, member, tar
@@ -109,7 +109,7 @@ async def test_a_job_stays_while_another_is_to_go_on_with_it(
 
 
 async def test_who_resumes_a_job_that_never_ran_goes_on_with_the_one_before(
-    own: httpx.AsyncClient, worker: Worker, tmp_path: Path
+    own: httpx.AsyncClient, worker: Worker, tmp_path: Path, prefect: PrefectClient
 ) -> None:
     """What was done before would be lost otherwise: the one between has no directory."""
     bundle = (await own.put("/bundles", content=tar(member("Snakefile", HELLO)))).json()["bundle"]
@@ -122,6 +122,7 @@ async def test_who_resumes_a_job_that_never_ran_goes_on_with_the_one_before(
     last = (await own.post(f"/jobs/{between}/resume")).json()
 
     assert last["resumes"] == str(first)
+    assert (await prefect.read_flow_run(last["id"])).labels[Label.WORK] == str(first)
     assert (await get(own, f"/jobs/{between}"))["resumed_by"] == last["id"]
     problem = the_problem(await own.delete(f"/jobs/{first}"), 409)
     assert last["id"] in problem["detail"]

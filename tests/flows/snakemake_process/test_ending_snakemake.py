@@ -139,7 +139,7 @@ def test_what_a_rule_job_leaves_running_ends_with_the_execution(workspace: Works
         """,
     )
     assert execute(workspace, workflow).exit_code == 0
-    assert not psutil.pid_exists(int((workspace.work / "left.txt").read_text()))
+    assert processes_in(workspace) == []
 
 
 @pytest.mark.parametrize("follows", [True, False], ids=["following", "with events unread"])

@@ -40,7 +40,7 @@ def channel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def software(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Software:
     """A conda, and an empty cache for a group."""
-    monkeypatch.setenv("CONDA_PKGS_DIRS", str(tmp_path / "packages"))
+    monkeypatch.setenv("JOBS_VISIBLE_VARIABLES", conda.SLOW_VARIABLE)
     commands = conda.install(tmp_path / "conda")
     return Software(SoftwareSettings(conda_directory=commands), (SoftwareMethod.CONDA,), tmp_path / "group")
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from flows.engines.software import Software
 from flows.snakemake_process.events import AttemptStarted, ErrorRaised, PhaseChanged
 from flows.workspace.workspace import Workspace
 from tests.flows.executions import HERE, Run, staged, write_workflow
+from tests.support import NOBODY, WORKFLOWS, become_nobody
 
 BUSYBOX, BASH = Path("/bin/busybox"), Path("/bin/bash-static")
 DIRECTORIES = ("bin", "tmp", "proc", "sys", "dev", "etc", "usr/bin", "root", "home", "var/tmp", "opt", "mnt")
@@ -57,6 +60,12 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "tiny.sif"
 
 
+@pytest.fixture(autouse=True)
+def without_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root can't run containers in a room; `test_an_ordinary_user_runs_a_container_in_its_room` does."""
+    monkeypatch.setenv("JOBS_ISOLATION", "off")
+
+
 @pytest.fixture
 def software(tmp_path: Path) -> Software:
     return Software(SoftwareSettings(), (SoftwareMethod.APPTAINER,), tmp_path / "group")
@@ -85,6 +94,22 @@ def test_a_rule_runs_in_the_container_that_it_declares(
     told = run(workspace, workflow(tmp_path / "workflow", image, "greeter {output}"), software)
     assert told.exit_code == 0, workspace.snakemake_log.read_text()
     assert (workspace.work / "hello.txt").read_text() == "Moin from the image\n"
+
+
+def test_an_ordinary_user_runs_a_container_in_its_room(image: Path) -> None:
+    with tempfile.TemporaryDirectory() as directory:  # nobody can enter the directories of pytest
+        place = Path(directory)
+        shutil.copy(image, place)
+        workflow(place / "workflow", place / image.name, "greeter {output}")
+        for path in (place, *place.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        subprocess.run(
+            [sys.executable, "-m", "tests.flows.software.container_in_room", directory],
+            cwd=WORKFLOWS.parents[1],
+            env=os.environ | {"JOBS_ISOLATION": "required", "HOME": directory},
+            check=True,
+            preexec_fn=become_nobody,
+        )
 
 
 def test_a_cancel_ends_a_container(
