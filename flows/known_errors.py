@@ -84,8 +84,8 @@ _KNOWN = (
     _Known(
         re.compile(r"requested by the workflow but undefined[^\n]*\n(?P<name>\w+)"),
         'Set each of them in the job spec: in "env": {{"{name}": "…"}}, or in "secrets": {{"{name}": '
-        '"name-of-a-block"}} if the value is a secret. The service hides its own variables (PREFECT_*, '
-        "JOBS_*, AWS_*, UV_*) from workflows.",
+        '"name-of-a-block"}} if the value is a secret. The service hides the '
+        "variables of the worker from workflows, except a few.",
         "variables",
     ),
     _Known(
@@ -116,6 +116,13 @@ _KNOWN = (
     _Known(
         re.compile(r"apptainer or singularity command has to be available"),
         "Contact the operator: apptainer is not installed where the job runs.",
+        "software",
+        ErrorKind.SYSTEM,
+    ),
+    _Known(
+        re.compile(r"container creation failed: [^\n]*mount[^\n]* proc[^\n]*operation not permitted"),
+        "Contact the operator: this worker runs as root, and containers need an ordinary user in the room of "
+        "a job.",
         "software",
         ErrorKind.SYSTEM,
     ),

@@ -77,7 +77,7 @@ def _become_warden(room: Room, outside: socket.socket) -> None:
         ours, theirs = socket.socketpair()
         pid = os.fork()
     except OSError as error:
-        _fail(outside, error)
+        _fail(outside, _reason(error))
     if pid == 0:
         outside.close()
         ours.close()
@@ -112,7 +112,7 @@ def _move_in(room: Room, outside: socket.socket) -> None:
         _ask(outside, _DONE)
         outside.close()
     except OSError as error:
-        _fail(outside, error)
+        _fail(outside, _reason(error))
 
 
 def _serve(pid: int, child: socket.socket) -> str | None:
@@ -125,7 +125,7 @@ def _serve(pid: int, child: socket.socket) -> str | None:
                     namespaces.write_identity_maps(pid)
                 except OSError as error:
                     os.kill(pid, signal.SIGKILL)
-                    return str(error)
+                    return _reason(error)
             elif request == _DONE:
                 child.sendall(_DONE)
                 return None
@@ -140,8 +140,12 @@ def _ask(parent: socket.socket, request: bytes) -> None:
         os._exit(1)  # the parent is gone
 
 
-def _fail(parent: socket.socket, problem: object) -> NoReturn:
-    parent.sendall(_FAILED + str(problem).encode())
+def _reason(error: OSError) -> str:
+    return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+
+
+def _fail(parent: socket.socket, problem: str) -> NoReturn:
+    parent.sendall(_FAILED + problem.encode())
     os._exit(1)
 
 

@@ -37,7 +37,12 @@ class Jobs(Construct):
         self.task.add_container(
             CONTAINER,
             ["python", "-m", "flows.container"],
-            environment={**prefect.environment, "JOBS_STORAGE_URL": storage.url, "JOBS_HOME": JOBS_HOME},
+            environment={
+                **prefect.environment,
+                "JOBS_STORAGE_URL": storage.url,
+                "JOBS_HOME": JOBS_HOME,
+                "JOBS_ISOLATION": "off",  # a job is alone in its task, where it could make no room
+            },
             secrets=prefect.secrets,
         )
         group = self.task.security_group

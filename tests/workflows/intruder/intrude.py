@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -85,10 +86,31 @@ def open_the_log_of_the_worker():
     return targets["worker_log"] in inherited
 
 
+def take_memory():
+    return bytearray(2 << 30)
+
+
+def make_a_huge_file():
+    Path("huge").touch()
+    os.truncate("huge", 512 << 30)
+    return True
+
+
+def start_many_processes():
+    started = []
+    try:
+        while len(started) < 400:
+            started.append(subprocess.Popen(["sleep", "60"]))
+    finally:
+        for process in started:
+            process.kill()
+    return True
+
+
 def attempt(attack):
     try:
         return bool(attack())
-    except (OSError, ValueError):
+    except (OSError, ValueError, MemoryError):
         return False
 
 
