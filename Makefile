@@ -7,11 +7,11 @@ INSTALLED := $(VENV)/.installed
 CHROMIUM := /usr/bin/chromium
 CDK := infra/node_modules/.installed
 # Their jobs must start and end within seconds, so the others come first: one stack here, one on ECS beside it.
-SERVICE := tests/fundamentals tests/service tests/ecs
+SERVICE := tests/fundamentals tests/service tests/prove tests/ecs
 SETTINGS ?= $(firstword $(wildcard infra/settings.toml) infra/settings.example.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test test-here test-ecs check docs configuration pictures bench requirements browser builder software image cdk synth clean
+.PHONY: help env demo up test test-here test-ecs check docs configuration pictures prove bench requirements browser builder software image cdk synth clean
 
 help: ## List the commands.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -51,6 +51,9 @@ configuration: env ## Write docs/configuration.md anew from the settings classes
 
 pictures: env browser ## Run the example and photograph it in the Prefect UI, for docs/pictures.
 	$(RUN) -m tests.docs.pictures
+
+prove: env ## Kill, stop and fill what the service needs, 20 times each, under load: a table, and build/prove.md.
+	$(RUN) -m tests.prove
 
 bench: env ## Compare with bare Snakemake and with Prefect itself: a table, and build/bench.json.
 	$(RUN) -m tests.benchmarks

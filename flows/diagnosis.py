@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import httpx
+
 from flows.contract.documentation import with_reference
 from flows.contract.spec import ErrorKind, Label
 from flows.environments.uv import EnvironmentFailure
@@ -278,6 +280,13 @@ def of_missing_plugin(package: str) -> JobError:
 
 
 def of_service(error: Exception) -> JobError:
+    if isinstance(error, httpx.HTTPError):  # its text has the service's own addresses
+        return JobError(
+            ErrorKind.SYSTEM,
+            "The service failed, not the workflow: Prefect did not answer, or had an error of its own.",
+            "Resume the job. If it happens again, contact the operator; the job's log has the traceback.",
+            "system",
+        )
     return JobError(
         ErrorKind.SYSTEM,
         f"The service failed, not the workflow: {type(error).__name__}: {error}",

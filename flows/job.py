@@ -70,6 +70,7 @@ from flows.workspace.staging import StageError
 from flows.workspace.workspace import Workspace
 
 _SHOWN_LINES = 20
+_PUBLISHING_SECONDS = 5.0
 
 
 @dataclass
@@ -197,6 +198,7 @@ def _run(
     if (plugin := missing_plugin(spec.default_storage, environment)) is not None:
         return diagnosis.of_missing_plugin(plugin), Ending.FINISHED
     engine = engine_for(spec.engine, environment, software, secrets)
+    is_late = _Limit(spec.timeout_seconds).is_exceeded
     course = _execute(spec, workspace, engine, recorder)
     workspace.leave()
     records = {kind: workspace.files_of(paths) for kind, paths in recorder.mirror.records().items()}
@@ -205,7 +207,8 @@ def _run(
     ending = _ending(course)
     if spec.dry_run:
         return reason, Ending.PLANNED if reason is None and ending is Ending.FINISHED else ending
-    _publish(workspace, records, recorder)
+    if not _publish(workspace, records, recorder, is_late) and reason is None:
+        reason = diagnosis.of_timeout(spec.timeout_seconds or 0)
     if reason is not None or termination.is_requested:
         _keep(workspace, recorder)
     return reason, ending
@@ -238,11 +241,38 @@ def _stage(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> Non
         recorder.label({Label.WORKFLOW_COMMIT: staged.commit})
 
 
-def _publish(workspace: Workspace, records: Mapping[FileKind, Sequence[str]], recorder: Recorder) -> None:
-    published = workspace.publish(workspace.files_of(recorder.mirror.outputs()), records)
+@dataclass
+class _Limit:
+    """When to give up publishing: some seconds after a cancel, or after the time limit of the job."""
+
+    timeout_seconds: float | None
+    _begun: float = field(default_factory=time.monotonic)
+    _stopped: float | None = None
+
+    def is_exceeded(self) -> bool:
+        now = time.monotonic()
+        is_late = self.timeout_seconds is not None and now - self._begun > self.timeout_seconds
+        if self._stopped is None and (termination.is_requested or is_late):
+            self._stopped = now
+        return self._stopped is not None and now - self._stopped > _PUBLISHING_SECONDS
+
+
+def _publish(
+    workspace: Workspace,
+    records: Mapping[FileKind, Sequence[str]],
+    recorder: Recorder,
+    is_late: Callable[[], bool],
+) -> bool:
+    """Whether all outputs were published before it was late."""
+    outputs = workspace.files_of(recorder.mirror.outputs())
+    published = workspace.publish(outputs, records, is_late)
     recorder.log(logging.INFO, f"Published {published} output files.")
     if outside := workspace.outside(recorder.mirror.outputs()):
         recorder.log(logging.WARNING, diagnosis.note_of_outside(outside))
+    if not is_late():
+        return True
+    recorder.log(logging.WARNING, "Publishing was stopped: some outputs have no checksum, or are missing.")
+    return published >= len(outputs) or termination.is_requested
 
 
 def _prepare_environment(

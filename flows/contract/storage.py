@@ -19,7 +19,7 @@ an output that links to another file in its job's `work`.
 import mimetypes
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -89,6 +89,13 @@ class BlobNotFound(StorageError):
     """There is no blob with this key."""
 
 
+IsStopped = Callable[[], bool]
+
+
+def _never() -> bool:
+    return False
+
+
 class Storage(Protocol):
     """Blobs by key. Every method blocks, is thread-safe, and may raise `StorageError`."""
 
@@ -98,8 +105,11 @@ class Storage(Protocol):
     def put(self, key: str, content: BinaryIO) -> None:
         """Store the content, from its start, atomically."""
 
-    def publish(self, keys: Iterable[str], disk: "LocalStorage") -> None:
-        """Store files of a job that are on `disk` under the same keys. Raises `BlobNotFound`."""
+    def publish(self, keys: Iterable[str], disk: "LocalStorage", is_stopped: IsStopped = _never) -> set[str]:
+        """Store files of a job that are on `disk` under the same keys. Raises `BlobNotFound`.
+
+        Returns the keys that are stored: all of them, unless `is_stopped` says so before the end.
+        """
 
     def read(self, key: str, last: int | None = None) -> Iterator[bytes]:
         """The current content, or its `last` bytes, in chunks. Raises `BlobNotFound`."""
@@ -184,8 +194,9 @@ class LocalStorage:
             finally:
                 partial.unlink(missing_ok=True)
 
-    def publish(self, keys: Iterable[str], disk: "LocalStorage") -> None:
+    def publish(self, keys: Iterable[str], disk: "LocalStorage", is_stopped: IsStopped = _never) -> set[str]:
         """Do nothing: the files are already in place."""
+        return set(keys)
 
     def read(self, key: str, last: int | None = None) -> Iterator[bytes]:
         with _translating_file_errors(key), self.open(key) as file:
@@ -243,6 +254,9 @@ class S3Storage:
 
     def put(self, key: str, content: BinaryIO) -> None:
         content.seek(0)
+        self._put(key, content)
+
+    def _put(self, key: str, content: BinaryIO | Iterator[bytes]) -> None:
         name = PurePosixPath(_object_key(key)).name
         with self._translating_errors(key):
             obstore.put(
@@ -256,9 +270,10 @@ class S3Storage:
                 },
             )
 
-    def publish(self, keys: Iterable[str], disk: LocalStorage) -> None:
+    def publish(self, keys: Iterable[str], disk: LocalStorage, is_stopped: IsStopped = _never) -> set[str]:
         with ThreadPoolExecutor(_UPLOADS_AT_ONCE) as uploads:
-            list(uploads.map(self._put_file, keys, repeat(disk)))
+            stored = uploads.map(self._put_file, keys, repeat(disk), repeat(is_stopped))
+            return {key for key in stored if key is not None}
 
     def read(self, key: str, last: int | None = None) -> Iterator[bytes]:
         with self._translating_errors(key):
@@ -295,9 +310,16 @@ class S3Storage:
             paths = [blob["path"] for page in obstore.list(self._store, f"{key}/") for blob in page]
             obstore.delete(self._store, [key, *paths])
 
-    def _put_file(self, key: str, disk: LocalStorage) -> None:
-        with disk.open(key) as content:
-            self.put(key, content)
+    def _put_file(self, key: str, disk: LocalStorage, is_stopped: IsStopped) -> str | None:
+        """The key, if the file was stored."""
+        try:
+            with disk.open(key) as content:
+                self._put(key, _chunks(content, is_stopped))
+        except StorageError:
+            if is_stopped():
+                return None
+            raise
+        return key
 
     @contextmanager
     def _translating_errors(self, key: str) -> Iterator[None]:
@@ -309,6 +331,15 @@ class S3Storage:
                 f"{self._url} can't be used for {key} ({type(error).__name__}). Check that the bucket "
                 "exists, and that AWS's own variables set the right region, endpoint and credentials."
             ) from None
+
+
+def _chunks(content: BinaryIO, is_stopped: IsStopped) -> Iterator[bytes]:
+    """The content. It ends with an error when `is_stopped` says so, and nothing is stored then."""
+    while not is_stopped():
+        if not (chunk := content.read(_CHUNK_BYTES)):
+            return
+        yield chunk
+    raise OSError("stopped")
 
 
 @contextmanager

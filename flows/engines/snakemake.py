@@ -3,8 +3,9 @@
 import contextlib
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -58,7 +59,6 @@ class SnakemakeEngine:
         workspace.report.unlink(missing_ok=True)  # from an earlier execution in this directory
         cache = _output_cache(spec, workspace)
         room = room_for(spec, workspace, self._environment, self._software, self._isolation, cache)
-        control = start_supervisor(self._environment, variables)
         start = Start(
             argv=tuple(snakemake_arguments(spec, workspace, self._environment, self._software)),
             directory=str(workspace.work),
@@ -71,16 +71,34 @@ class SnakemakeEngine:
             variables_in_room={} if "TMPDIR" in spec.env | self._secrets else {"TMPDIR": "/tmp"},
             limits=self._isolation.limits_of(workspace.group),
         )
-        # The directory stays locked until all processes of Snakemake have ended, even if the flow ends first.
+
+        def connect(*, is_warm: bool) -> socket.socket:
+            control = start_supervisor(self._environment, variables, is_warm=is_warm)
+            return _started(control, start, workspace.work_locks)
+
+        start_again = partial(connect, is_warm=False)
         try:
-            socket.send_fds(control, [LOCKS], workspace.work_locks)
-            control.sendall(start.to_line())
+            try:
+                control = connect(is_warm=True)
+            except ConnectionError:  # the worker was killed before it could fork a supervisor
+                control = start_again()
+            return SnakemakeExecution(control, start_again, workspace.report)
         except OSError as error:
-            control.close()
             raise EngineVanishedError(
                 "Snakemake's process did not start; see the worker's log for the reason"
             ) from error
-        return SnakemakeExecution(control, workspace.report)
+
+
+def _started(control: socket.socket, start: Start, locks: list[int]) -> socket.socket:
+    """Send the request to the supervisor. Raises `OSError`."""
+    try:
+        # The directory stays locked until all processes of Snakemake have ended, even if the flow ends first.
+        socket.send_fds(control, [LOCKS], locks)
+        control.sendall(start.to_line())
+    except OSError:
+        control.close()
+        raise
+    return control
 
 
 def snakemake_arguments(
@@ -156,24 +174,50 @@ def _cache_variable(cache: Path | None) -> dict[str, str]:
 class SnakemakeExecution:
     """The flow's end of the supervisor's socket; `flows.snakemake_process.supervisor` has the protocol."""
 
-    def __init__(self, control: socket.socket, report: Path) -> None:
+    def __init__(
+        self, control: socket.socket, start_again: Callable[[], socket.socket], report: Path
+    ) -> None:
+        """`start_again` starts another supervisor, if the first one ends before it has begun anything."""
         self._control = control
+        self._start_again = start_again
         self._report = report
+        self._is_terminated = False
 
     def events(self) -> Iterator[WorkflowEvent]:
-        has_exited = False
-        try:
-            with self._control.makefile("rb") as lines:
-                for line in lines:
-                    event = decode(line)
-                    has_exited = isinstance(event, EngineExited)
-                    yield event
-        except (ConnectionError, ProtocolError) as error:
-            raise EngineVanishedError("lost the connection to Snakemake's process") from error
+        has_begun = has_exited = False
+        for event in self._events():
+            has_begun, has_exited = True, isinstance(event, EngineExited)
+            yield event
+        if not has_begun and not self._is_terminated:
+            # The worker or its zygote was killed before it could fork a supervisor.
+            self._restart()
+            for event in self._events():
+                has_exited = isinstance(event, EngineExited)
+                yield event
         if not has_exited:
             raise EngineVanishedError("the supervisor of Snakemake's process ended before Snakemake did")
 
+    def _restart(self) -> None:
+        self._control.close()
+        try:
+            self._control = self._start_again()
+        except OSError as error:
+            raise EngineVanishedError("Snakemake's process did not start") from error
+        if self._is_terminated:  # meanwhile
+            self.terminate()
+
+    def _events(self) -> Iterator[WorkflowEvent]:
+        try:
+            with self._control.makefile("rb") as lines:
+                for line in lines:
+                    yield decode(line)
+        except ConnectionResetError:
+            return
+        except (ConnectionError, ProtocolError) as error:
+            raise EngineVanishedError("lost the connection to Snakemake's process") from error
+
     def terminate(self) -> None:
+        self._is_terminated = True
         with contextlib.suppress(OSError):
             self._control.sendall(TERMINATE)
 

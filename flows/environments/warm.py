@@ -38,18 +38,30 @@ class WarmStart:
         return cls(**json.loads(message))
 
 
-def start_supervisor(environment: Environment, variables: Mapping[str, str]) -> socket.socket:
-    """Start a supervisor; our end of its socket. A new process gets the environment `variables`."""
+def start_supervisor(
+    environment: Environment, variables: Mapping[str, str], *, is_warm: bool = True
+) -> socket.socket:
+    """Start a supervisor; our end of its socket. A new process gets the environment `variables`.
+
+    It is a new process where no worker can fork one, or if `is_warm` is false.
+    """
     ours, theirs = socket.socketpair()
     with theirs:
-        number = os.environ.get(WARM_START_VARIABLE)
-        if number is None:
+        number = os.environ.get(WARM_START_VARIABLE) if is_warm else None
+        if number is None or not _request_from_worker(int(number), environment, theirs):
             _start_process(environment, theirs, variables)
-        else:
-            message = WarmStart(str(environment.python), str(environment.runtime)).to_message()
-            with socket.socket(fileno=os.dup(int(number))) as worker:
-                socket.send_fds(worker, [message], [theirs.fileno()])
     return ours
+
+
+def _request_from_worker(number: int, environment: Environment, theirs: socket.socket) -> bool:
+    """Whether there is still a worker to ask."""
+    message = WarmStart(str(environment.python), str(environment.runtime)).to_message()
+    with socket.socket(fileno=os.dup(number)) as worker:
+        try:
+            socket.send_fds(worker, [message], [theirs.fileno()])
+        except ConnectionError:
+            return False
+    return True
 
 
 def runtime_command(python: Path | str, module: str, descriptor: int) -> list[str]:

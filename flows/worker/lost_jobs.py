@@ -60,6 +60,8 @@ class Start:
 
     age: timedelta
     """Time since it entered its state."""
+    is_of_before: bool
+    """It entered its state before this worker began."""
     has_run: bool
     worker: str | None
     """The name of the worker that received it."""
@@ -94,11 +96,19 @@ def may_be_lost(start: Start, *, this_worker: str) -> bool:
     A job that has run without a lock belongs to another type of worker, unless this worker started it:
     then the machine went down between its start and the lock.
     """
-    return start.age >= LOST_AFTER and (not start.has_run or start.worker == this_worker)
+    is_unclaimed_here = start.is_of_before and start.worker in (None, this_worker)
+    return (start.age >= LOST_AFTER or is_unclaimed_here) and (
+        not start.has_run or start.worker == this_worker
+    )
 
 
 def is_lost(start: Start, online: Collection[str], *, this_worker: str) -> bool:
-    """Whether no worker will start it. The caller has checked that this worker is not about to."""
-    return may_be_lost(start, this_worker=this_worker) and (
-        start.worker == this_worker or start.worker not in online
-    )
+    """Whether no worker will start it. The caller has checked that this worker is not about to.
+
+    Where nobody knows which worker received it, it is lost at once if there is no other.
+    """
+    if not may_be_lost(start, this_worker=this_worker):
+        return False
+    if start.worker is None and start.age < LOST_AFTER:
+        return not set(online) - {this_worker}
+    return start.worker == this_worker or start.worker not in online

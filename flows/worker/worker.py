@@ -10,7 +10,11 @@ A job runs as long as its flow process. The worker makes sure that Prefect gets 
 | the flow process, without one    | this worker, at once          | Crashed, or Cancelled   |
 | worker and flow process together | the next worker, at its start | Crashed, or Cancelled   |
 | only the worker                  | the next worker, which adopts the job | as the flow reports it |
-| the worker before it forked      | the next worker, once Prefect considers the old one offline | Crashed |
+| the worker before it forked      | the next worker               | Scheduled again         |
+| the start, because Prefect or the disk fails | this worker       | Scheduled again         |
+
+"The next worker" finds what one of the same name has left at its start; what a worker of another name has
+left, once Prefect considers that one offline.
 """
 
 import asyncio
@@ -18,29 +22,23 @@ import contextlib
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import anyio
 import anyio.abc
 import httpx
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
+from prefect.context import SettingsContext, root_settings_context
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
-from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -52,12 +50,20 @@ from flows.environments.making import Environments
 from flows.environments.variables import visible_variables
 from flows.environments.warm import WarmStart
 from flows.termination import CANCEL_SIGNAL
-from flows.worker.close_task_runs import close_task_runs
 from flows.worker.housekeeping import keep_house
 from flows.worker.isolation_probe import check_isolation
 from flows.worker.lost_jobs import Found, Lost, Start, is_lost, judge, may_be_lost, sign_of
+from flows.worker.settling import (
+    NOT_STARTED,
+    active_flow_runs,
+    claim,
+    explanation_of,
+    give_back,
+    settle,
+    when_prefect_answers,
+)
 from flows.worker.warm_environments import WarmEnvironments, WarmSettings
-from flows.worker.zygote_client import FlowProcess, ZygoteClient
+from flows.worker.zygote_client import AdoptedProcess, FlowProcess, ZygoteClient
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.workspace import Workspace
 
@@ -68,7 +74,9 @@ _ENDED = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cras
 _FREES_OR_WANTS_A_SLOT = ["prefect.flow-run.Scheduled", *_ENDED]
 _LISTEN_AGAIN_SECONDS = 2.0
 _CLAIM_SECONDS = 10.0
-_ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+_LOOK_SECONDS = 5.0
+_MOST_RETRIES = 2
+_MOST_STARTS = 20
 
 logger = logging.getLogger("prefect.workers.snakemake")
 
@@ -122,14 +130,21 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._zygote = ZygoteClient(warm_starts=self._warm.descriptor)
         self._flow_processes: dict[UUID, FlowProcess] = {}
         self._cancelled_early: set[UUID] = set()
+        self._given_back: set[UUID] = set()
+        self._starts: Counter[UUID] = Counter()
+        self._set_up_at = datetime.now(UTC)
         self._adopted: set[UUID] = set()
+        self._adopted_jobs: set[UUID] = set()
         self._is_stopping = False
         self._poll = asyncio.Lock()
         self._poll_is_due = False
         self._claims: dict[UUID, asyncio.Event] = {}
         self._listener: asyncio.Task[None] | None = None
+        self._settings_context = _impatient_settings()
+        self._settings_context.__enter__()
         self._warm.start()
         self._prepare_default_environment()
+        self._looking = asyncio.create_task(self._look_for_lost_jobs())
         self._housekeeping = asyncio.create_task(keep_house(self._workspace_settings.home.resolve()))
         await self._zygote.start()
         await super().setup()
@@ -138,6 +153,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._is_stopping = True
         if self._listener is not None:
             self._listener.cancel()
+        self._looking.cancel()
         self._housekeeping.cancel()
         if len(exc_info) > 1 and isinstance(exc_info[1], Exception):
             logger.error(
@@ -148,6 +164,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         await super().teardown(*exc_info)
         self._zygote.close()
         self._warm.close()
+        self._settings_context.__exit__(None, None, None)
 
     async def run(
         self,
@@ -165,7 +182,12 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             task_status.started(process.identifier)
         try:
             # It stays in the table until Prefect has its final state: a job that is not there looks lost.
-            await self._settle(flow_run.id, _explanation(await process.wait()))
+            exit_code = await process.wait()
+            if exit_code == NOT_STARTED:
+                await self._start_later(flow_run.id)
+            else:
+                self._starts.pop(flow_run.id, None)
+                await self._settle(flow_run.id, explanation_of(exit_code))
         finally:
             del self._flow_processes[flow_run.id]
         return SnakemakeWorkerResult(status_code=0, identifier=process.identifier)
@@ -178,7 +200,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             self._warm.prepare(WarmStart(str(environment.python), str(environment.runtime)))
 
     async def sync_with_backend(self) -> None:
-        """Also settle lost jobs: at the start, and with every heartbeat.
+        """Also settle lost jobs, before this worker takes others: they count against its limit.
 
         While Prefect is unreachable, keep trying: Prefect's own loop would give up after some minutes.
         """
@@ -221,14 +243,40 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         return await super()._submit_scheduled_flow_runs(flow_run_response)
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        """Claim the job, and be certain of it: an answer of Prefect may be lost."""
+        ask = partial(claim, self.client, flow_run.id, uuid4())
         try:
-            return await super()._propose_pending_state(flow_run)
+            return await when_prefect_answers(ask, self._keeps_trying)
         finally:
-            if claim := self._claims.get(flow_run.id):
-                claim.set()
+            self._mark_claimed(flow_run.id)
+
+    def _mark_claimed(self, flow_run_id: UUID) -> None:
+        if event := self._claims.get(flow_run_id):
+            event.set()
 
     async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
         """Do nothing: reporting this state would cost the server more time than a fork takes."""
+
+    async def _propose_crashed_state(
+        self, flow_run: FlowRun, message: str, client: PrefectClient | None = None
+    ) -> None:
+        """Prefect's worker calls it for a job that it could not start. Nothing has run: let it wait again.
+
+        A job that can't be started again and again is at fault itself, and crashes.
+        """
+        self._starts[flow_run.id] += 1
+        if self._starts[flow_run.id] < _MOST_STARTS:
+            await self._give_back(flow_run.id)
+        else:
+            del self._starts[flow_run.id]
+            await self._settle(flow_run.id, "Its worker could not start it; the worker's log says why.")
+
+    async def _start_later(self, flow_run_id: UUID) -> None:
+        """Its flow process could not begin: another runs it already, or the disk is full."""
+        if self._workspace(flow_run_id).holder():
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+        await self._give_back(flow_run_id)
 
     async def _submit_run_and_capture_errors(
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
@@ -248,8 +296,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             logger.exception("Could not start job %s.", flow_run.id)
             self._submitting_flow_run_ids.discard(flow_run.id)
             self._release_limit_slot(flow_run.id)
-            if claim := self._claims.get(flow_run.id):
-                claim.set()
+            self._mark_claimed(flow_run.id)
         if flow_run.id in self._cancelled_early:
             self._cancelled_early.remove(flow_run.id)
             await self._cancel_run(flow_run.id)
@@ -307,35 +354,48 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
                     os.kill(pid, CANCEL_SIGNAL)
 
     async def _settle(self, flow_run_id: UUID, explanation: str) -> None:
-        """Give a job whose flow process is gone a final state, unless it has one."""
+        await when_prefect_answers(partial(settle, self.client, flow_run_id, explanation), self._keeps_trying)
+
+    def _keeps_trying(self) -> bool:
+        return not self._is_stopping
+
+    async def _give_back(self, flow_run_id: UUID) -> None:
+        """Let a job wait again that this worker, or one before it, has claimed and not started."""
+        self._given_back.add(flow_run_id)
         try:
-            flow_run = await self.client.read_flow_run(flow_run_id)
-        except ObjectNotFound:
-            return
-        if flow_run.state is None or flow_run.state.is_final():
-            return
-        is_cancelled = flow_run.state.is_cancelling()
-        await close_task_runs(self.client, flow_run_id, is_cancelled=is_cancelled)
-        state: State[None] = (
-            Cancelled(message="The job was cancelled.") if is_cancelled else Crashed(message=explanation)
-        )
-        await self.client.set_flow_run_state(flow_run_id, state, force=True)
-        logger.warning("Job %s is now %s: %s", flow_run_id, state.name, explanation)
+            await when_prefect_answers(partial(give_back, self.client, flow_run_id), self._keeps_trying)
+        finally:
+            self._given_back.discard(flow_run_id)
+        self._start_soon(self.get_and_submit_flow_runs)
+
+    async def _look_for_lost_jobs(self) -> None:
+        """Every few seconds."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if self._work_pool is not None and self.is_setup:
+                try:
+                    await self._settle_lost_jobs()
+                except httpx.HTTPError as error:
+                    logger.warning("Can't read the jobs from Prefect (%s); retrying.", type(error).__name__)
+                except Exception:
+                    logger.exception("Can't look for lost jobs; retrying.")
 
     async def _settle_lost_jobs(self) -> None:
         adopted: set[UUID] = set()
-        for flow_run in await _active_flow_runs(self.client, self._work_pool_name):
+        for flow_run in await active_flow_runs(self.client, self._work_pool_name):
             found = Found(
-                is_ours=flow_run.id in self._flow_processes or flow_run.id in self._submitting_flow_run_ids,
+                is_ours=self._is_ours(flow_run.id),
                 is_cancelling=flow_run.state is not None and flow_run.state.is_cancelling(),
                 sign=sign_of(self._workspace(flow_run.id).holder()),
             )
             match judge(found):
+                case Lost.FLOW_PROCESS if _has_begun_nothing(flow_run):
+                    await self._give_back(flow_run.id)
                 case Lost.FLOW_PROCESS:
                     await self._settle(flow_run.id, "Its flow process and its worker are gone.")
                 case Lost.BEFORE_ITS_START:
-                    if await self._was_never_started(flow_run):
-                        await self._settle(flow_run.id, "Its worker ended before it could start the job.")
+                    if await self._was_never_started(flow_run) and not self._is_ours(flow_run.id):
+                        await self._give_back(flow_run.id)
                 case Lost.WORKER:
                     adopted.add(flow_run.id)
                 case Lost.NOTHING:
@@ -344,8 +404,15 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
                 self._start_soon(self._cancel_run, flow_run.id)
         self._adopt(adopted)
 
+    def _is_ours(self, flow_run_id: UUID) -> bool:
+        return any(
+            flow_run_id in known
+            for known in (self._flow_processes, self._submitting_flow_run_ids, self._given_back)
+        )
+
     def _adopt(self, flow_run_ids: set[UUID]) -> None:
         """Count jobs that an earlier worker has started against the limit as well."""
+        self._adopted_jobs = flow_run_ids
         if self._limiter is None:
             return
         # Under a separate name: a job that ends and is run again takes its own slot of this worker.
@@ -363,6 +430,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         started_by = flow_run.labels.get("prefect.worker.name")
         start = Start(
             age=datetime.now(UTC) - flow_run.state.timestamp,
+            is_of_before=flow_run.state.timestamp < self._set_up_at,
             has_run=flow_run.start_time is not None,
             worker=None if started_by is None else str(started_by),
         )
@@ -378,7 +446,10 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             async with asyncio.timeout(_CLAIM_SECONDS):
                 while self._submitting_flow_run_ids:
                     await asyncio.sleep(0.05)
-        processes = list(self._flow_processes.values())
+        processes: list[FlowProcess | AdoptedProcess] = [
+            *self._flow_processes.values(),
+            *(AdoptedProcess(self._workspace(flow_run_id)) for flow_run_id in self._adopted_jobs),
+        ]
         drain_seconds = WorkerSettings().drain_seconds
         if processes and drain_seconds:
             logger.info("Stopping when %d jobs have ended, or after %g s.", len(processes), drain_seconds)
@@ -395,26 +466,15 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         return Workspace(self._workspace_settings, flow_run_id)
 
 
-async def _active_flow_runs(client: PrefectClient, work_pool: str) -> list[FlowRun]:
-    """Every flow run of the pool that is neither scheduled nor final."""
-    found: list[FlowRun] = []
-    while True:
-        page = await client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ACTIVE))
-            ),
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[work_pool])),
-            limit=200,
-            offset=len(found),
-        )
-        found += page
-        if len(page) < 200:
-            return found
+def _has_begun_nothing(flow_run: FlowRun) -> bool:
+    """Its flow process ended before Prefect knew it as running, so it has not touched the workflow."""
+    return flow_run.start_time is None and flow_run.state is not None and flow_run.state.is_pending()
 
 
-def _explanation(exit_code: int | None) -> str:
-    if exit_code is None or exit_code == 0:
-        return "Its flow process ended without reporting a final state."
-    if exit_code < 0:
-        return f"Its flow process was killed by {signal.Signals(-exit_code).name}."
-    return f"Its flow process ended with exit code {exit_code} and did not report a final state."
+def _impatient_settings() -> SettingsContext:
+    """Give up a request after some seconds: this worker tries again sooner than Prefect's client."""
+    current = SettingsContext.get() or root_settings_context()
+    client = current.settings.client.model_copy(update={"max_retries": _MOST_RETRIES})
+    return SettingsContext(
+        profile=current.profile, settings=current.settings.model_copy(update={"client": client})
+    )

@@ -15,6 +15,7 @@ Messages are JSON lines: the worker sends `Fork`, the zygote answers with `Forke
 """
 
 import contextlib
+import errno
 import gc
 import json
 import logging
@@ -42,6 +43,10 @@ from flows.first_read import read_flow_run
 from flows.job import snakemake_job
 from flows.snakemake_process.supervisor import alarm_on_child_exit
 from flows.worker.messages import Exited, Fork, Forked
+from flows.worker.settling import NOT_STARTED
+from flows.workspace.lock import DirectoryInUse
+from flows.workspace.settings import WorkspaceSettings
+from flows.workspace.workspace import Workspace
 
 _SERVER_ERROR = 500
 
@@ -133,11 +138,26 @@ def _become_flow_process(fork: Fork, inherited: Inherited) -> NoReturn:
         os.environ.update(fork.environment)
         if warm_start is not None:
             os.environ[WARM_START_VARIABLE] = warm_start
-        exit_code = _run(UUID(fork.flow_run_id), inherited)
+        flow_run_id = UUID(fork.flow_run_id)
+        exit_code = _run(flow_run_id, inherited) if _lock(flow_run_id) else NOT_STARTED
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(exit_code)
+
+
+def _lock(flow_run_id: UUID) -> bool:
+    """Show that the job has a process, before anything else. Whether this process may run it.
+
+    A new worker relies on it: what has no lock was never started. Other errors are the flow's to report.
+    """
+    try:
+        Workspace(WorkspaceSettings(), flow_run_id).lock_early()
+    except DirectoryInUse:
+        return False
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return True
 
 
 def _close_all_but(descriptor: str | None) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from prefect.settings import get_current_settings
 from flows.environments.warm import WARM_START_VARIABLE
 from flows.termination import CANCEL_SIGNAL
 from flows.worker.messages import Fork
+from flows.workspace.workspace import Workspace
+
+_LOOK_SECONDS = 0.2
 
 CANCEL_SECONDS = 120.0
 """A flow process that has not cancelled its job after this time is killed. It needs 1–8 s, 5 s more for
@@ -59,12 +63,32 @@ class FlowProcess:
             self._exit_code.set_result(exit_code)
 
 
+@dataclass(frozen=True)
+class AdoptedProcess:
+    """The flow process of an earlier worker, known by the lock of its job's directory."""
+
+    workspace: Workspace
+
+    async def wait(self) -> None:
+        while self.workspace.holder():
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def send(self, number: signal.Signals) -> None:
+        if pid := self.workspace.holder():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
 @dataclass
 class ZygoteClient:
     """The worker's end of the zygote's socket; restarts the zygote when it is gone."""
 
     warm_starts: int | None = None
     """The descriptor on which flow processes request supervisors. They inherit it."""
+    settings: Mapping[str, str] = field(
+        default_factory=lambda: get_current_settings().to_environment_variables(exclude_unset=True)
+    )
+    """Prefect's settings for flow processes. Settings from a profile are included: they need not read it."""
     _process: "subprocess.Popen[bytes] | None" = None
     _writer: asyncio.StreamWriter | None = None
     _forks: dict[str, "asyncio.Future[FlowProcess]"] = field(default_factory=dict)
@@ -80,10 +104,9 @@ class ZygoteClient:
                 [sys.executable, "-m", "flows.worker.zygote", str(theirs.fileno())],
                 pass_fds=[theirs.fileno(), *([] if self.warm_starts is None else [self.warm_starts])],
                 cwd=Path(__file__).parents[2],
-                # Includes settings from a profile: flow processes inherit them and need not read it.
                 env={
                     **os.environ,
-                    **get_current_settings().to_environment_variables(exclude_unset=True),
+                    **self.settings,
                     **({} if self.warm_starts is None else {WARM_START_VARIABLE: str(self.warm_starts)}),
                 },
             )
@@ -95,7 +118,7 @@ class ZygoteClient:
         return writer
 
     async def fork(self, flow_run_id: UUID, environment: dict[str, str]) -> FlowProcess:
-        """A flow process for this flow run."""
+        """A flow process for this flow run. Raises `RuntimeError` if the zygote ends meanwhile."""
         async with self._starting:
             writer = self._writer or await self.start()
         forked: asyncio.Future[FlowProcess] = asyncio.get_running_loop().create_future()

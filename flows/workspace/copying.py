@@ -21,6 +21,7 @@ _FICLONE = 0x40049409
 _COPIES_AT_ONCE = 8
 _PROGRESS_SECONDS = 10.0
 _GIB = 1 << 30
+_MIB = 1 << 20
 
 Report = Callable[[str], None]
 
@@ -162,10 +163,11 @@ def _copy_data(original: int, copy: int) -> None:
             position += sent
 
 
+def _size(count: int) -> str:
+    return f"{count / _GIB:.1f} GiB" if count >= _GIB else f"{count / _MIB:.0f} MiB"
+
+
 def _check_space(needed: int, destination: Path) -> None:
     free = shutil.disk_usage(destination).free
     if needed > free:
-        raise NoSpace(
-            f"a copy of the workflow's directory needs {needed / _GIB:.1f} GiB, and {free / _GIB:.1f} GiB "
-            "are free"
-        )
+        raise NoSpace(f"a copy of the workflow's directory needs {_size(needed)}, and {_size(free)} are free")

@@ -19,6 +19,10 @@ class DirectoryInUse(Exception):
     """Another process holds the lock."""
 
 
+_taken_early: dict[Path, int] = {}
+"""Descriptors of locks that this process has taken before the code that needs them runs."""
+
+
 class DirectoryLock:
     """An exclusive `flock` on a file that contains its holder's pid."""
 
@@ -35,6 +39,8 @@ class DirectoryLock:
         self, timeout_seconds: float = LOCK_TIMEOUT_SECONDS, is_stopped: Callable[[], bool] = lambda: False
     ) -> None:
         """Lock it until this process ends. Raises `DirectoryInUse` if another process keeps it."""
+        if self._descriptor is None:
+            self._descriptor = _taken_early.pop(self._file, None)
         if self._descriptor is not None:
             return
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +55,12 @@ class DirectoryLock:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
         self._descriptor = descriptor
+
+    def hold_early(self) -> None:
+        """Lock it for the next lock on this file in this process. Raises as `hold` does, and `OSError`."""
+        self.hold()
+        if self._descriptor is not None:
+            _taken_early[self._file] = self._descriptor
 
     def holder(self) -> int | None:
         """The pid of the process that holds it; 0 if that has ended, None if there never was one."""

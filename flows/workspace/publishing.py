@@ -13,12 +13,13 @@ from uuid import UUID
 from flows.contract.environments import EnvironmentRecord
 from flows.contract.job_files import open_file
 from flows.contract.manifest import MANIFEST_NAME, FileKind, Manifest, OutputItem, SnakefileItem, listed_path
-from flows.contract.storage import BlobNotFound, LocalStorage, Storage, job_key
+from flows.contract.storage import BlobNotFound, IsStopped, LocalStorage, Storage, job_key
 from flows.snakemake_process.events import ATTEMPT_LOGS
 
 _DIRECTORY_MARK = ".snakemake_timestamp"
 """Snakemake creates it in every directory that is an output."""
 
+_CHUNK_BYTES = 1 << 20
 _LONGEST_SNAKEFILE = 1 << 20
 _RESULTS = (FileKind.OUTPUT, FileKind.REPORT)
 
@@ -26,8 +27,20 @@ _RESULTS = (FileKind.OUTPUT, FileKind.REPORT)
 class Publishing:
     """Publishes the outputs of one job, whose files are on `disk` below its key."""
 
-    def __init__(self, job_id: UUID, storage: Storage, disk: LocalStorage, checksum_max_bytes: int) -> None:
-        """Files of more than `checksum_max_bytes` are listed without a checksum."""
+    def __init__(
+        self,
+        job_id: UUID,
+        storage: Storage,
+        disk: LocalStorage,
+        checksum_max_bytes: int,
+        is_stopped: IsStopped,
+    ) -> None:
+        """Files of more than `checksum_max_bytes` are listed without a checksum.
+
+        When `is_stopped` says so, the rest is listed without checksums, and what would still have to be
+        uploaded is left out.
+        """
+        self._is_stopped = is_stopped
         self._checksum_max_bytes = checksum_max_bytes
         self._job_id = job_id
         self._storage = storage
@@ -53,13 +66,15 @@ class Publishing:
             if (item := self._item(path, (file.name,), kind)) is not None:
                 items.append(item)
         log_keys = [job_key(self._job_id, log.name) for log in unlisted]
-        self._storage.publish(
+        stored = self._storage.publish(
             [
                 *(job_key(self._job_id, *item.place) for item in items),
                 *(key for key in log_keys if self._disk.size(key) is not None),
             ],
             self._disk,
+            self._is_stopped,
         )
+        items = [item for item in items if job_key(self._job_id, *item.place) in stored]
         manifest = Manifest(outputs=tuple(items), snakefile=snakefile, environment=environment)
         key = job_key(self._job_id, MANIFEST_NAME)
         # Atomically: a reader sees the whole manifest or none.
@@ -85,7 +100,8 @@ class Publishing:
             return None
         with file:
             status = os.fstat(file.fileno())
-            checksum = _sha256(file) if status.st_size <= self._checksum_max_bytes else None
+            is_small = status.st_size <= self._checksum_max_bytes
+            checksum = _sha256(file, self._is_stopped) if is_small else None
         listed, is_encoded = listed_path(path)
         return OutputItem(
             path=listed,
@@ -98,9 +114,14 @@ class Publishing:
         )
 
 
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # typeshed asks for more than it needs
-    return digest.hexdigest()
+def _sha256(file: BinaryIO, is_stopped: IsStopped) -> str | None:
+    """None if it was stopped before the end."""
+    digest = hashlib.sha256()
+    while not is_stopped():
+        if not (chunk := file.read(_CHUNK_BYTES)):
+            return digest.hexdigest()
+        digest.update(chunk)
+    return None
 
 
 def outside_of(work: Path, outputs: Iterable[str]) -> list[str]:

@@ -94,6 +94,13 @@ class Workspace:
         """
         self._hold(self._lock)
 
+    def lock_early(self) -> None:
+        """Lock this directory before the flow does, so that the job is known to have a process.
+
+        Raises `DirectoryInUse` and `OSError`.
+        """
+        self._lock.hold_early()
+
     @property
     def work_locks(self) -> list[int]:
         """Descriptors that keep `work/` locked while any process has them open."""
@@ -267,13 +274,19 @@ class Workspace:
         except SnakefileMissing as refusal:
             raise StageError(str(refusal), refusal.resolution) from refusal
 
-    def publish(self, outputs: Iterable[str], records: Mapping[FileKind, Iterable[str]] | None = None) -> int:
+    def publish(
+        self,
+        outputs: Iterable[str],
+        records: Mapping[FileKind, Iterable[str]] | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> int:
         """Publish those `outputs` and `records` (relative to `work`) that exist; the number of outputs.
 
-        Publishes the report and Snakemake's log, too. Raises `StorageError`.
+        Publishes the report and Snakemake's log, too. `is_stopped` ends what takes long. Raises
+        `StorageError`.
         """
         limit = self.settings.checksum_max_bytes
-        return Publishing(self._job_id, self.storage, self._disk, limit).publish(
+        return Publishing(self._job_id, self.storage, self._disk, limit, is_stopped).publish(
             {FileKind.OUTPUT: outputs, **(records or {})},
             {FileKind.REPORT: self.report, FileKind.LOG: self.snakemake_log},
             (self.event_log,),

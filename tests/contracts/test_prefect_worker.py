@@ -19,6 +19,7 @@ from tests.contracts.overriding import assert_overrides, is_called_by
 
 HOOKS = {
     "_cancel_run",
+    "_propose_crashed_state",
     "_propose_pending_state",
     "_propose_submitting_state",
     "_submit_run",

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from flows import diagnosis
@@ -369,3 +370,13 @@ def test_a_failed_rule_job_that_snakemake_itself_failed_has_advice_on_that() -> 
     error = of_failures(job)
     assert "{{print $1}}" in error.resolution
     assert error.section == "nameerror"
+
+
+def test_an_error_of_prefect_shows_no_address_of_the_service() -> None:
+    request = httpx.Request("POST", "http://10.0.0.7:4200/api/flow_runs/filter")
+    failure = httpx.HTTPStatusError("503 for 10.0.0.7", request=request, response=httpx.Response(503))
+
+    error = diagnosis.of_service(failure)
+
+    assert error.kind is ErrorKind.SYSTEM
+    assert "10.0.0.7" not in f"{error.message} {error.headline} {error.resolution}"

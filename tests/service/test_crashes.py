@@ -104,6 +104,36 @@ def test_a_killed_worker_leaves_its_jobs_running_and_the_next_one_cancels_them(
     wait_until(lambda: not processes_of(running), "the job's processes are gone", seconds=15)
 
 
+def test_a_worker_that_is_stopped_ends_the_jobs_of_the_killed_one_before_it(
+    jobs: JobsClient, stack: LocalStack, running: str
+) -> None:
+    os.kill(stack.worker.pid, signal.SIGKILL)
+    stack.restart_worker()
+
+    stack.restart_worker()
+
+    assert_ended_by_the_system(jobs, running)
+    assert "stopped" in jobs.get(running)["error"]["message"]
+
+
+def test_a_job_that_a_killed_worker_had_claimed_runs_with_the_next(
+    jobs: JobsClient, prefect_api: httpx.Client, stack: LocalStack
+) -> None:
+    """The worker has set it to Pending, and was killed before it could fork a flow process."""
+    os.kill(stack.worker.pid, signal.SIGKILL)
+    wait_until(lambda: stack.worker.has_ended, "the worker is gone")
+    ids = [jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1}) for _ in range(2)]
+    for job_id in ids:
+        prefect_api.post(f"/flow_runs/{job_id}/set_state", json={"state": {"type": "PENDING"}})
+    labels = {"prefect.worker.name": "local"}  # of the second one, Prefect knows only that it is Pending
+    prefect_api.patch(f"/flow_runs/{ids[0]}/labels", json=labels).raise_for_status()
+
+    stack.restart_worker()
+
+    for job_id in ids:
+        jobs.wait(job_id, "completed", seconds=30)
+
+
 def test_the_jobs_of_a_worker_that_is_gone_count_against_the_limit_of_the_next(
     jobs: JobsClient, stack: LocalStack, running: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,12 +3,10 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event
 
 import httpx
@@ -16,7 +14,6 @@ import psutil
 import pytest
 
 from deployments.local import LocalStack
-from flows.snakemake_process.prctl import die_with_parent
 from tests.benchmarks.processes import flow_zygote
 from tests.conftest import JOBS_AT_ONCE
 from tests.support import JobsClient, Json, processes_of, wait_until
@@ -73,7 +70,12 @@ def test_a_database_that_is_away_for_a_moment_costs_no_job(jobs: JobsClient, sta
     ]
     wait_until(lambda: not list(jobs.items("/jobs", name="moment", status="pending")), "all of them run")
 
-    with _database_away(stack.settings.home):
+    # The worker is about to start these, or does not know them yet.
+    job_ids += [
+        jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1}, name="moment")
+        for _ in range(8)
+    ]
+    with _database_away(stack):
         flow_process.kill()
         time.sleep(6)
 
@@ -122,22 +124,16 @@ def test_a_worker_that_drains_lets_its_jobs_end_and_takes_no_others(
 
 
 @contextmanager
-def _database_away(home: Path) -> Iterator[None]:
+def _database_away(stack: LocalStack) -> Iterator[None]:
     """PostgreSQL is stopped, and started again as it was."""
-    postgres = psutil.Process(int((home / "postgres" / "postmaster.pid").read_text().split()[0]))
-    command, user = postgres.cmdline(), postgres.username()
+    pid = (stack.settings.home / "postgres" / "postmaster.pid").read_text().split()[0]
+    postgres = psutil.Process(int(pid))
     postgres.send_signal(signal.SIGINT)
     postgres.wait(30)
     try:
         yield
     finally:
-        owner = user if os.geteuid() == 0 else None
-        subprocess.Popen(command, user=owner, start_new_session=True, preexec_fn=_end_with_parent)
-
-
-def _end_with_parent() -> None:
-    """Who has started it first does not know of it, and would leave it running."""
-    die_with_parent(signal.SIGINT)
+        stack.supervise()
 
 
 @contextmanager

@@ -53,11 +53,11 @@ def test_the_page_of_a_job_shows_its_rule_jobs(jobs: JobsClient, stack: LocalSta
 
 ATTACK = """
 async ([api, method, path, body]) => {
-    const options = {method, headers: {"Content-Type": "text/plain"}, body};
+    const options = {method, headers: {"Content-Type": "application/json"}, body};
     try { return (await fetch(api + path, options)).status } catch (error) { return "refused" }
 }
 """
-"""What a page of any origin can do: a request that the browser sends without asking the server first."""
+"""What a page can do: send a request, where the browser lets it."""
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import io
 import os
 from contextlib import suppress
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
@@ -209,3 +210,20 @@ class TestS3:
     def test_what_is_no_bucket_is_refused(self, url: str) -> None:
         with pytest.raises(ValidationError):
             StorageSettings(storage_url=url)
+
+
+def test_what_is_stopped_while_it_is_published_is_not_said_to_be_stored(
+    storage: Storage, tmp_path: Path
+) -> None:
+    disk = LocalStorage(tmp_path / "home")
+    first, second = (job_key(uuid4(), "work", name) for name in ("first", "second"))
+    for key in (first, second):
+        disk.put(key, io.BytesIO(b"x" * (30 << 20)))
+    asked = count()
+
+    stored = storage.publish([first, second], disk, lambda: next(asked) > 4)
+
+    for key in (first, second):
+        assert (storage.size(key) is not None) == (key in stored)
+    if not isinstance(storage, LocalStorage):
+        assert len(stored) < 2

@@ -7,6 +7,7 @@ import pytest
 from flows.worker.lost_jobs import LOST_AFTER, Found, Lost, Sign, Start, is_lost, judge, may_be_lost, sign_of
 
 OURS, OTHER = "worker-1", "worker-2"
+JUST_NOW = timedelta(seconds=1)
 LONG_AGO = LOST_AFTER + timedelta(seconds=1)
 
 
@@ -41,16 +42,25 @@ def test_a_cancel_is_passed_on_to_whoever_can_still_hear_it(is_ours: bool, sign:
 @pytest.mark.parametrize(
     ("start", "lost"),
     [
-        (Start(age=LONG_AGO, has_run=False, worker=None), True),
-        (Start(age=LONG_AGO, has_run=False, worker=OURS), True),
-        (Start(age=LONG_AGO, has_run=False, worker="gone"), True),
-        (Start(age=LONG_AGO, has_run=False, worker=OTHER), False),
-        (Start(age=timedelta(seconds=59), has_run=False, worker="gone"), False),
-        (Start(age=LONG_AGO, has_run=True, worker=OURS), True),
-        (Start(age=LONG_AGO, has_run=True, worker="gone"), False),
+        (Start(age=LONG_AGO, is_of_before=False, has_run=False, worker=None), True),
+        (Start(age=LONG_AGO, is_of_before=False, has_run=False, worker=OURS), True),
+        (Start(age=LONG_AGO, is_of_before=False, has_run=False, worker="gone"), True),
+        (Start(age=LONG_AGO, is_of_before=False, has_run=False, worker=OTHER), False),
+        (Start(age=timedelta(seconds=59), is_of_before=False, has_run=False, worker="gone"), False),
+        (Start(age=LONG_AGO, is_of_before=False, has_run=True, worker=OURS), True),
+        (Start(age=LONG_AGO, is_of_before=False, has_run=True, worker="gone"), False),
+        (Start(age=JUST_NOW, is_of_before=True, has_run=False, worker=OURS), True),
+        (Start(age=JUST_NOW, is_of_before=True, has_run=False, worker=OTHER), False),
+        (Start(age=JUST_NOW, is_of_before=True, has_run=False, worker=None), False),
+        (Start(age=JUST_NOW, is_of_before=False, has_run=False, worker=OURS), False),
     ],
 )
 def test_a_job_without_a_lock_is_lost_when_nobody_can_still_start_it(start: Start, lost: bool) -> None:
     assert is_lost(start, {OURS, OTHER}, this_worker=OURS) is lost
     if lost:
         assert may_be_lost(start, this_worker=OURS), "it would never be asked"
+
+
+def test_what_nobody_knows_the_worker_of_is_lost_at_once_where_there_is_no_other() -> None:
+    start = Start(age=JUST_NOW, is_of_before=True, has_run=False, worker=None)
+    assert is_lost(start, {OURS}, this_worker=OURS)

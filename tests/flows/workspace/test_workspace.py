@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import time
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -454,3 +455,21 @@ def keep(settings: WorkspaceSettings, files: dict[str, str]) -> str:
     bundle = f"sha256:{hashlib.sha256(archive).hexdigest()}"
     open_storage(settings).put(bundle_key(bundle), io.BytesIO(archive))
     return bundle
+
+
+def test_publishing_ends_soon_when_it_is_stopped(settings: WorkspaceSettings, workflow: Path) -> None:
+    """Reading the first output would take hours: it is larger than most disks, and a hole."""
+    workspace = Workspace(settings.model_copy(update={"checksum_max_bytes": 1 << 50}), uuid4())
+    workspace.stage(spec_of(workflow))
+    with (workspace.work / "huge.bin").open("wb") as huge:
+        huge.truncate(1 << 42)
+    (workspace.work / "small.txt").write_text("small")
+    stops = time.monotonic() + 1
+
+    number = workspace.publish(["huge.bin", "small.txt"], is_stopped=lambda: time.monotonic() > stops)
+
+    assert time.monotonic() < stops + 5
+    assert number == 2
+    items = {item["path"]: item for item in json.loads(workspace.manifest.read_text())["outputs"]}
+    assert items["huge.bin"]["size"] == 1 << 42
+    assert "sha256" not in items["huge.bin"]

@@ -1,0 +1,1 @@
+"""Proves that no part that dies leaves anything wrong: every fault at random moments, under load."""

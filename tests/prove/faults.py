@@ -1,0 +1,158 @@
+"""The faults: what is killed, stopped or filled, and what a job may lose by it."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+from deployments.local import LocalStack
+from tests.benchmarks.processes import ENVIRONMENT_ZYGOTE, FLOW_ZYGOTE
+
+STOP_SECONDS = 20.0
+FULL_SECONDS = 10.0
+_CHUNK = bytes(1 << 20)
+
+Inflict = Callable[[LocalStack], contextlib.AbstractContextManager[None]]
+"""Begins the fault when it is entered, and ends it when it is left."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that happens to a running service."""
+
+    name: str
+    inflict: Inflict
+    seconds: float = 0.0
+    """How long it lasts."""
+    ends_jobs: bool = False
+    """Whether jobs that run may fail of it. They must say so, and complete when they are resumed."""
+    needs_own_disk: bool = False
+
+
+class NoVictimError(Exception):
+    """What the fault would kill does not run at this moment."""
+
+
+def _children(process: psutil.Process, module: str = "") -> list[psutil.Process]:
+    """Its living children that run this module."""
+    found = []
+    with contextlib.suppress(psutil.Error):
+        for child in process.children():
+            with contextlib.suppress(psutil.Error):
+                if child.status() != psutil.STATUS_ZOMBIE and module in " ".join(child.cmdline()):
+                    found.append(child)
+    return found
+
+
+def _zygotes(stack: LocalStack, module: str) -> list[psutil.Process]:
+    return _children(psutil.Process(stack.worker.pid), module)
+
+
+def _flow_processes(stack: LocalStack) -> list[psutil.Process]:
+    return [child for zygote in _zygotes(stack, FLOW_ZYGOTE) for child in _children(zygote)]
+
+
+def _keepers(stack: LocalStack) -> list[psutil.Process]:
+    return [child for zygote in _zygotes(stack, ENVIRONMENT_ZYGOTE) for child in _children(zygote)]
+
+
+def _snakemakes(stack: LocalStack) -> list[psutil.Process]:
+    return [child for keeper in _keepers(stack) for child in _children(keeper)]
+
+
+def _one_of(find: Callable[[LocalStack], list[psutil.Process]]) -> Inflict:
+    """Kill one of what `find` finds."""
+
+    @contextmanager
+    def inflict(stack: LocalStack) -> Iterator[None]:
+        victims = find(stack)
+        if not victims:
+            raise NoVictimError
+        with contextlib.suppress(psutil.NoSuchProcess):
+            random.choice(victims).kill()
+        yield
+
+    return inflict
+
+
+def _part(pid_of: Callable[[LocalStack], int]) -> Inflict:
+    """Kill a part of the stack."""
+    return _one_of(lambda stack: [psutil.Process(pid_of(stack))])
+
+
+@contextmanager
+def _worker_and_flow_processes(stack: LocalStack) -> Iterator[None]:
+    victims = [psutil.Process(stack.worker.pid), *_flow_processes(stack)]
+    for victim in victims:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            victim.kill()
+    yield
+
+
+@contextmanager
+def _server_stopped(stack: LocalStack) -> Iterator[None]:
+    os.kill(stack.server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(stack.server.pid, signal.SIGCONT)
+
+
+@contextmanager
+def _disk_full(stack: LocalStack) -> Iterator[None]:
+    """The whole of JOBS_HOME, with the database."""
+    filler = stack.settings.home / "filler"
+    with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while True:
+            stream.write(_CHUNK)
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def _postmaster(stack: LocalStack) -> int:
+    file = stack.settings.home / "postgres" / "postmaster.pid"
+    return int(file.read_text().split()[0])
+
+
+FAULTS = (
+    Fault("SIGKILL of a flow process", _one_of(_flow_processes), ends_jobs=True),
+    Fault("SIGKILL of Snakemake", _one_of(_snakemakes), ends_jobs=True),
+    Fault("SIGKILL of a supervisor", _one_of(_keepers), ends_jobs=True),
+    Fault("SIGKILL of the worker's zygote", _one_of(lambda stack: _zygotes(stack, FLOW_ZYGOTE))),
+    Fault(
+        "SIGKILL of an environment's zygote",
+        _one_of(lambda stack: _zygotes(stack, ENVIRONMENT_ZYGOTE)),
+        ends_jobs=True,  # one whose supervisor was just requested
+    ),
+    Fault("SIGKILL of the worker", _part(lambda stack: stack.worker.pid)),
+    Fault("SIGKILL of the worker and all flow processes", _worker_and_flow_processes, ends_jobs=True),
+    Fault("SIGKILL of the Prefect server", _part(lambda stack: stack.server.pid)),
+    Fault("SIGKILL of PostgreSQL", _part(_postmaster)),
+    Fault("SIGKILL of the jobs API", _part(lambda stack: stack.api.pid)),
+    Fault("SIGSTOP of the Prefect server", _server_stopped, STOP_SECONDS),
+    Fault("disk full", _disk_full, FULL_SECONDS, ends_jobs=True, needs_own_disk=True),
+)
+
+
+def inflict(fault: Fault, stack: LocalStack, meanwhile: Callable[[], None], patience: float = 10.0) -> None:
+    """The fault from beginning to end. Waits until there is something to kill."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            with fault.inflict(stack):
+                ends = time.monotonic() + fault.seconds
+                while time.monotonic() < ends:
+                    meanwhile()
+            return
+        except NoVictimError:
+            if time.monotonic() > deadline:
+                raise
+            meanwhile()
