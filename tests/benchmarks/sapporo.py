@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from deployments.processes import StackProcess
+from deployments.processes import StackProcess, python
 from tests.benchmarks.load import Load, post_times
 from tests.conftest import free_ports
 
@@ -50,7 +50,7 @@ def sapporo(directory: Path) -> Iterator[str | None]:
     become = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
     command = [str(python.with_name("sapporo")), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--run-dir", str(runs), "--run-sh", str(run_sh)]
-    process = StackProcess.start("sapporo", ["-c", become, *command], dict(os.environ), directory)
+    process = StackProcess.start("sapporo", python("-c", become, *command), dict(os.environ), directory)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from deployments.local import PROJECT, online_since
-from deployments.processes import StackProcess, run_to_end
+from deployments.processes import StackProcess, python, run_to_end
 from tests.api.servers import facade_process, prefect_server
 from tests.conftest import ENVIRONMENTS, free_ports
 from tests.ecs.agent import Agent
@@ -68,7 +68,7 @@ class EcsStack:
     def start_reconciler(self, *options: str, **variables: str) -> StackProcess:
         command = ["-m", "deployments", "reconcile", *options]
         name = f"reconciler-{next(self._numbers)}"
-        return StackProcess.start(name, command, self.environment | variables, self.home / "logs")
+        return StackProcess.start(name, python(*command), self.environment | variables, self.home / "logs")
 
     @contextmanager
     def without_reconciler(self) -> Iterator[None]:
@@ -93,7 +93,7 @@ class EcsStack:
         command = ["-m", "prefect", "worker", "start", "--type", "ecs", "--pool", "ecs"]
         command += ["--limit", str(LIMIT), "--with-healthcheck"]
         started_at = datetime.now(UTC)
-        self.worker = StackProcess.start("worker", command, self.environment, self.home / "logs")
+        self.worker = StackProcess.start("worker", python(*command), self.environment, self.home / "logs")
         wait_until(
             lambda: online_since(started_at, self.prefect_api_url, "ecs", AUTH_STRING),
             "the ECS worker is ready",
