@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from deployments.processes import StackProcess, python
+from deployments.processes import StackProcess
 from tests.benchmarks.load import Load, post_times
 from tests.conftest import free_ports
 
@@ -46,11 +46,9 @@ def sapporo(directory: Path) -> Iterator[str | None]:
     runs = directory / "runs"
     runs.mkdir()
     (port,) = free_ports(1)
-    # The processes of a stack run in this Python; sapporo needs its own.
-    become = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
     command = [str(python.with_name("sapporo")), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--run-dir", str(runs), "--run-sh", str(run_sh)]
-    process = StackProcess.start("sapporo", python("-c", become, *command), dict(os.environ), directory)
+    process = StackProcess.start("sapporo", command, dict(os.environ), directory)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process)
