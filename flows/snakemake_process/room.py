@@ -104,6 +104,7 @@ def _move_in(room: Room, outside: socket.socket) -> None:
     try:
         die_with_parent(signal.SIGKILL)
         namespaces.unshare(namespaces.NEW_MOUNTS)
+        namespaces.forbid_control_group_namespaces()
         is_root = os.geteuid() == 0
         mounts.make(room.readable, room.writable, room.hidden, room.private, guard_kernel=is_root)
         namespaces.forbid_new_privileges()
