@@ -12,12 +12,18 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
+from flows.contract.isolation import IsolationSettings
 from flows.contract.spec import ErrorKind
+from flows.environments.variables import visible_variables
 
 HEARTBEAT_SECONDS = 15.0
 _LOOK_SECONDS = 0.05
 _SHOWN_LINES = 12
-_OF_THE_SERVICE = ("PREFECT_", "JOBS_", "AWS_", "VIRTUAL_ENV", "PYTHONPATH")
+_FOR_PACKAGES = (
+    *("HOME", "XDG_*", "NETRC", "CC", "CXX", "CFLAGS", "LDFLAGS"),
+    *("PYC_INVALIDATION_MODE", "SOURCE_DATE_EPOCH"),
+)
+"""Variables that uv and builds of packages see, beside those that workflows see and uv's own."""
 
 Report = Callable[[str], None]
 """Adds a line to the job's log."""
@@ -56,7 +62,9 @@ class Uv:
         self._environment = {
             # The operator can set variables of uv (`UV_INDEX`, `UV_DEFAULT_INDEX`, …).
             "UV_CACHE_DIR": str(cache),
-            **{name: value for name, value in os.environ.items() if not name.startswith(_OF_THE_SERVICE)},
+            **{name: value for name, value in os.environ.items() if name.startswith("UV_")},
+            # A build runs code of the job's packages, which must not see the service's secrets either.
+            **visible_variables((*_FOR_PACKAGES, *IsolationSettings().visible_variables)),
             "UV_PYTHON_DOWNLOADS": "automatic" if python_downloads else "never",
             "UV_NO_PROGRESS": "1",
             "NO_COLOR": "1",

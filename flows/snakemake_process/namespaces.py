@@ -120,6 +120,14 @@ def _own_map(name: str) -> str:
     return "".join(f"{first} {first} {min(int(count), _ALL_NUMBERS - 1)}\n" for first, _, count in lines)
 
 
+def forbid_control_group_namespaces() -> None:
+    """Let nothing in this user namespace mount control groups.
+
+    Their files belong to users: whoever owns them, as root does, could end what is in them.
+    """
+    Path("/proc/sys/user/max_cgroup_namespaces").write_text("0")
+
+
 def forbid_new_privileges() -> None:
     """Programs that are set-user-ID no longer change the user."""
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

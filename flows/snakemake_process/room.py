@@ -48,26 +48,29 @@ class NoRoom(Exception):
     """The kernel can't make the room; the message says why."""
 
 
-def enter(room: Room) -> None:
-    """Continue in the room, as its first process. The process that called this waits there for its end.
+def enter(room: Room, control: socket.socket | None = None) -> None:
+    """Continue in the room, as its first process. The process that called this waits for the room's end.
 
+    Of the processes outside, none keeps `control` open, so that its other end sees the end of the room.
     Raises `NoRoom` in the process that called this.
     """
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _become_warden(room, theirs)
+        _become_warden(room, theirs, control)
         return
     theirs.close()
     problem = _serve(pid, ours)
     if problem is not None:
         os.waitpid(pid, 0)
         raise NoRoom(problem)
+    if control is not None:
+        control.close()
     _wait_for_end_of(pid)
 
 
-def _become_warden(room: Room, outside: socket.socket) -> None:
+def _become_warden(room: Room, outside: socket.socket, control: socket.socket | None) -> None:
     """Make the namespaces, and fork the first process, in which this returns."""
     try:
         die_with_parent(signal.SIGKILL)
@@ -91,6 +94,8 @@ def _become_warden(room: Room, outside: socket.socket) -> None:
         _ask(outside, _DONE)
     except OSError:
         os._exit(1)  # the supervisor outside is gone
+    if control is not None:
+        control.close()
     _wait_for_end_of(pid)
 
 
@@ -99,6 +104,7 @@ def _move_in(room: Room, outside: socket.socket) -> None:
     try:
         die_with_parent(signal.SIGKILL)
         namespaces.unshare(namespaces.NEW_MOUNTS)
+        namespaces.forbid_control_group_namespaces()
         is_root = os.geteuid() == 0
         mounts.make(room.readable, room.writable, room.hidden, room.private, guard_kernel=is_root)
         namespaces.forbid_new_privileges()

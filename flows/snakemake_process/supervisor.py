@@ -122,7 +122,7 @@ def _enter(start: Start, control: socket.socket) -> bool:
         return False
     wanted = room.Room(**start.room)
     try:
-        room.enter(wanted)
+        room.enter(wanted, control)
     except room.NoRoom as problem:
         text = (
             f"This machine can't make a room for the job ({problem}), which can read and change other jobs."

@@ -16,7 +16,7 @@ from flows.environments.environment import Environment
 from flows.environments.making import Environments, requirements_in
 from flows.environments.uv import Cancelled, EnvironmentFailure
 from tests.flows.environments.conftest import GREETER
-from tests.flows.environments.packages import write_wheel
+from tests.flows.environments.packages import write_nosy_source, write_wheel
 
 
 def imported(environment: Environment, program: str) -> str:
@@ -37,6 +37,23 @@ def test_it_has_what_was_asked_for_and_the_record_names_every_version(
     )
     assert said[0].startswith("Creating the environment ")
     assert "packages, Snakemake 9.27" in said[-1]
+
+
+def test_a_package_that_is_built_sees_no_variable_that_nobody_has_listed(
+    environments: Environments, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_nosy_source(wheels)
+    for name in ("GITHUB_TOKEN", "PREFECT_API_AUTH_STRING", "LAB_COMPILER"):
+        monkeypatch.setenv(name, "value")
+    monkeypatch.setenv("JOBS_VISIBLE_VARIABLES", "LAB_*")
+
+    nosy = environments.get(
+        environments.wanted(EnvironmentSpec(packages=("house_nosy", "snakemake ~= 9.27")))
+    )
+
+    seen = imported(nosy, "import house_nosy; print(*house_nosy.SEEN)").split()
+    assert "LAB_COMPILER" in seen
+    assert {"GITHUB_TOKEN", "PREFECT_API_AUTH_STRING"}.isdisjoint(seen)
 
 
 def test_a_service_that_lacks_the_package_does_not_get_it(environments: Environments) -> None:
