@@ -420,6 +420,8 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             async with asyncio.timeout(_CLAIM_SECONDS):
                 while self._submitting_flow_run_ids:
                     await asyncio.sleep(0.05)
+        with contextlib.suppress(httpx.HTTPError):
+            await self._settle_lost_jobs()  # this worker may not know yet what the one before it has left
         processes: list[FlowProcess | AdoptedProcess] = [
             *self._flow_processes.values(),
             *(AdoptedProcess(self._workspace(flow_run_id)) for flow_run_id in self._adopted_jobs),
