@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateDetails, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.states import Cancelled, Crashed, Pending, Scheduled
 from prefect.utilities.engine import propose_state
@@ -58,14 +58,19 @@ async def when_prefect_answers(
             await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def claim(client: PrefectClient, flow_run_id: UUID, transition_id: UUID) -> bool:
-    """Set the job to Pending. Whether this call has done it, or an earlier one with this `transition_id`."""
-    state: State[None] = Pending(state_details=StateDetails(transition_id=transition_id))
+async def claim(client: PrefectClient, flow_run_id: UUID, message: str) -> bool:
+    """Set the job to Pending. Whether this call has done it, or an earlier one with this `message`.
+
+    Prefect aborts the second claim of a job, also where the answer to the first one was lost.
+    """
     try:
-        state = await propose_state(client, state, flow_run_id=flow_run_id)
-    except (Abort, ObjectNotFound):  # another worker has claimed it, or it was removed
+        state = await propose_state(client, Pending(message=message), flow_run_id=flow_run_id)
+        return state.is_pending()
+    except Abort:
+        known = (await client.read_flow_run(flow_run_id)).state
+        return known is not None and known.is_pending() and known.message == message
+    except ObjectNotFound:
         return False
-    return state.is_pending()
 
 
 async def settle(client: PrefectClient, flow_run_id: UUID, explanation: str) -> None:

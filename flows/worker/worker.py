@@ -50,12 +50,12 @@ from flows.environments.making import Environments
 from flows.environments.variables import visible_variables
 from flows.environments.warm import WarmStart
 from flows.termination import CANCEL_SIGNAL
+from flows.worker.finding import Finder
 from flows.worker.housekeeping import keep_house
 from flows.worker.isolation_probe import check_isolation
-from flows.worker.lost_jobs import Found, Lost, Start, is_lost, judge, may_be_lost, sign_of
+from flows.worker.lost_jobs import Lost
 from flows.worker.settling import (
     NOT_STARTED,
-    active_flow_runs,
     claim,
     explanation_of,
     give_back,
@@ -132,7 +132,9 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._cancelled_early: set[UUID] = set()
         self._given_back: set[UUID] = set()
         self._starts: Counter[UUID] = Counter()
-        self._set_up_at = datetime.now(UTC)
+        self._finder = Finder(
+            self.name, self._work_pool_name, datetime.now(UTC), self._is_ours, self._workspace
+        )
         self._adopted: set[UUID] = set()
         self._adopted_jobs: set[UUID] = set()
         self._is_stopping = False
@@ -244,7 +246,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         """Claim the job, and be certain of it: an answer of Prefect may be lost."""
-        ask = partial(claim, self.client, flow_run.id, uuid4())
+        ask = partial(claim, self.client, flow_run.id, f"Claimed by {self.name} ({uuid4()}).")
         try:
             return await when_prefect_answers(ask, self._keeps_trying)
         finally:
@@ -292,8 +294,9 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def _submit_run(self, flow_run: FlowRun) -> None:
         try:
             await super()._submit_run(flow_run)
-        except Exception:  # it stays Scheduled and is returned again, or stays Pending and is settled as lost
-            logger.exception("Could not start job %s.", flow_run.id)
+        except Exception as error:  # it stays Scheduled and is returned again
+            is_away = isinstance(error, httpx.HTTPError)
+            logger.warning("Could not start job %s: %r", flow_run.id, error, exc_info=not is_away)
             self._submitting_flow_run_ids.discard(flow_run.id)
             self._release_limit_slot(flow_run.id)
             self._mark_claimed(flow_run.id)
@@ -382,26 +385,18 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     async def _settle_lost_jobs(self) -> None:
         adopted: set[UUID] = set()
-        for flow_run in await active_flow_runs(self.client, self._work_pool_name):
-            found = Found(
-                is_ours=self._is_ours(flow_run.id),
-                is_cancelling=flow_run.state is not None and flow_run.state.is_cancelling(),
-                sign=sign_of(self._workspace(flow_run.id).holder()),
-            )
-            match judge(found):
-                case Lost.FLOW_PROCESS if _has_begun_nothing(flow_run):
-                    await self._give_back(flow_run.id)
+        for flow_run_id, lost, is_to_be_cancelled in await self._finder.find(self.client):
+            match lost:
                 case Lost.FLOW_PROCESS:
-                    await self._settle(flow_run.id, "Its flow process and its worker are gone.")
+                    await self._settle(flow_run_id, "Its flow process and its worker are gone.")
                 case Lost.BEFORE_ITS_START:
-                    if await self._was_never_started(flow_run) and not self._is_ours(flow_run.id):
-                        await self._give_back(flow_run.id)
+                    await self._give_back(flow_run_id)
                 case Lost.WORKER:
-                    adopted.add(flow_run.id)
+                    adopted.add(flow_run_id)
                 case Lost.NOTHING:
                     pass
-            if found.is_to_be_cancelled:
-                self._start_soon(self._cancel_run, flow_run.id)
+            if is_to_be_cancelled:
+                self._start_soon(self._cancel_run, flow_run_id)
         self._adopt(adopted)
 
     def _is_ours(self, flow_run_id: UUID) -> bool:
@@ -424,28 +419,14 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
                 self._limiter.acquire_on_behalf_of_nowait(("adopted", flow_run_id))
                 self._adopted.add(flow_run_id)
 
-    async def _was_never_started(self, flow_run: FlowRun) -> bool:
-        if flow_run.state is None:
-            return False
-        started_by = flow_run.labels.get("prefect.worker.name")
-        start = Start(
-            age=datetime.now(UTC) - flow_run.state.timestamp,
-            is_of_before=flow_run.state.timestamp < self._set_up_at,
-            has_run=flow_run.start_time is not None,
-            worker=None if started_by is None else str(started_by),
-        )
-        if not may_be_lost(start, this_worker=self.name):
-            return False
-        workers = await self.client.read_workers_for_work_pool(self._work_pool_name)
-        online = {worker.name for worker in workers if worker.status == "ONLINE"}
-        return is_lost(start, online, this_worker=self.name)
-
     async def _end_flow_processes(self) -> None:
         """Let running jobs record that they were interrupted, because no process would watch them."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLAIM_SECONDS):
                 while self._submitting_flow_run_ids:
                     await asyncio.sleep(0.05)
+        with contextlib.suppress(httpx.HTTPError):
+            await self._settle_lost_jobs()  # this worker may not know yet what the one before it has left
         processes: list[FlowProcess | AdoptedProcess] = [
             *self._flow_processes.values(),
             *(AdoptedProcess(self._workspace(flow_run_id)) for flow_run_id in self._adopted_jobs),
@@ -464,11 +445,6 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
 
     def _workspace(self, flow_run_id: UUID) -> Workspace:
         return Workspace(self._workspace_settings, flow_run_id)
-
-
-def _has_begun_nothing(flow_run: FlowRun) -> bool:
-    """Its flow process ended before Prefect knew it as running, so it has not touched the workflow."""
-    return flow_run.start_time is None and flow_run.state is not None and flow_run.state.is_pending()
 
 
 def _impatient_settings() -> SettingsContext:

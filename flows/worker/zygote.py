@@ -27,9 +27,11 @@ import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
+from urllib.request import getproxies
 from uuid import UUID
 
+import httpx
 import psutil
 from prefect.client.orchestration import get_client
 from prefect.context import SettingsContext, SyncClientContext, root_settings_context
@@ -43,6 +45,7 @@ from flows.first_read import read_flow_run
 from flows.job import snakemake_job
 from flows.snakemake_process.supervisor import alarm_on_child_exit
 from flows.worker.messages import Exited, Fork, Forked
+from flows.worker.patience import PatientTransport
 from flows.worker.settling import NOT_STARTED
 from flows.workspace.lock import DirectoryInUse
 from flows.workspace.settings import WorkspaceSettings
@@ -190,8 +193,11 @@ def _client() -> SyncClientContext:
     """
     if PREFECT_API_URL.value().startswith("https:"):
         return SyncClientContext()
-    none_trusted = {"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
-    return SyncClientContext.model_construct(client=get_client(none_trusted, sync_client=True))
+    none_trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    settings: dict[str, Any] = {"verify": none_trusted}
+    if not getproxies():  # httpx uses none with a transport of ours
+        settings["transport"] = PatientTransport(httpx.HTTPTransport(verify=none_trusted))
+    return SyncClientContext.model_construct(client=get_client(settings, sync_client=True))
 
 
 def _prefect_variables(environment: Mapping[str, str]) -> dict[str, str]:

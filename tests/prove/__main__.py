@@ -16,7 +16,7 @@ from rich.console import Console
 
 from deployments.local import PROJECT, LocalStack
 from tests.conftest import ENVIRONMENTS, local_settings
-from tests.prove.faults import FAULTS, Fault
+from tests.prove.faults import FAULTS, NOTHING, Fault
 from tests.prove.report import table
 from tests.prove.trials import Trial, run
 from tests.support import WORKFLOWS
@@ -36,9 +36,10 @@ def main() -> int:
     with _home() as (home, has_own_disk):
         settings = local_settings(home, [WORKFLOWS]).model_copy(update={"concurrent_jobs": _AT_ONCE})
         with LocalStack(settings, lambda _: None) as stack:
+            own_seconds = max(arguments.seconds, 1.5 * run(NOTHING, stack, arguments.jobs, 300).seconds)
             for fault in [fault for fault in chosen if has_own_disk or not fault.needs_own_disk]:
                 for number in range(arguments.repeat):
-                    trial = run(fault, stack, arguments.jobs, arguments.seconds)
+                    trial = run(fault, stack, arguments.jobs, own_seconds)
                     trials.append(trial)
                     console.print(
                         f"{fault.name} {number + 1}/{arguments.repeat}: {_said(trial)}", markup=False
@@ -85,7 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("faults", nargs="*", metavar="FAULT", help="names of faults; all by default")
     parser.add_argument("--repeat", type=int, default=20, help="of each fault (default: 20)")
     parser.add_argument("--jobs", type=int, default=12, help="that run meanwhile (default: 12)")
-    parser.add_argument("--seconds", type=float, default=25, help="that the jobs take without a fault")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=25,
+        help="jobs take without a fault, at least (it is measured)",
+    )
     parser.add_argument("--seed", type=int, help="of the random moments; the time by default")
     return parser
 

@@ -117,10 +117,18 @@ def _disk_full(stack: LocalStack) -> Iterator[None]:
         filler.unlink()
 
 
+@contextmanager
+def _nothing(_: LocalStack) -> Iterator[None]:
+    yield
+
+
 def _postmaster(stack: LocalStack) -> int:
     file = stack.settings.home / "postgres" / "postmaster.pid"
     return int(file.read_text().split()[0])
 
+
+NOTHING = Fault("nothing", _nothing)
+"""To measure how long the jobs take by themselves."""
 
 FAULTS = (
     Fault("SIGKILL of a flow process", _one_of(_flow_processes), ends_jobs=True),
