@@ -1,6 +1,7 @@
 """What Prefect's own command line or UI submits is a job like any other, and the other way round."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -15,7 +16,10 @@ def test_prefect_deployment_run_submits_a_job(stack: LocalStack, jobs: JobsClien
     command = [sys.executable, "-m", "prefect", "deployment", "run", "snakemake-job/default"]
     parameters = ["-p", "engine=mock", "-p", f"mock={json.dumps(mock)}"]
 
-    subprocess.run([*command, *parameters, "--tag", "by:hand"], env=stack.environment, check=True)
+    # The profile in there has the address and the password.
+    environment = {**os.environ, "PREFECT_HOME": str(stack.settings.home / "prefect")}
+
+    subprocess.run([*command, *parameters, "--tag", "by:hand"], env=environment, check=True)
 
     job = next(iter(jobs.items("/jobs", tag="by:hand")))
     assert jobs.wait(job["id"])["status"] == "completed"

@@ -109,6 +109,7 @@ def test_a_worker_that_is_stopped_ends_the_jobs_of_the_killed_one_before_it(
 ) -> None:
     os.kill(stack.worker.pid, signal.SIGKILL)
     stack.restart_worker()
+    jobs.wait(jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1}), "completed")
 
     stack.restart_worker()
 
