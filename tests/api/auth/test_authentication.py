@@ -27,6 +27,7 @@ TOKENS = {
 }
 
 READS = {
+    "getBundleLimits": ("GET", "/bundles/limits"),
     "listJobs": ("GET", "/jobs"),
     "getJob": ("GET", "/jobs/{job_id}"),
     "followJobs": ("GET", "/jobs/events"),
