@@ -14,6 +14,7 @@ import psutil
 from deployments.local import LocalStack
 from tests.benchmarks.processes import ENVIRONMENT_ZYGOTE, FLOW_ZYGOTE
 
+_AGAIN_SECONDS = 2.5
 STOP_SECONDS = 20.0
 FULL_SECONDS = 10.0
 _CHUNK = bytes(1 << 20)
@@ -163,4 +164,7 @@ def inflict(fault: Fault, stack: LocalStack, meanwhile: Callable[[], None], pati
         except NoVictimError:
             if time.monotonic() > deadline:
                 raise
-            meanwhile()
+            # Not at its very first moment, which would always be the same one.
+            again = time.monotonic() + random.uniform(0, _AGAIN_SECONDS)
+            while time.monotonic() < again:
+                meanwhile()
