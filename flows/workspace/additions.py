@@ -1,4 +1,7 @@
-"""Adds to a staged workflow what the job brings: small files, and links to data of the server."""
+"""Adds to a staged workflow what the job brings: small files, and links to data of the server.
+
+In a resumed job, rules have run: a place may be a link, or behind one.
+"""
 
 import os
 import shutil
@@ -20,15 +23,15 @@ class PlaceTaken(Refused):
 def add_files(work: Path, files: Mapping[str, str]) -> None:
     """Write `files`, by path. One that has the same content already keeps its time."""
     for name, text in files.items():
-        place = _place_in(work, name)
+        place = place_in(work, name)
         content = text.encode()
-        if place.is_symlink():
-            place.unlink()
-        if place.is_dir():
+        if place.is_dir() and not place.is_symlink():
             raise PlaceTaken(
                 f"the workflow has a directory at '{name}', where `files` has a file", "Rename one."
             )
-        if not place.is_file() or place.read_bytes() != content:
+        if place.is_symlink() or not place.is_file():  # such as a pipe, which would be waited for
+            place.unlink(missing_ok=True)
+        if not place.exists() or place.read_bytes() != content:
             place.write_bytes(content)
 
 
@@ -36,7 +39,7 @@ def add_inputs(work: Path, inputs: Mapping[str, Input], roots: Sequence[Path]) -
     """Link `inputs`, by path, to data below `roots`."""
     for name, data in inputs.items():
         target = check_input_path(data.path, roots)
-        place = _place_in(work, name)
+        place = place_in(work, name)
         if place.is_symlink() and os.readlink(place) == str(target):
             continue
         _make_free(place, name)
@@ -47,8 +50,11 @@ def add_inputs(work: Path, inputs: Mapping[str, Input], roots: Sequence[Path]) -
             os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns), follow_symlinks=False)
 
 
-def _place_in(work: Path, name: str) -> Path:
-    """The path of `name` below `work`; its directory exists. Nothing is added through a link out of it."""
+def place_in(work: Path, name: str) -> Path:
+    """The path of `name` below `work`; its directory exists. Raises `PlaceTaken`.
+
+    Nothing is added through a link out of `work`.
+    """
     place = work / name
     above = place.parent
     while not above.exists():

@@ -2,11 +2,16 @@
 
 Snakemake's own locks keep people's runs and jobs apart; they outlive a killed run. So a job leaves a
 mark while it works: if the next job finds it, the job before was killed, and its locks are removed.
+
+The mark and the lock between jobs are in JOBS_HOME/projects. In the project, a rule could replace them by
+links to files of the service.
 """
 
 import math
+import os
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
 
@@ -16,12 +21,13 @@ from flows.workspace.lock import DirectoryInUse, DirectoryLock
 class Project:
     """A working directory outside of JOBS_HOME."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, home: Path) -> None:
+        """`directory` is without links; `home` is JOBS_HOME."""
         self._directory = directory
-        records = directory / ".snakemake"
-        self._mark = records / "prefect-snakemake.job"
-        self._snakemake_locks = records / "locks"
-        self.lock = DirectoryLock(records / "prefect-snakemake.lock")
+        self._records = directory / ".snakemake"
+        own = home / "projects" / sha256(os.fsencode(directory)).hexdigest()
+        self._mark = own / "job"
+        self.lock = DirectoryLock(own / "lock")
 
     def enter(self, job_id: UUID, report: Callable[[str], None], is_stopped: Callable[[], bool]) -> None:
         """Wait until no other job works in it, and lock it.
@@ -34,9 +40,15 @@ class Project:
             report(f"Waiting: another job works in {self._directory}.")
             self.lock.hold(math.inf, is_stopped)
         if self._mark.exists():
-            shutil.rmtree(self._snakemake_locks, ignore_errors=True)
+            self._remove_snakemakes_locks()
         self._mark.write_text(str(job_id))
+        self._records.mkdir(exist_ok=True)  # Snakemake would; here, the error says what is wrong
 
     def leave(self) -> None:
         """Remove the mark: Snakemake has ended and removed its own locks."""
         self._mark.unlink(missing_ok=True)
+
+    def _remove_snakemakes_locks(self) -> None:
+        locks = self._records / "locks"
+        if Path(os.path.realpath(locks)) == locks:  # not through a link that a rule has left
+            shutil.rmtree(locks, ignore_errors=True)

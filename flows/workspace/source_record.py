@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.contract.job_files import open_file
 from flows.contract.sources import WorkflowSource
+from flows.workspace.additions import place_in
 
 _PLACE = Path(".snakemake", "source.json")
 _MOST_FILES = 50_000
@@ -43,21 +44,23 @@ class SourceRecord(BaseModel):
             return None
 
     def write(self, work: Path) -> None:
-        place = work / _PLACE
-        place.parent.mkdir(exist_ok=True)
+        place = place_in(work, str(_PLACE))
+        place.unlink(missing_ok=True)  # a rule may have put a link there
         place.write_text(self.model_dump_json(exclude_none=True))
 
 
 def replace_workflow(work: Path, new: Path, old_files: tuple[str, ...]) -> int:
     """Replace the workflow in `work` by the one in `new`, which is gone afterwards.
 
-    Returns the number of files that have changed, come or gone.
+    Returns the number of files that have changed, come or gone. Raises `PlaceTaken`, where a rule has put
+    something else in the place of a directory.
     """
     new_files = _files(new)
     changed = sum(_take(work, new, name) for name in new_files)
     for name in set(old_files).difference(new_files):
         place = work / name
-        if place.is_symlink() or place.is_file():
+        is_inside = Path(os.path.realpath(place.parent)).is_relative_to(work)
+        if is_inside and (place.is_symlink() or place.is_file()):
             place.unlink()
             changed += 1
     shutil.rmtree(new)
@@ -66,12 +69,11 @@ def replace_workflow(work: Path, new: Path, old_files: tuple[str, ...]) -> int:
 
 def _take(work: Path, new: Path, name: str) -> bool:
     """Move one file to its place, unless the same is there already; whether it was moved."""
-    place, file = work / name, new / name
+    place, file = place_in(work, name), new / name
     if _is_same(place, file):
         return False
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
-    place.parent.mkdir(parents=True, exist_ok=True)
     file.replace(place)
     os.utime(place, follow_symlinks=False)
     return True

@@ -14,6 +14,7 @@ JOBS_HOME/jobs/<job id>/
   flow.pid        locked by the job's flow process while it runs
   private/        the job's HOME and /tmp while it runs
   outputs.json    the manifest: path, size and checksum of every output; the Snakefile that ran
+JOBS_HOME/projects/  the lock of each directory that jobs work in, and which job does
 JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 """
 
@@ -184,7 +185,7 @@ class Workspace:
         directory = check_project_path(project.path, roots)
         link = self.work
         self.work = self.tree = directory
-        self._project = Project(directory)
+        self._project = Project(directory, self.home)
         try:
             self._project.enter(self._job_id, report, is_stopped)
         except DirectoryInUse as error:

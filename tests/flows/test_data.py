@@ -1,5 +1,6 @@
 """Data where it lies: inputs, small files, working directories, projects, and results brought along."""
 
+import contextlib
 import os
 import shutil
 import time
@@ -302,7 +303,9 @@ def test_locks_of_a_job_that_was_killed_in_a_project_are_removed(
     locks = project / ".snakemake" / "locks"
     locks.mkdir(parents=True)
     (locks / "0.output.lock").write_text("c\n")
-    (project / ".snakemake" / "prefect-snakemake.job").write_text(str(uuid4()))
+    _, killed = in_place(settings, project)
+    for descriptor in killed.work_locks:
+        os.close(descriptor)
     spec, workspace = in_place(settings, project)
     assert run(spec, workspace).exit_code == 0
 
@@ -362,3 +365,93 @@ def test_a_copy_that_finds_no_space_says_how_much_it_needs(
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(StageError, match=r"needs \d+ MiB, and \d+ MiB are free"):
         staged(workspace_of(settings), workflow)
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file and a directory of the service, which a rule must not reach through it."""
+    directory = tmp_path / "service"
+    (directory / "locks").mkdir(parents=True)
+    (directory / "tokens.json").write_text("tokens")
+    return directory
+
+
+@pytest.mark.parametrize("name", ["prefect-snakemake.lock", "prefect-snakemake.job", "source.json"])
+def test_a_link_that_a_rule_leaves_in_a_project_leads_the_service_nowhere(
+    settings: WorkspaceSettings, tmp_path: Path, secret: Path, name: str
+) -> None:
+    project = write_workflow(tmp_path / "projects" / "trio", CHAIN)
+    (project / ".snakemake").mkdir()
+    (project / ".snakemake" / name).symlink_to(secret / "tokens.json")
+    _, workspace = in_place(settings, project)
+    end(workspace)
+    assert (secret / "tokens.json").read_text() == "tokens"
+
+
+def test_locks_behind_a_link_that_a_rule_leaves_in_a_project_are_not_removed(
+    settings: WorkspaceSettings, tmp_path: Path, secret: Path
+) -> None:
+    project = write_workflow(tmp_path / "projects" / "trio", CHAIN)
+    _, killed = in_place(settings, project)
+    for descriptor in killed.work_locks:
+        os.close(descriptor)
+    if (project / ".snakemake").exists():
+        (project / ".snakemake").rename(project / "moved")
+    (project / ".snakemake").symlink_to(secret)
+    in_place(settings, project)
+    assert (secret / "locks").is_dir()
+
+
+def test_a_new_workflow_is_not_laid_through_a_link_that_a_rule_has_left(
+    settings: WorkspaceSettings, tmp_path: Path, secret: Path
+) -> None:
+    old = write_workflow(tmp_path / "workflows" / "old", CHAIN)
+    (old / "scripts").mkdir()
+    (old / "scripts" / "tokens.json").write_text("of the workflow")
+    first = execute(workspace_of(settings), old)
+    shutil.rmtree(first.workspace.work / "scripts")
+    (first.workspace.work / "scripts").symlink_to(secret)
+    end(first.workspace)
+    new = write_workflow(tmp_path / "workflows" / "new", CHAIN)
+    for changed in (True, False):
+        if changed:
+            (new / "scripts").mkdir()
+            (new / "scripts" / "tokens.json").write_text("changed")
+        else:
+            shutil.rmtree(new / "scripts")
+        workspace = workspace_of(settings, resumes=UUID(first.workspace.directory.name))
+        spec = ExecutionSpec.model_validate({"workflow": {"path": str(new)}})
+        with contextlib.suppress(StageError):
+            workspace.stage(spec)
+        end(workspace)
+        assert (secret / "tokens.json").read_text() == "tokens"
+
+
+def test_the_record_of_a_workflow_is_not_written_through_a_link(
+    settings: WorkspaceSettings, tmp_path: Path, secret: Path
+) -> None:
+    first = execute(workspace_of(settings), write_workflow(tmp_path / "workflows" / "old", CHAIN))
+    record = first.workspace.work / ".snakemake" / "source.json"
+    content = record.read_text()
+    end(first.workspace)
+    new = write_workflow(tmp_path / "workflows" / "new", f"{CHAIN}\n")
+    (first.workspace.work / ".snakemake").rename(first.workspace.work / "moved")
+    (secret / "source.json").write_text(content)
+    (first.workspace.work / ".snakemake").symlink_to(secret)
+    workspace = workspace_of(settings, resumes=UUID(first.workspace.directory.name))
+    with contextlib.suppress(StageError):
+        workspace.stage(ExecutionSpec.model_validate({"workflow": {"path": str(new)}}))
+    assert (secret / "source.json").read_text() == content
+
+
+def test_a_small_file_replaces_a_pipe_that_a_rule_has_left(
+    settings: WorkspaceSettings, workflow: Path, data: Path
+) -> None:
+    workspace = workspace_of(settings)
+    staged(workspace, workflow)
+    end(workspace)
+    (workspace.work / "config" / "samples.tsv").unlink()
+    os.mkfifo(workspace.work / "config" / "samples.tsv")
+    again = workspace_of(settings, resumes=UUID(workspace.directory.name))
+    staged(again, workflow, files={"config/samples.tsv": "A\n"})
+    assert (again.work / "config" / "samples.tsv").read_text() == "A\n"

@@ -244,11 +244,12 @@ def test_a_rule_that_kills_its_supervisor_leaves_nothing_running(
         """
         rule kill:
             output: "killed.txt"
-            shell: "setsid sleep 600 & echo $! > {output}; kill -9 1 $PPID; kill -9 -1; sleep 600"
+            shell: "touch begun; setsid sleep 600 & kill -9 1 $PPID; kill -9 -1; sleep 600"
         """,
     )
     with contextlib.suppress(EngineError):
         execute(workspace, workflow)
+    assert (workspace.work / "begun").exists()
     wait_until(lambda: not processes_in(workspace), "nothing of it runs", seconds=10)
 
 
