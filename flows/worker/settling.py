@@ -75,13 +75,10 @@ async def claim(client: PrefectClient, flow_run_id: UUID, message: str) -> bool:
 
 async def settle(client: PrefectClient, flow_run_id: UUID, explanation: str) -> None:
     """Give a job whose flow process is gone a final state, unless it has one."""
-    try:
-        flow_run = await client.read_flow_run(flow_run_id)
-    except ObjectNotFound:
+    open_state = await _open_state(client, flow_run_id)
+    if open_state is None:
         return
-    if flow_run.state is None or flow_run.state.is_final():
-        return
-    is_cancelled = flow_run.state.is_cancelling()
+    is_cancelled = open_state.is_cancelling()
     await close_task_runs(client, flow_run_id, is_cancelled=is_cancelled)
     state: State[None] = (
         Cancelled(message="The job was cancelled.") if is_cancelled else Crashed(message=explanation)
@@ -92,19 +89,25 @@ async def settle(client: PrefectClient, flow_run_id: UUID, explanation: str) -> 
 
 async def give_back(client: PrefectClient, flow_run_id: UUID) -> None:
     """Let a job wait again that was claimed, and of which no process has begun anything."""
-    try:
-        flow_run = await client.read_flow_run(flow_run_id)
-    except ObjectNotFound:
+    open_state = await _open_state(client, flow_run_id)
+    if open_state is None:
         return
-    if flow_run.state is None or flow_run.state.is_final():
-        return
-    if flow_run.state.is_cancelling():
+    if open_state.is_cancelling():
         await client.set_flow_run_state(
             flow_run_id, Cancelled(message="The job was cancelled before it began."), force=True
         )
-    elif flow_run.state.is_pending():
+    elif open_state.is_pending():
         await client.set_flow_run_state(flow_run_id, Scheduled())  # not by force: it may just be cancelled
         logger.warning("Job %s could not be started, and waits again.", flow_run_id)
+
+
+async def _open_state(client: PrefectClient, flow_run_id: UUID) -> State[None] | None:
+    """The state of a job that has not ended; None if it has, or is gone."""
+    try:
+        state = (await client.read_flow_run(flow_run_id)).state
+    except ObjectNotFound:
+        return None
+    return None if state is None or state.is_final() else state
 
 
 async def active_flow_runs(client: PrefectClient, work_pool: str) -> list[FlowRun]:
