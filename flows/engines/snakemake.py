@@ -107,7 +107,7 @@ def snakemake_arguments(
     """The command line of `snakemake` for `spec`, built only from typed options."""
     arguments = [
         "--executor=prefect",
-        *(["--logger=prefect"] if environment.has_logger_plugins else []),
+        *(["--logger=prefect-events"] if environment.has_logger_plugins else []),
         *_common_arguments(spec, workspace),
         "--scheduler=greedy",  # `flows.snakemake_process.scheduling` makes the same choices in linear time
         *option_arguments(spec.options),
