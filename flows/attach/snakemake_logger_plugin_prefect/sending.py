@@ -1,0 +1,193 @@
+"""Sends a run to Prefect, from a thread of its own.
+
+- Snakemake never waits for it, except at its end, and then only while Prefect makes progress.
+- While Prefect is away, the run keeps one state per rule job and the newest lines of its log, and sends
+  them when Prefect is back.
+- Prefect's server drops events without an error when it has too many, so only some are in flight; at
+  the end, what it has not recorded is sent again.
+- The state of the flow run is read every few seconds: somebody may have asked to cancel it.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from .flow_run import FlowRun
+from .prefect_api import Rejected, Unavailable
+from .run import Ending, Run
+from .saying import warn
+from .task_runs import JsonObject
+
+TICK_SECONDS = 1.0
+LOOK_SECONDS = 5.0
+"""How often it asks whether to stop."""
+HEARTBEAT_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 15.0
+ASK_AGAIN_SECONDS = 0.2
+"""How often it asks whether Prefect has recorded something, and at the end, whether it answers."""
+BATCH = 200
+UNCONFIRMED_LIMIT = 1_000
+RESEND_SECONDS = 5.0
+LONGEST_END_SECONDS = 300.0
+"""However much there is still to send."""
+
+
+class Sender:
+    """Sends one run. `stop` asks Snakemake to stop."""
+
+    def __init__(self, run: Run, flow_run: FlowRun, stop: Callable[[], None], patience: float) -> None:
+        """At the end, it gives up when Prefect has not answered for `patience` seconds."""
+        self._run, self._flow_run, self._stop, self._patience = run, flow_run, stop, patience
+        self._changes: list[JsonObject] = []
+        self._logs: list[JsonObject] = []
+        self._in_flight = 0
+        self._shown: tuple[int, int] = (0, 0)
+        self._next_look = self._next_beat = 0.0
+        self._answered_at = time.monotonic()
+        self._is_away = self._is_over = False
+        self._wake = threading.Event()
+        self._ending: Ending | None = None
+        self._thread = threading.Thread(target=self._work, name="prefect", daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        """Send what is left; give up when Prefect is away. Says on stderr what is missing then."""
+        self._ending = self._run.close(time.time())
+        self._answered_at = began = time.monotonic()
+        self._wake.set()
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+            now = time.monotonic()
+            if now - self._answered_at > self._patience or now - began > LONGEST_END_SECONDS:
+                break
+        if self._thread.is_alive():
+            warn(f"{self._missing()} did not reach Prefect, because it does not answer.")
+
+    def _work(self) -> None:
+        pause = TICK_SECONDS
+        while not self._is_over:
+            self._wake.wait(pause)
+            try:
+                self._send()
+                pause = TICK_SECONDS
+            except Unavailable as error:
+                self._mark_away(error)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                if self._ending is not None:  # nothing to wait for any more
+                    time.sleep(ASK_AGAIN_SECONDS)
+            except Rejected as error:
+                self._is_over = True
+                warn(f"this run is no longer recorded: {error}.")
+
+    def _send(self) -> None:
+        if not self._flow_run.is_made:
+            self._flow_run.make(self._run.labels())
+        self._mark_answered()
+        self._send_all()
+        self._beat()
+        if self._ending is None:
+            self._look()
+        else:
+            self._finish(self._ending)
+
+    def _send_all(self) -> None:
+        while self._send_changes() | self._send_logs():
+            self._show_progress()
+        self._show_progress()
+
+    def _send_changes(self) -> bool:
+        self._changes = self._changes or self._run.rule_jobs.due(self._flow_run.id, time.time(), BATCH)
+        if not self._changes:
+            return False
+        self._flow_run.send_events(self._changes)
+        self._mark_answered()
+        self._in_flight += len(self._changes)
+        last, self._changes = self._changes[-1], []
+        if self._in_flight >= UNCONFIRMED_LIMIT:
+            self._confirm(last)
+            self._in_flight = 0
+        return True
+
+    def _confirm(self, event: JsonObject) -> None:
+        """Wait until the server has recorded a state, or has probably lost it."""
+        deadline = time.monotonic() + RESEND_SECONDS
+        while not self._flow_run.has_recorded(event) and time.monotonic() < deadline:
+            self._mark_answered()
+            time.sleep(ASK_AGAIN_SECONDS)
+
+    def _send_logs(self) -> bool:
+        self._logs = self._logs or self._run.entries.take(self._flow_run.id, BATCH)
+        if not self._logs:
+            return False
+        self._flow_run.send_logs(self._logs)
+        self._mark_answered()
+        self._logs = []
+        return True
+
+    def _show_progress(self) -> None:
+        progress = self._run.rule_jobs.progress()
+        if progress != self._shown:
+            self._flow_run.show_progress(*progress)
+            self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+            self._shown = progress
+
+    def _beat(self) -> None:
+        """Give a sign of life: every update of the flow run is one."""
+        if time.monotonic() >= self._next_beat:
+            self._flow_run.beat()
+            self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+
+    def _look(self) -> None:
+        """Do what Prefect asks for."""
+        if time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_SECONDS
+        state = self._flow_run.state_type()
+        if state in ("CANCELLING", "CANCELLED") and not self._run.is_stopped.is_set():
+            self._run.stop()
+            warn("the run was cancelled in Prefect; asking Snakemake to stop.")
+            self._stop()
+        elif state in ("CRASHED", "FAILED", "COMPLETED"):
+            # The service has taken it for dead, while Prefect or this machine was away.
+            self._flow_run.revive()
+            self._run.rule_jobs.revive(time.time())
+
+    def _finish(self, ending: Ending) -> None:
+        """Report the end, when Prefect has recorded every rule job, or does not get on."""
+        recorded, last_change = -1, time.monotonic()
+        while (now_recorded := self._flow_run.count_ended()) < len(self._run.rule_jobs):
+            self._mark_answered()
+            if now_recorded != recorded:
+                recorded, last_change = now_recorded, time.monotonic()
+            elif time.monotonic() - last_change > RESEND_SECONDS * 3:
+                warn(f"Prefect has recorded {recorded} of {len(self._run.rule_jobs)} rule jobs.")
+                break
+            elif time.monotonic() - last_change > RESEND_SECONDS:
+                self._resend()
+            time.sleep(ASK_AGAIN_SECONDS)
+        self._flow_run.end(ending)
+        self._is_over = True
+
+    def _resend(self) -> None:
+        self._run.rule_jobs.resend(self._flow_run.id, self._flow_run.ended_task_runs())
+        self._send_all()
+
+    def _mark_answered(self) -> None:
+        self._answered_at = time.monotonic()
+        if self._is_away:
+            self._is_away = False
+            warn("answers again; sending what it has missed.")
+
+    def _mark_away(self, error: Unavailable) -> None:
+        if not self._is_away and self._ending is None:
+            warn(f"{error}. The workflow goes on; its record follows when Prefect answers.")
+        self._is_away = True
+
+    def _missing(self) -> str:
+        if not self._flow_run.is_made:
+            return "This run"
+        states = self._run.rule_jobs.unsent() + len(self._changes)
+        lines = len(self._run.entries) + len(self._logs)
+        return f"The end of this run, {states} states of rule jobs and {lines} lines of its log"
