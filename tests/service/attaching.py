@@ -1,8 +1,10 @@
 """A Snakemake of a user's own, with the logger plugin `prefect`, and the way from there to Prefect."""
 
 import os
+import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -72,6 +74,14 @@ def user_of(directory: Path, stack: LocalStack, version: str = NEWEST, port: int
         "PYTHONPATH": str(PLUGIN),
     }
     return User(directory, variables, environment_of(version).python)
+
+
+def built_wheel(directory: Path) -> Path:
+    """The directory with the wheel of the plugin, built away from the checkout."""
+    shutil.copytree(PLUGIN, directory / "source", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps"]
+    subprocess.run([*pip, "--wheel-dir", directory / "dist", directory / "source"], check=True)
+    return directory / "dist"
 
 
 def job_named(jobs: JobsClient, name: str) -> Json:

@@ -2,8 +2,10 @@
 
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,8 +13,12 @@ import psutil
 import pytest
 
 from deployments.local import LocalStack
+from flows.contract.environments import EnvironmentSettings
+from flows.contract.spec import EnvironmentSpec
+from flows.environments.making import Environments
+from tests.conftest import ENVIRONMENTS
 from tests.flows.executions import write_workflow
-from tests.service.attaching import detour, job_named, user_of
+from tests.service.attaching import built_wheel, detour, job_named, user_of
 from tests.support import WORKFLOWS, JobsClient, Json, wait_until
 
 LOGGER_VERSIONS = ("9.0.0", "9.14.0", "9.27.1")
@@ -24,6 +30,17 @@ rule all:
 rule nap:
     output: "{n}.txt"
     shell: "sleep {config[seconds]}; touch {output}"
+"""
+
+
+RETRYING = """
+localrules: all
+rule all:
+    input: "done.txt"
+rule twice:
+    output: "done.txt"
+    log: "twice.log"
+    shell: "echo 'on a node' > {log}; [ -e mark ] || {{ touch mark; exit 1; }}; touch {output}"
 """
 
 
@@ -149,6 +166,46 @@ def test_a_cancel_stops_it_and_its_rule_jobs(
     assert not [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(workflow)]
 
 
+def test_it_needs_only_its_wheel_and_follows_jobs_on_a_cluster(
+    jobs: JobsClient,
+    stack: LocalStack,
+    workflow: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In an environment of its own, with the executor `cluster-generic` and the shell as the cluster."""
+    monkeypatch.setenv("UV_FIND_LINKS", str(built_wheel(tmp_path / "wheel")))
+    monkeypatch.setenv("UV_CACHE_DIR", str(ENVIRONMENTS / "cache"))
+    settings = EnvironmentSettings(environments_directory=tmp_path / "environments")
+    environments = Environments(settings, tmp_path, print)
+    packages = (
+        "snakemake-logger-plugin-prefect",
+        "snakemake-executor-plugin-cluster-generic",
+        "snakemake ~= 9.27",
+    )
+    python = environments.get(environments.wanted(EnvironmentSpec(packages=packages))).python
+    looking = "from importlib.util import find_spec; print([*map(find_spec, ('prefect', 'httpx', 'flows'))])"
+    found = subprocess.run([python, "-I", "-c", looking], capture_output=True, text=True, check=True)
+    assert found.stdout == "[None, None, None]\n"
+
+    write_workflow(workflow, RETRYING)
+    user = user_of(workflow, stack)
+    user = replace(user, python=python, variables={**user.variables, "PYTHONPATH": ""})
+    (workflow / "submit").write_text('sh "$1" > cluster.log 2>&1 & echo 4711\n')
+    submit = ("--executor", "cluster-generic", "--cluster-generic-submit-cmd", f"sh {workflow}/submit")
+    ended = user.run(*submit, "--jobs", "1", "--retries", "1", "--seconds-between-status-checks", "1")
+    assert ended.returncode == 0, ended.stderr
+
+    job = job_named(jobs, workflow.name)
+    assert (job["status"], job["progress"]) == ("completed", {"done": 2, "total": 2})
+    twice = next(task for task in jobs.tasks(job["id"]) if task["rule"] == "twice")
+    assert (twice["status"], twice["attempts"]) == ("completed", 2)
+    log = jobs.log(job["id"], twice["id"])
+    assert "Attempt 1 failed. It will be retried." in log
+    assert "\non a node" in log
+    assert "external jobid '4711'" in jobs.log(job["id"])
+
+
 def test_who_presses_ctrl_c_has_cancelled_it(jobs: JobsClient, stack: LocalStack, workflow: Path) -> None:
     write_workflow(workflow, SLEEPING)
     with user_of(workflow, stack).running("--config", "seconds=60") as process:
@@ -233,7 +290,7 @@ def test_a_prefect_that_never_answers_costs_seconds_at_the_end(stack: LocalStack
         ended = user.run("--config", "seconds=0", "--forceall")
         assert time.monotonic() - began < without + 5 + 3
     assert ended.returncode == 0
-    assert "This run did not reach Prefect" in ended.stderr
+    assert "Prefect: it does not answer, so this run" in ended.stderr
 
 
 def test_a_thousand_rule_jobs_cost_few_requests(jobs: JobsClient, stack: LocalStack, workflow: Path) -> None:

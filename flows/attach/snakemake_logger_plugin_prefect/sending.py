@@ -8,6 +8,7 @@
 - The state of the flow run is read every few seconds: somebody may have asked to cancel it.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -28,8 +29,9 @@ ASK_AGAIN_SECONDS = 0.2
 BATCH = 200
 UNCONFIRMED_LIMIT = 1_000
 RESEND_SECONDS = 5.0
-LONGEST_END_SECONDS = 300.0
-"""However much there is still to send."""
+_BAD_CONTENT = (400, 413, 422)
+LONGEST_END_SECONDS = 60.0
+"""How long Snakemake waits at its end for a Prefect that answers, and is slow."""
 
 
 class Sender:
@@ -44,6 +46,7 @@ class Sender:
         self._shown: tuple[int, int] = (0, 0)
         self._next_look = self._next_beat = 0.0
         self._answered_at = time.monotonic()
+        self._late_at = math.inf
         self._is_away = self._is_over = False
         self._wake = threading.Event()
         self._ending: Ending | None = None
@@ -54,16 +57,14 @@ class Sender:
 
     def end(self) -> None:
         """Send what is left; give up when Prefect is away. Says on stderr what is missing then."""
+        self._answered_at = time.monotonic()
+        self._late_at = self._answered_at + LONGEST_END_SECONDS
         self._ending = self._run.close(time.time())
-        self._answered_at = began = time.monotonic()
         self._wake.set()
-        while self._thread.is_alive():
+        while self._thread.is_alive() and time.monotonic() - self._answered_at <= self._patience:
             self._thread.join(0.1)
-            now = time.monotonic()
-            if now - self._answered_at > self._patience or now - began > LONGEST_END_SECONDS:
-                break
         if self._thread.is_alive():
-            warn(f"{self._missing()} did not reach Prefect, because it does not answer.")
+            warn(f"it does not answer, so {self._missing()}, and how it ended, did not reach it.")
 
     def _work(self) -> None:
         pause = TICK_SECONDS
@@ -78,31 +79,42 @@ class Sender:
                 if self._ending is not None:  # nothing to wait for any more
                     time.sleep(ASK_AGAIN_SECONDS)
             except Rejected as error:
-                self._is_over = True
-                warn(f"this run is no longer recorded: {error}.")
+                self._give_up(str(error))
+            except Exception as error:  # noqa: BLE001 - the workflow goes on, whatever it is
+                self._give_up(f"{type(error).__name__}: {error}")
+
+    def _give_up(self, reason: str) -> None:
+        self._is_over = True
+        warn(f"this run is no longer recorded: {reason}.")
 
     def _send(self) -> None:
         if not self._flow_run.is_made:
             self._flow_run.make(self._run.labels())
         self._mark_answered()
         self._send_all()
-        self._beat()
-        if self._ending is None:
-            self._look()
-        else:
+        if self._ending is not None:
             self._finish(self._ending)
 
     def _send_all(self) -> None:
-        while self._send_changes() | self._send_logs():
+        """States and lines in turn, and whatever else is due between them."""
+        has_more = True
+        while has_more and not self._is_late:
+            has_sent_changes, has_sent_logs = self._send_changes(), self._send_logs()
+            has_more = has_sent_changes or has_sent_logs
             self._show_progress()
-        self._show_progress()
+            self._beat()
+            self._look()
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether Snakemake has waited long enough for all to be sent."""
+        return time.monotonic() > self._late_at
 
     def _send_changes(self) -> bool:
         self._changes = self._changes or self._run.rule_jobs.due(self._flow_run.id, time.time(), BATCH)
         if not self._changes:
             return False
-        self._flow_run.send_events(self._changes)
-        self._mark_answered()
+        self._try(self._flow_run.send_events, self._changes)
         self._in_flight += len(self._changes)
         last, self._changes = self._changes[-1], []
         if self._in_flight >= UNCONFIRMED_LIMIT:
@@ -121,10 +133,19 @@ class Sender:
         self._logs = self._logs or self._run.entries.take(self._flow_run.id, BATCH)
         if not self._logs:
             return False
-        self._flow_run.send_logs(self._logs)
-        self._mark_answered()
+        self._try(self._flow_run.send_logs, self._logs)
         self._logs = []
         return True
+
+    def _try(self, send: Callable[[list[JsonObject]], None], batch: list[JsonObject]) -> None:
+        """Send a batch, or drop it: one that Prefect rejects must not hold up what comes after it."""
+        try:
+            send(batch)
+        except Rejected as error:
+            if error.status not in _BAD_CONTENT:
+                raise
+            warn(f"it rejects a part of the record ({error}).")
+        self._mark_answered()
 
     def _show_progress(self) -> None:
         progress = self._run.rule_jobs.progress()
@@ -141,7 +162,7 @@ class Sender:
 
     def _look(self) -> None:
         """Do what Prefect asks for."""
-        if time.monotonic() < self._next_look:
+        if self._ending is not None or time.monotonic() < self._next_look:
             return
         self._next_look = time.monotonic() + LOOK_SECONDS
         state = self._flow_run.state_type()
@@ -149,7 +170,7 @@ class Sender:
             self._run.stop()
             warn("the run was cancelled in Prefect; asking Snakemake to stop.")
             self._stop()
-        elif state in ("CRASHED", "FAILED", "COMPLETED"):
+        elif state == "CRASHED":
             # The service has taken it for dead, while Prefect or this machine was away.
             self._flow_run.revive()
             self._run.rule_jobs.revive(time.time())
@@ -157,16 +178,19 @@ class Sender:
     def _finish(self, ending: Ending) -> None:
         """Report the end, when Prefect has recorded every rule job, or does not get on."""
         recorded, last_change = -1, time.monotonic()
-        while (now_recorded := self._flow_run.count_ended()) < len(self._run.rule_jobs):
+        count = len(self._run.rule_jobs)
+        while not self._is_late and (now_recorded := self._flow_run.count_ended()) < count:
             self._mark_answered()
             if now_recorded != recorded:
                 recorded, last_change = now_recorded, time.monotonic()
             elif time.monotonic() - last_change > RESEND_SECONDS * 3:
-                warn(f"Prefect has recorded {recorded} of {len(self._run.rule_jobs)} rule jobs.")
+                warn(f"it has recorded {recorded} of {count} rule jobs.")
                 break
             elif time.monotonic() - last_change > RESEND_SECONDS:
                 self._resend()
             time.sleep(ASK_AGAIN_SECONDS)
+        if self._is_late:
+            warn(f"it is slow: {self._missing()} did not reach it within {LONGEST_END_SECONDS:g} seconds.")
         self._flow_run.end(ending)
         self._is_over = True
 
@@ -187,7 +211,7 @@ class Sender:
 
     def _missing(self) -> str:
         if not self._flow_run.is_made:
-            return "This run"
+            return "this run"
         states = self._run.rule_jobs.unsent() + len(self._changes)
         lines = len(self._run.entries) + len(self._logs)
-        return f"The end of this run, {states} states of rule jobs and {lines} lines of its log"
+        return f"up to {states} states of rule jobs and {lines} lines of the log"
