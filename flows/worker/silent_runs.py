@@ -29,7 +29,8 @@ SILENCE_SECONDS = 180.0
 """Six times as long as the pause between two signs of life."""
 _LOOK_SECONDS = 30.0
 _PAGE = 200
-_ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+_ACTIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+"""Scheduled, too: by a retry in Prefect's UI, which no worker will run."""
 _GONE = "Snakemake gives no sign of life: its process has ended, or its machine can't reach Prefect."
 
 

@@ -144,7 +144,19 @@ def test_the_service_has_none_of_its_files_and_resumes_nothing(
     answer = jobs.http.post("/jobs", json={"engine": "mock", "group": "attached"})
     assert answer.status_code == 422
     assert jobs.http.get(f"/jobs/{job['id']}/graph.svg").status_code == 200
+    wes_run = jobs.http.get(f"/ga4gh/wes/v1/runs/{job['id']}").json()
+    assert (wes_run["state"], wes_run["request"]["workflow_url"]) == ("COMPLETE", job["place"])
     assert jobs.http.delete(f"/jobs/{job['id']}").status_code == 204
+
+
+def test_their_group_needs_no_worker(jobs: JobsClient, stack: LocalStack, workflow: Path) -> None:
+    write_workflow(workflow, 'rule one:\n    output: "one.txt"\n    shell: "touch {output}"\n')
+    user_of(workflow, stack).run()
+
+    assert 'jobs_open{group="attached"' in jobs.http.get("/metrics").text
+    assert 'jobs_group_has_worker{group="attached"' not in jobs.http.get("/metrics").text
+    is_ready = {part["name"]: part["ready"] for part in jobs.http.get("/readyz").json()["parts"]}
+    assert is_ready["workers"]
 
 
 @pytest.mark.parametrize("group", ["attached", "large"])

@@ -67,7 +67,7 @@ class Sender:
             warn(f"it does not answer, so {self._missing()}, and how it ended, did not reach it.")
 
     def _work(self) -> None:
-        pause = TICK_SECONDS
+        pause = 0.0  # so that the flow run is there before its first rule job
         while not self._is_over:
             self._wake.wait(pause)
             try:
@@ -75,7 +75,7 @@ class Sender:
                 pause = TICK_SECONDS
             except Unavailable as error:
                 self._mark_away(error)
-                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                pause = min(max(pause, TICK_SECONDS) * 2, LONGEST_PAUSE_SECONDS)
                 if self._ending is not None:  # nothing to wait for any more
                     time.sleep(ASK_AGAIN_SECONDS)
             except Rejected as error:
