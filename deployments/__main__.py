@@ -77,8 +77,14 @@ def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
     auth_file = Credentials(settings.home).prefect_file
     if auth_file.exists():  # of the stack on this machine
         os.environ.setdefault("PREFECT_API_AUTH_STRING", auth_file.read_text().strip())
-    from deployments import registration  # noqa: PLC0415 - takes seconds to import, and is only needed here
+    # They take seconds to import, and are only needed here.
+    from deployments import executors, registration  # noqa: PLC0415 - as above
 
+    try:
+        executors.check_executors(settings.home, lambda line: console.print(f"  {line}", highlight=False))
+    except ValueError as error:
+        console.print(f"[red]Error:[/red] {error}", soft_wrap=True, highlight=False)
+        return 1
     api_url = os.environ.get("PREFECT_API_URL", f"{settings.prefect_url}/api")
     wanted = registration.RegistrationSettings()
     registration.register(

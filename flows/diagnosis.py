@@ -82,7 +82,7 @@ def of_failed_rule(
     """
     attempts = f" after {failed.attempts} attempts" if failed.attempts > 1 else ""
     others = f" {failures - 1} more rule jobs failed." if failures > 1 else ""
-    message = f"Rule job {failed.name} failed{attempts}: {failed.state.message}{others}"
+    message = f"Rule job {failed.name} failed{attempts}: {failed.state.message}{_place_of(failed)}{others}"
     refused = _refusal(failed, errors)
     if refused is not None:
         message += f"\n{refused.text}"
@@ -91,6 +91,15 @@ def of_failed_rule(
     message += "".join(f"\nIts log file {path} ends with:\n{text}" for path, text in logs.items())
     kind, resolution, section = _advice_on_rule(failed, refused, "\n".join((output, *logs.values())))
     return JobError(kind, message, resolution, section, rule=failed.name)
+
+
+def _place_of(failed: RuleJob) -> str:
+    """Which job of the cluster it was; empty on one machine."""
+    submitted, started = failed.submitted, failed.started
+    if submitted is None or submitted.external_id is None:
+        return ""
+    host = f" on {started.host}" if started and started.host else ""
+    return f" It was job {submitted.external_id} of {submitted.executor}{host}."
 
 
 def _advice_on_rule(failed: RuleJob, refused: ErrorRaised | None, said: str) -> tuple[ErrorKind, str, str]:

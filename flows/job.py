@@ -23,6 +23,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows import diagnosis
 from flows.contract.environments import EnvironmentRecord, EnvironmentSettings, SoftwareSettings
+from flows.contract.executors import ClusterExecutor, ExecutorSettings
 from flows.contract.manifest import FileKind
 from flows.contract.options import Options
 from flows.contract.secrets import SecretRefused, SecretSettings
@@ -152,9 +153,10 @@ def snakemake_job(
     resumed = UUID(str(resumes)) if resumes else None
     workspace = Workspace(WorkspaceSettings(), job_id, resumed, group, credentials)
     deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
+    cluster = ExecutorSettings().executor_of(group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
-            error, ending = _run(spec, changes, workspace, deployed, blocks, recorder)
+            error, ending = _run(spec, changes, workspace, deployed, cluster, blocks, recorder)
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: the job must report every error
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error, ending = diagnosis.of_service(failure), Ending.CRASHED
@@ -178,6 +180,7 @@ def _run(
     changes: Collection[str],
     workspace: Workspace,
     software: Software,
+    cluster: ClusterExecutor | None,
     blocks: Blocks,
     recorder: Recorder,
 ) -> tuple[JobError | None, Ending]:
@@ -190,14 +193,17 @@ def _run(
         recorder.redact(Redaction(secrets.values()))
         _stage(spec, workspace, recorder)
         before = None if "environment" in changes else workspace.environment_before()
-        environment = _prepare_environment(spec, before, workspace, recorder)
+        more = (cluster.requirement,) if cluster else ()
+        environment = _prepare_environment(spec, before, more, workspace, recorder)
     except EnvironmentCancelled:
         return None, Ending.STOPPED
     except (StageError, SecretRefused, SecretUnusable, EnvironmentFailure) as failure:
         return _unprepared(failure), Ending.FINISHED
+    if cluster is not None and spec.default_storage is None:
+        spec = spec.model_copy(update={"default_storage": cluster.default_storage})
     if (plugin := missing_plugin(spec.default_storage, environment)) is not None:
         return diagnosis.of_missing_plugin(plugin), Ending.FINISHED
-    engine = engine_for(spec.engine, environment, software, secrets)
+    engine = engine_for(spec.engine, environment, software, secrets, cluster)
     is_late = _Limit(spec.timeout_seconds).is_exceeded
     course = _execute(spec, workspace, engine, recorder)
     workspace.leave()
@@ -276,10 +282,15 @@ def _publish(
 
 
 def _prepare_environment(
-    spec: ExecutionSpec, before: EnvironmentRecord | None, workspace: Workspace, recorder: Recorder
+    spec: ExecutionSpec,
+    before: EnvironmentRecord | None,
+    more: tuple[str, ...],
+    workspace: Workspace,
+    recorder: Recorder,
 ) -> Environment | None:
     """The environment for Snakemake: the one of `before`, or else the one that the spec requests.
 
+    It has the packages of `more`, too.
     Raises `EnvironmentFailure` and `flows.environments.uv.Cancelled`.
     """
     if spec.engine is EngineName.MOCK:
@@ -296,9 +307,9 @@ def _prepare_environment(
         EnvironmentSettings(), workspace.home, report, lambda: termination.is_requested
     )
     if before is not None:
-        environment = environments.get(environments.again(before), before.digest)
+        environment = environments.get(environments.again(before, more), before.digest)
     else:
-        environment = environments.get(environments.wanted(spec.environment, workspace.tree))
+        environment = environments.get(environments.wanted(spec.environment, workspace.tree, more))
     record = environment.record
     recorder.label({Label.SNAKEMAKE_VERSION: record.snakemake, **dict.fromkeys(phase, "")})
     workspace.record_environment(record)

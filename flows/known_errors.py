@@ -82,6 +82,24 @@ _MODULE_NOT_FOUND = _Known(
 _KNOWN = (
     _MODULE_NOT_FOUND,
     _Known(
+        re.compile(r"SLURM ended it .*raise `(?P<resource>\w+)`"),
+        'Resume the job with more of it: "options": {{"set_resources": {{"RULE": {{"{resource}": …}}}}}}; or '
+        "let the rule ask for more with each attempt, and set `options.retries`.",
+        "ended-by-the-cluster",
+    ),
+    _Known(
+        re.compile(r"SLURM ended it: "),
+        "Resume the job: somebody or something has ended its job on the cluster.",
+        "ended-by-the-cluster",
+        ErrorKind.SYSTEM,
+    ),
+    _Known(
+        re.compile(r"SLURM sbatch failed"),
+        "Correct the resource that the message names, in the workflow or in `options`; if the job does not "
+        "set it, tell the operator.",
+        "ended-by-the-cluster",
+    ),
+    _Known(
         re.compile(r"requested by the workflow but undefined[^\n]*\n(?P<name>\w+)"),
         'Set each of them in the job spec: in "env": {{"{name}": "…"}}, or in "secrets": {{"{name}": '
         '"name-of-a-block"}} if the value is a secret. The service hides the '

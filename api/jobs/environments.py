@@ -3,7 +3,7 @@
 from api.settings import Settings
 from api.web.problems import EnvironmentRefused, FieldProblem
 from flows.contract.environments import refusal
-from flows.contract.spec import EngineName, ExecutionSpec
+from flows.contract.spec import EngineName, ExecutionSpec, JobSpec
 
 
 def check_environment(spec: ExecutionSpec, settings: Settings) -> None:
@@ -23,6 +23,17 @@ def check_environment(spec: ExecutionSpec, settings: Settings) -> None:
             f"This service does not deploy software by {', '.join(missing)}; it offers: {offered}.",
             "Leave it out, or ask the operator to allow it (JOBS_SOFTWARE_METHODS).",
             "#/software",
+        )
+
+
+def check_executor(spec: JobSpec, settings: Settings) -> None:
+    """Raises `EnvironmentRefused` if the job sets what only the operator of its group's cluster may set."""
+    cluster = settings.executor_of(spec.group)
+    if cluster is not None and (reason := cluster.refusal(spec.options)) is not None:
+        raise _refused(
+            f"The job can't have these options: {reason}.",
+            "Leave them out: the operator sets them for the group (executors in prefect.yaml).",
+            "#/options",
         )
 
 

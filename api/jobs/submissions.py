@@ -16,7 +16,7 @@ from prefect.settings import get_current_settings
 from api.jobs.changes import JobChanges
 from api.jobs.data import check_data
 from api.jobs.disposal import Disposal, bundle_of
-from api.jobs.environments import check_environment
+from api.jobs.environments import check_environment, check_executor
 from api.jobs.machines import job_variables
 from api.jobs.secrets import check_secrets
 from api.jobs.visible_jobs import VisibleJobs
@@ -153,6 +153,7 @@ class Submissions:
         """The job variables of a job that may be made. Raises as `submit` does."""
         machine = job_variables(spec, self._settings.machines)
         check_environment(spec, self._settings)
+        check_executor(spec, self._settings)
         await anyio.to_thread.run_sync(check_data, spec, self._settings)
         check_secrets(spec, self._settings)
         await self._check_workflow(spec)

@@ -100,6 +100,9 @@ def rule_job_from(task_run: TaskRun | RuleJobRow) -> RuleJob:
         error=record.error,
         cpu_seconds=record.cpu_seconds,
         peak_memory_bytes=record.peak_memory_bytes,
+        external_id=record.external_id,
+        host=record.host,
+        waiting=record.waiting,
     )
 
 

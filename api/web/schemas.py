@@ -224,6 +224,9 @@ class RuleJob(BaseModel):
                     "error": "exit code 1",
                     "cpu_seconds": 31.4,
                     "peak_memory_bytes": 412_090_368,
+                    "external_id": "184467",
+                    "host": "node07",
+                    "waiting": None,
                 }
             ]
         }
@@ -252,6 +255,9 @@ class RuleJob(BaseModel):
         description="Peak memory of the largest single process of its last attempt. "
         "Null like `cpu_seconds`, and for commands that were too small and too short to be measured."
     )
+    external_id: str | None = Field(description="The cluster's id of its last attempt.")
+    host: str | None = Field(description="The node of the cluster that ran its last attempt.")
+    waiting: str | None = Field(description="Why it waits in the queue of the cluster.")
 
 
 class LogLine(BaseModel):

@@ -100,7 +100,7 @@ class EnvironmentSettings(BaseSettings):
     )
     prefect_file: Path = Field(
         default=Path(__file__).parents[2] / "prefect.yaml",
-        description="The file that declares the environments.",
+        description="The file that declares environments and executors.",
     )
     job_packages: bool = Field(
         default=True, description="Whether a job may list its own packages instead of a named environment."

@@ -393,6 +393,12 @@ class RuleJobRecord(Strict):
     error: str | None = None
     cpu_seconds: float | None = None
     peak_memory_bytes: int | None = None
+    external_id: str | None = None
+    """The cluster's id of the last attempt."""
+    host: str | None = None
+    """The node that ran the last attempt."""
+    waiting: str | None = None
+    """Why it waits on the cluster."""
 
 
 class RuleJobState(StrEnum):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import assert_never
 
+from flows.contract.executors import ClusterExecutor
 from flows.contract.spec import EngineName
 from flows.engines.engine import Engine
 from flows.engines.mock import MockEngine
@@ -17,13 +18,14 @@ def engine_for(
     environment: Environment | None,
     software: Software,
     secrets: Mapping[str, str] = MappingProxyType({}),
+    cluster: ClusterExecutor | None = None,
 ) -> Engine:
-    """`environment` is that of the workflow; the mock engine needs none."""
+    """`environment` is that of the workflow; the mock engine needs none. Rule jobs run on `cluster`."""
     match name:
         case EngineName.SNAKEMAKE:
             if environment is None:
                 raise ValueError("Snakemake needs an environment")
-            return SnakemakeEngine(environment, software, secrets)
+            return SnakemakeEngine(environment, software, secrets, cluster=cluster)
         case EngineName.MOCK:
             return MockEngine()
         case _:

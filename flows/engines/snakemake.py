@@ -1,6 +1,7 @@
 """Snakemake as an engine: its command line, its environment variables, and its process."""
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,8 +11,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+from flows.contract.executors import ClusterExecutor
 from flows.contract.isolation import IsolationSettings
 from flows.contract.spec import ExecutionSpec
+from flows.engines.cluster import (
+    decisions_of,
+    executor_arguments,
+    sweep,
+    visible_directories_of,
+    visible_variables_of,
+    with_defaults,
+)
 from flows.engines.engine import EngineVanishedError
 from flows.engines.options import option_arguments, profile_arguments, switched_off
 from flows.engines.software import Software
@@ -24,6 +34,8 @@ from flows.snakemake_process.decisions import Decisions
 from flows.snakemake_process.events import EngineExited, ProtocolError, WorkflowEvent, decode
 from flows.snakemake_process.supervisor import LOCKS, TERMINATE, Start
 from flows.workspace.workspace import Workspace
+
+logger = logging.getLogger("prefect.flow_runs.snakemake")
 
 _LEAVING_SECONDS = 30.0
 """The supervisor needs 8 s at most, unless the kernel can't end a process."""
@@ -44,32 +56,41 @@ class SnakemakeEngine:
         software: Software,
         secrets: Mapping[str, str] = MappingProxyType({}),
         isolation: IsolationSettings | None = None,
+        cluster: ClusterExecutor | None = None,
     ) -> None:
-        """`secrets` are environment variables that only Snakemake and the rules see."""
+        """`secrets` are environment variables that only Snakemake and the rules see.
+
+        Rule jobs run on `cluster`, and on this machine without one.
+        """
         self._environment = environment
         self._software = software
         self._secrets = dict(secrets)
         self._isolation = isolation or IsolationSettings()
+        self._cluster = cluster
 
     def start(self, spec: ExecutionSpec, workspace: Workspace) -> "SnakemakeExecution":
+        cluster = None if spec.dry_run else self._cluster
+        visible = (*self._isolation.visible_variables, *(visible_variables_of(cluster) if cluster else ()))
         variables = {
-            **workflow_variables(self._environment, self._software, self._isolation.visible_variables),
+            **workflow_variables(self._environment, self._software, visible),
             "HOME": str(create_private_directories(workspace)),
         }
         workspace.report.unlink(missing_ok=True)  # from an earlier execution in this directory
         cache = _output_cache(spec, workspace)
-        room = room_for(spec, workspace, self._environment, self._software, self._isolation, cache)
+        more = tuple(visible_directories_of(cluster)) if cluster else ()
+        room = room_for(spec, workspace, self._environment, self._software, self._isolation, cache, more)
         start = Start(
-            argv=tuple(snakemake_arguments(spec, workspace, self._environment, self._software)),
+            argv=tuple(snakemake_arguments(spec, workspace, self._environment, self._software, cluster)),
             directory=str(workspace.work),
             log_path=str(workspace.raw_log if self._secrets else workspace.snakemake_log),
             environment=variables | spec.env | self._secrets | _cache_variable(cache),
-            decisions=asdict(_decisions(spec, workspace, self._software, variables["PATH"])),
+            decisions=asdict(_decisions(spec, workspace, self._software, variables["PATH"], cluster)),
             report_argv=tuple(report_arguments(spec, workspace)) if spec.options.report else (),
             report_seconds=_REPORT_SECONDS,
             room=None if room is None else asdict(room),
             variables_in_room={} if "TMPDIR" in spec.env | self._secrets else {"TMPDIR": "/tmp"},
             limits=self._isolation.limits_of(workspace.group),
+            cancel_seconds=cluster.cancel_seconds if cluster else 0.0,
         )
 
         def connect(*, is_warm: bool) -> socket.socket:
@@ -82,7 +103,8 @@ class SnakemakeEngine:
                 control = connect(is_warm=True)
             except ConnectionError:  # the worker was killed before it could fork a supervisor
                 control = start_again()
-            return SnakemakeExecution(control, start_again, workspace.report)
+            clear = partial(sweep, cluster, workspace.job_id, workspace.work) if cluster else None
+            return SnakemakeExecution(control, start_again, workspace.report, clear, start.cancel_seconds)
         except OSError as error:
             raise EngineVanishedError(
                 "Snakemake's process did not start; see the worker's log for the reason"
@@ -102,15 +124,24 @@ def _started(control: socket.socket, start: Start, locks: list[int]) -> socket.s
 
 
 def snakemake_arguments(
-    spec: ExecutionSpec, workspace: Workspace, environment: Environment, software: Software
+    spec: ExecutionSpec,
+    workspace: Workspace,
+    environment: Environment,
+    software: Software,
+    cluster: ClusterExecutor | None = None,
 ) -> list[str]:
     """The command line of `snakemake` for `spec`, built only from typed options."""
+    if cluster is None:
+        executor, options = [f"--cores={spec.cores}", "--executor=prefect"], spec.options
+    else:
+        executor = executor_arguments(cluster, workspace.job_id, spec.cores)
+        options = with_defaults(spec.options, cluster)
     arguments = [
-        "--executor=prefect",
+        *executor,
         *(["--logger=prefect-events"] if environment.has_logger_plugins else []),
         *_common_arguments(spec, workspace),
         "--scheduler=greedy",  # `flows.snakemake_process.scheduling` makes the same choices in linear time
-        *option_arguments(spec.options),
+        *option_arguments(options),
         *software.arguments(),
     ]
     if spec.dry_run:
@@ -124,6 +155,7 @@ def report_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
     """The command line of `snakemake` that creates the report of the execution of `spec`."""
     stylesheet = spec.options.report_stylesheet
     return [
+        f"--cores={spec.cores}",
         f"--report={workspace.report}",
         *([f"--report-stylesheet={stylesheet}"] if stylesheet else []),
         *_common_arguments(spec, workspace),
@@ -134,7 +166,6 @@ def report_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
 
 def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
     arguments = [
-        f"--cores={spec.cores}",
         f"--snakefile={workspace.snakefile(spec)}",
         "--nocolor",
         *storage_arguments(spec.default_storage),
@@ -149,13 +180,16 @@ def _common_arguments(spec: ExecutionSpec, workspace: Workspace) -> list[str]:
     return [*arguments, *profile_arguments(spec.options, workspace.offered_profiles())]
 
 
-def _decisions(spec: ExecutionSpec, workspace: Workspace, software: Software, path: str) -> Decisions:
+def _decisions(
+    spec: ExecutionSpec, workspace: Workspace, software: Software, path: str, cluster: ClusterExecutor | None
+) -> Decisions:
     return Decisions(
         config_file=str(workspace.config_file) if spec.config else None,
         private_directory=str(workspace.private),
         switched_off=tuple(switched_off(spec.options)),
         names_software=bool(software.methods),
         method_variables=software.method_variables(path),
+        cluster=None if cluster is None else decisions_of(cluster, spec.options),
     )
 
 
@@ -175,15 +209,32 @@ class SnakemakeExecution:
     """The flow's end of the supervisor's socket; `flows.snakemake_process.supervisor` has the protocol."""
 
     def __init__(
-        self, control: socket.socket, start_again: Callable[[], socket.socket], report: Path
+        self,
+        control: socket.socket,
+        start_again: Callable[[], socket.socket],
+        report: Path,
+        clear: Callable[[], int] | None = None,
+        cancel_seconds: float = 0.0,
     ) -> None:
-        """`start_again` starts another supervisor, if the first one ends before it has begun anything."""
+        """`start_again` starts another supervisor, if the first one ends before it has begun anything.
+
+        `clear` removes from the cluster what a Snakemake that was killed has left there.
+        """
         self._control = control
         self._start_again = start_again
         self._report = report
+        self._clear = clear
+        self._cancel_seconds = cancel_seconds
         self._is_terminated = False
+        self._exit_code: int | None = None
 
     def events(self) -> Iterator[WorkflowEvent]:
+        for event in self._all_events():
+            if isinstance(event, EngineExited):
+                self._exit_code = event.exit_code
+            yield event
+
+    def _all_events(self) -> Iterator[WorkflowEvent]:
         has_begun = has_exited = False
         for event in self._events():
             has_begun, has_exited = True, isinstance(event, EngineExited)
@@ -227,10 +278,15 @@ class SnakemakeExecution:
     def __exit__(self, *exc_info: object) -> None:
         # At the end of the stream, the supervisor ends everything and exits last, which ends our stream.
         with contextlib.suppress(OSError), self._control:
-            self._control.settimeout(_LEAVING_SECONDS)
+            self._control.settimeout(_LEAVING_SECONDS + self._cancel_seconds)
             self._control.shutdown(socket.SHUT_WR)
             while self._control.recv(1 << 16):
                 pass
+        if self._clear is not None and (self._exit_code is None or self._exit_code < 0):
+            try:
+                self._clear()
+            except OSError as error:
+                logger.error("Jobs may be left on the cluster: %s", error)
         with contextlib.suppress(FileNotFoundError):
             if not self._report.stat().st_size:
                 self._report.unlink()  # it was only there to be mounted

@@ -24,6 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from flows.contract.environments import (
@@ -84,8 +85,13 @@ class Environments:
         self._report = report
         self._is_cancelled = is_cancelled
 
-    def wanted(self, spec: EnvironmentSpec | None, work: Path | None = None) -> Wanted:
-        """The requirements of `spec`; `work` is the workflow's directory. Raises `EnvironmentFailure`."""
+    def wanted(
+        self, spec: EnvironmentSpec | None, work: Path | None = None, more: tuple[str, ...] = ()
+    ) -> Wanted:
+        """The requirements of `spec` and `more`; `work` is the workflow's directory.
+
+        Raises `EnvironmentFailure`.
+        """
         if spec is None or spec.name is not None:
             try:
                 named = self._settings.named(DEFAULT_ENVIRONMENT if spec is None else spec.name or "")
@@ -95,7 +101,7 @@ class Environments:
                 ) from error
             return Wanted(
                 named.python or _own_python(),
-                with_snakemake(named.packages),
+                (*with_snakemake(named.packages), *more),
                 may_build=True,
                 blame=ErrorKind.SYSTEM,
             )
@@ -113,14 +119,15 @@ class Environments:
             packages = requirements_in(work, spec.file)
         return Wanted(
             spec.python or _own_python(),
-            with_snakemake(packages),
+            (*with_snakemake(packages), *more),
             may_build=self._settings.job_package_builds,
             blame=ErrorKind.WORKFLOW,
         )
 
-    def again(self, record: EnvironmentRecord) -> Wanted:
-        """The exact packages that an earlier job ran with."""
-        return Wanted(record.python, record.packages, may_build=True, blame=ErrorKind.SYSTEM)
+    def again(self, record: EnvironmentRecord, more: tuple[str, ...] = ()) -> Wanted:
+        """The exact packages that an earlier job ran with, and those of `more` that they lack."""
+        missing = (each for each in more if not record.has(canonicalize_name(Requirement(each).name)))
+        return Wanted(record.python, (*record.packages, *missing), may_build=True, blame=ErrorKind.SYSTEM)
 
     def get(self, wanted: Wanted, digest: str | None = None) -> Environment:
         """The environment, created if necessary. It is not removed while this process runs.

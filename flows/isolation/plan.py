@@ -27,6 +27,7 @@ def room_for(
     software: Software,
     settings: IsolationSettings,
     output_cache: Path | None,
+    more_readable: tuple[Path, ...] = (),
 ) -> Room | None:
     """The room of a job; None if rooms are off. Creates what the job shall find in it."""
     if settings.isolation is Isolation.OFF:
@@ -38,6 +39,7 @@ def room_for(
         *_directories_of(environment),
         *_named_by(software),
         *settings.visible_directories_of(workspace.group),
+        *more_readable,
         *(Path(os.environ[name]) for name in _CERTIFICATES if name in os.environ),
     )
     writable = (

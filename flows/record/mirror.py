@@ -7,6 +7,7 @@ possible, and its memory is bounded by the size of the plan.
 | rule job                                  | task-run state            |
 |-------------------------------------------|---------------------------|
 | planned                                   | Pending                   |
+| waits on a cluster                        | Pending                   |
 | runs for longer than `SHOWN_AS_RUNNING`   | Running, later Retrying   |
 | succeeded                                 | Completed                 |
 | outputs were up to date                   | Skipped (COMPLETED)       |
@@ -39,6 +40,7 @@ from flows.record.task_runs import (
 from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
+    AttemptSubmitted,
     Outcome,
     RuleJobDropped,
     RuleJobPlanned,
@@ -80,6 +82,7 @@ class RuleJob:
     task_run_id: UUID
     state: StateChange
     attempts: int = 0
+    submitted: AttemptSubmitted | None = None
     started: AttemptStarted | None = None
     finished: AttemptFinished | None = None
     log_paths: list[str] = field(default_factory=list)
@@ -141,6 +144,8 @@ class Mirror:
                     self._plan(event)
                 case RuleJobDropped():
                     self._drop(event)
+                case AttemptSubmitted():
+                    self._submit(event)
                 case AttemptStarted():
                     self._start(event)
                 case AttemptFinished():
@@ -296,6 +301,14 @@ class Mirror:
                 "A checkpoint replaced it.",
             )
 
+    def _submit(self, event: AttemptSubmitted) -> None:
+        job = self._jobs.get(event.job_id)
+        if job is None or (job.started is not None and job.started.attempt >= event.attempt):
+            return
+        job.submitted = event
+        job.enter(StateType.PENDING, "Pending", event.time, _place_in_queue(event))
+        self._changed(event.job_id)
+
     def _start(self, event: AttemptStarted) -> None:
         job = self._jobs.get(event.job_id)
         if job is None:
@@ -311,7 +324,7 @@ class Mirror:
         job = self._jobs.get(event.job_id)
         if job is None:
             return
-        job.finished = event
+        job.finished, job.attempts = event, max(job.attempts, event.attempt)
         if event.outcome is Outcome.SUCCEEDED:
             job.enter(StateType.COMPLETED, "Completed", event.finished_at)
         elif self._is_stopped:
@@ -377,7 +390,24 @@ def _record(job: RuleJob) -> RuleJobRecord:
         error=job.state.message if job.state.type in (StateType.FAILED, StateType.CRASHED) else None,
         cpu_seconds=finished.cpu_seconds if finished else None,
         peak_memory_bytes=finished.peak_memory_bytes if finished else None,
+        **_place(job),
     )
+
+
+def _place(job: RuleJob) -> dict[str, str | None]:
+    """Where the last attempt runs or waits on a cluster."""
+    submitted, started = job.submitted, job.started
+    if submitted is None:
+        return {}
+    if started is None or started.attempt < submitted.attempt:
+        waiting = None if job.has_ended else submitted.queue_reason or "in the queue"
+        return {"external_id": submitted.external_id, "waiting": waiting}
+    return {"external_id": submitted.external_id, "host": started.host}
+
+
+def _place_in_queue(event: AttemptSubmitted) -> str:
+    reason = f": {event.queue_reason}" if event.queue_reason else ""
+    return f"In the queue of {event.executor} as job {event.external_id}{reason}."
 
 
 def _shortened(text: str | None) -> str | None:

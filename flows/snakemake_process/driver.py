@@ -107,6 +107,10 @@ def _main(argv: list[str], decisions: Mapping[str, Any]) -> int:
     for note in repairs.apply():
         emitter.emit(Message(time=time.time(), level="INFO", text=note))
     pretending.install()
-    profiles.install(Decisions(**decisions))
+    decided = Decisions.from_fields(decisions)
+    profiles.install(decided)
+    if decided.cluster is not None:
+        importlib.import_module("snakemake.cli").get_argument_parser()  # finds the plugins
+        importlib.import_module("flows.snakemake_process.cluster.executor").install(decided.cluster)
     main(argv)
     return 0

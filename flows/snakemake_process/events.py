@@ -16,6 +16,9 @@ PROTOCOL_VERSION = 1
 ATTEMPT_LOGS = ".snakemake/attempts"
 """The directory of what attempts write, relative to the directory that Snakemake is started in."""
 
+LEDGER = ".snakemake/submitted.jsonl"
+"""The ids of all jobs that this execution has submitted to a cluster, as JSON lines; relative as above."""
+
 
 class Outcome(StrEnum):
     """How one attempt at a rule job ended."""
@@ -71,6 +74,21 @@ class PlanCompleted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptSubmitted:
+    """A rule job was submitted to a cluster; sent again when the reason why it waits has changed."""
+
+    type: ClassVar[str] = "attempt_submitted"
+    time: float
+    job_id: int
+    attempt: int
+    executor: str
+    external_id: str | None
+    """The cluster's id of the job; members of a group have the same one."""
+    queue_reason: str = ""
+    """Why it waits, in the cluster's words; empty if that is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
     """A rule job began to run."""
 
@@ -85,6 +103,10 @@ class AttemptStarted:
     shell: str | None = None
     log_path: str | None = None
     """File for the attempt's stdout and stderr, written while it runs."""
+    host: str | None = None
+    """The node of the cluster; None on this machine."""
+    external_id: str | None = None
+    """The cluster's id of the job; None on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +178,7 @@ WorkflowEvent = (
     RuleJobPlanned
     | RuleJobDropped
     | PlanCompleted
+    | AttemptSubmitted
     | AttemptStarted
     | AttemptFinished
     | Message
@@ -170,6 +193,7 @@ _TYPES: dict[str, type[WorkflowEvent]] = {
         RuleJobPlanned,
         RuleJobDropped,
         PlanCompleted,
+        AttemptSubmitted,
         AttemptStarted,
         AttemptFinished,
         Message,

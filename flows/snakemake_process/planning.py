@@ -4,12 +4,14 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import AttemptStarted, PlanCompleted, RuleJobDropped, RuleJobPlanned
 from flows.snakemake_process.software import undeployed
 
 _HIDDEN_RESOURCES = frozenset({"_cores", "_nodes"})
+_reports: "WeakKeyDictionary[Any, PlanReport]" = WeakKeyDictionary()
 
 
 class PlanReport:
@@ -94,6 +96,13 @@ class PlanReport:
             else str(path)
             for path in files
         )
+
+
+def plan_of(workflow: Any, dag: Any) -> PlanReport:
+    """The one report of the plan of `dag`: on a cluster, two executors run parts of the same plan."""
+    if dag not in _reports:
+        _reports[dag] = PlanReport(workflow, dag)
+    return _reports[dag]
 
 
 def attempt_started(job: Any, started_at: float, log_path: str | None) -> AttemptStarted:

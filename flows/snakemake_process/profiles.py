@@ -5,6 +5,7 @@
 | an option of `USABLE`                 | applies, unless the job sets it                           |
 | `config`, `configfile`                | apply; the job's `config` overrides single keys of them   |
 | a software deployment method          | applies if the operator allows it and the job names none  |
+| `default-resources`                   | apply over those of the cluster that the operator sets    |
 | every other key, such as `executor`   | is ignored, with a note that names it                     |
 
 Snakemake itself reads the profiles. It lets an option of its command line replace the same key of a
@@ -20,8 +21,9 @@ from typing import Any
 
 import snakemake.cli
 import snakemake.profiles
+import snakemake.resources
 
-from flows.snakemake_process.decisions import Decisions
+from flows.snakemake_process.decisions import ClusterDecisions, Decisions
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import Message
 
@@ -38,6 +40,7 @@ USABLE = frozenset(
 )
 """Keys that a profile may set. Aliases are separate keys."""
 
+_DEFAULT_RESOURCES = frozenset({"default-res", "default-resources"})
 _METHODS = {
     "use-apptainer": "apptainer",
     "use-conda": "conda",
@@ -59,6 +62,8 @@ def install(decisions: Decisions) -> None:
 
     def args_to_api_with_config(args: Any, parser: Any) -> Any:
         profiles.complete(args)
+        if decisions.cluster is not None:
+            _complete_for_cluster(args, parser, decisions.cluster)
         return args_to_api(args, parser)
 
     parser.parse = parse_usable
@@ -76,6 +81,8 @@ class _Profiles:
         usable: dict[str, Any] = {}
         for key, value in profile.items():
             name = key.lstrip("-").replace("_", "-")
+            if name in _DEFAULT_RESOURCES and self._decisions.cluster is not None:
+                value = self._with_cluster_defaults(value, self._decisions.cluster)
             if name in _METHODS or name in _METHOD_LISTS:
                 allowed = self._methods(name, value)
                 if allowed:
@@ -107,6 +114,14 @@ class _Profiles:
         file.write_text(json.dumps(config))
         return [file]
 
+    def _with_cluster_defaults(self, value: Any, cluster: ClusterDecisions) -> list[str]:
+        """The default resources of a profile over those of the cluster, which Snakemake would drop."""
+        named = dict(_pair(each) for each in _as_list(value))
+        taken = [name for name in named if name in cluster.operator_resources]
+        self._ignored.update(f"default-resources: {name}" for name in taken)
+        resources = {**cluster.default_resources, **{key: named[key] for key in named if key not in taken}}
+        return [f"{name}={resource}" for name, resource in resources.items()]
+
     def _methods(self, name: str, value: Any) -> list[str]:
         """The methods that a key of a profile names, without those that are not allowed."""
         if self._decisions.names_software:
@@ -124,6 +139,26 @@ class _Profiles:
             keys = ", ".join(sorted(self._ignored))
             text = f"The service sets these keys of the profile itself, or does not offer them: {keys}."
             emitter.emit(Message(time=time.time(), level="WARNING", text=text))
+
+
+def _complete_for_cluster(args: Any, parser: Any, cluster: ClusterDecisions) -> None:
+    """Set what neither the job nor a profile sets."""
+    if args.default_resources is None:
+        named = [f"{name}={value}" for name, value in cluster.default_resources.items()]
+        # As the option itself is parsed, which can have expressions.
+        parse = snakemake.resources.Resources.parser_factory(defaults="full", allow_expressions=True)
+        args.default_resources = parse(named)
+    if cluster.latency_wait is not None and args.latency_wait == parser.get_default("latency_wait"):
+        args.latency_wait = cluster.latency_wait
+
+
+def _as_list(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else str(value).split()
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
 
 
 def _deployed(args: Any) -> set[str]:

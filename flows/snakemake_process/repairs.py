@@ -12,6 +12,8 @@ This relies on private names. `tests/flows/environments/test_versions.py` checks
 """
 
 import importlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -71,8 +73,17 @@ def _exit_gracefully(scheduler: Any, *_: Any) -> None:
     holds most of the time in a big workflow, and so waits for itself. The assignment is atomic and needs
     no lock. A thread releases the semaphore, because the semaphore's lock is not reentrant either.
     """
+    was_told = scheduler._user_kill is not None
     scheduler._user_kill = "graceful"
     threading.Thread(target=scheduler._open_jobs.release, daemon=True).start()
+    if hasattr(scheduler._executor, "stop") and not was_told:
+        threading.Thread(target=_stop_cluster, args=[scheduler._executor], daemon=True).start()
+
+
+def _stop_cluster(executor: Any) -> None:
+    """End what runs on the cluster, for which Snakemake would wait, and then local rule jobs."""
+    executor.stop()
+    os.killpg(0, signal.SIGTERM)  # not before: it also ends commands that submit and cancel
 
 
 class _SourceLines(dict[int, int]):

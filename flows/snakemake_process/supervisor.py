@@ -81,6 +81,8 @@ class Start:
     """Environment variables that replace others in the room."""
     limits: Mapping[str, int] = field(default_factory=dict)
     """Limits of all processes, by their names in getrlimit(2)."""
+    cancel_seconds: float = 0.0
+    """How long the cluster may take to end what runs on it; 0 if all runs on this machine."""
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
@@ -107,7 +109,7 @@ def supervise(control: socket.socket) -> NoReturn:
         start = replace(start, environment={**start.environment, **start.variables_in_room})
     limit(start.limits, is_in_room=is_in_room)
     driver = _start_driver(start, start.argv, control.makefile("wb"))
-    exit_code, was_ended = _wait(driver, control)
+    exit_code, was_ended = _wait(driver, control, cancel_seconds=start.cancel_seconds)
     _end_all(driver)
     if start.report_argv and exit_code >= 0 and not was_ended:
         _make_report(start, control)
@@ -173,10 +175,13 @@ def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
     driver.drive(list(argv), start.decisions, events)
 
 
-def _wait(driver: int, control: socket.socket, seconds: float | None = None) -> tuple[int, bool]:
+def _wait(
+    driver: int, control: socket.socket, seconds: float | None = None, cancel_seconds: float = 0.0
+) -> tuple[int, bool]:
     """The driver's exit code, negative for a signal, and whether it was stopped early.
 
-    It is stopped if the flow requests it, if the flow process is gone, and after `seconds`.
+    It is stopped if the flow requests it, if the flow process is gone, and after `seconds`. It gets
+    `cancel_seconds` to cancel what runs on a cluster.
     """
     alarm = alarm_on_child_exit()
     poll = select.poll()
@@ -200,11 +205,18 @@ def _wait(driver: int, control: socket.socket, seconds: float | None = None) -> 
                 control.recv(len(TERMINATE))
             poll.unregister(control)
             begun = True
-            steps = _ending(time.monotonic())
+            steps = _ending(time.monotonic(), cancel_seconds)
 
 
-def _ending(begin: float) -> list[_Step]:
+def _ending(begin: float, cancel_seconds: float = 0.0) -> list[_Step]:
     """The steps that stop a driver and all its descendants, starting at `begin`."""
+    if cancel_seconds:
+        # Only the driver is told: the commands that submit and cancel must not end half-way.
+        return [
+            (begin, _terminate),
+            (begin + cancel_seconds, _kill_below),
+            (begin + cancel_seconds + CLEAN_UP_SECONDS, _kill),
+        ]
     return [
         # A signal between a fork and its exec is lost, so it is sent more than once.
         *((begin + seconds, _terminate_group) for seconds in _TERMINATE_SECONDS),
@@ -225,6 +237,11 @@ def alarm_on_child_exit() -> int:
 def _terminate_group(driver: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(driver, signal.SIGTERM)
+
+
+def _terminate(driver: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(driver, signal.SIGTERM)
 
 
 def _kill_below(driver: int) -> None:

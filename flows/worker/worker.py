@@ -50,6 +50,7 @@ from flows.environments.making import Environments
 from flows.environments.variables import visible_variables
 from flows.environments.warm import WarmStart
 from flows.termination import CANCEL_SIGNAL
+from flows.worker.clusters import clear_cluster
 from flows.worker.finding import Finder
 from flows.worker.housekeeping import keep_house
 from flows.worker.isolation_probe import check_isolation
@@ -367,6 +368,8 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
                     os.kill(pid, CANCEL_SIGNAL)
 
     async def _settle(self, flow_run_id: UUID, explanation: str) -> None:
+        work = self._workspace(flow_run_id).work
+        await when_prefect_answers(partial(clear_cluster, self.client, flow_run_id, work), self._keeps_trying)
         await when_prefect_answers(partial(settle, self.client, flow_run_id, explanation), self._keeps_trying)
 
     def _keeps_trying(self) -> bool:

@@ -64,7 +64,7 @@ class Workspace:
         """`resumes` is the job that this one continues; `credentials` are those for git repositories."""
         self.settings = settings
         self.group = group
-        self._job_id = job_id
+        self.job_id = job_id
         self._resumes = resumes
         self._credentials = credentials
         self.home = settings.home.resolve()
@@ -187,7 +187,7 @@ class Workspace:
         self.work = self.tree = directory
         self._project = Project(directory, self.home)
         try:
-            self._project.enter(self._job_id, report, is_stopped)
+            self._project.enter(self.job_id, report, is_stopped)
         except DirectoryInUse as error:
             raise StageError(str(error), "Submit the job again.") from error
         except OSError as error:
@@ -238,7 +238,7 @@ class Workspace:
         Call it after `publish`. Raises `StorageError`.
         """
         if self.storage.outlives_machines and self._project is None and self.work.is_dir():
-            keep_work(self.storage, self._job_id, self.work, self.manifest)
+            keep_work(self.storage, self.job_id, self.work, self.manifest)
 
     def _take_over(self, job_id: UUID) -> tuple[str, ...]:
         """Continue in the directory of another job. It is not moved, because programs may know its path."""
@@ -287,7 +287,7 @@ class Workspace:
         `StorageError`.
         """
         limit = self.settings.checksum_max_bytes
-        return Publishing(self._job_id, self.storage, self._disk, limit, is_stopped).publish(
+        return Publishing(self.job_id, self.storage, self._disk, limit, is_stopped).publish(
             {FileKind.OUTPUT: outputs, **(records or {})},
             {FileKind.REPORT: self.report, FileKind.LOG: self.snakemake_log},
             (self.event_log,),

@@ -19,6 +19,7 @@ from deployments.reconciler import ReconcilerSettings
 from deployments.registration import RegistrationSettings
 from deployments.settings import LocalSettings
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.executors import ExecutorSettings
 from flows.contract.isolation import IsolationSettings
 from flows.contract.secrets import SecretSettings
 from flows.worker.warm_environments import WarmSettings
@@ -36,6 +37,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
     "worker": (
         WorkspaceSettings,
         EnvironmentSettings,
+        ExecutorSettings,
         SoftwareSettings,
         SecretSettings,
         GitCredentialSettings,
@@ -44,7 +46,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
         WarmSettings,
     ),
     "environments": (EnvironmentSettings,),
-    "registration": (RegistrationSettings, WorkPoolSettings),
+    "registration": (RegistrationSettings, ExecutorSettings, WorkPoolSettings),
     "reconciler": (ReconcilerSettings,),
     "`make up`": (LocalSettings,),
 }

@@ -10,6 +10,7 @@ from flows.record.task_runs import JsonObject
 from flows.snakemake_process.events import (
     AttemptFinished,
     AttemptStarted,
+    AttemptSubmitted,
     Outcome,
     PlanCompleted,
     RuleJobPlanned,
@@ -62,6 +63,19 @@ def planned(
 
 def plan_completed(total: int = 1, *, at: float = 0) -> PlanCompleted:
     return PlanCompleted(time=START + at, total=total)
+
+
+def submitted(
+    job_id: int = 1, *, attempt: int = 1, at: float = 1, external_id: str = "42", queue_reason: str = ""
+) -> AttemptSubmitted:
+    return AttemptSubmitted(
+        time=START + at,
+        job_id=job_id,
+        attempt=attempt,
+        executor="slurm",
+        external_id=external_id,
+        queue_reason=queue_reason,
+    )
 
 
 def started(

@@ -12,7 +12,13 @@ ROOMS = ("api", "deployments", "flows", "infra", "tests")
 NOT_OURS = ("flows/examples", "tests/workflows", "infra/node_modules", "infra/cdk.out")
 MEASURE_PROCESSES = ("flows/snakemake_process/capture.py", "flows/snakemake_process/usage.py")
 """They stand in for what Snakemake starts; they decide nothing."""
-STARTS_PROCESSES = ("flows/environments/", "flows/worker/", "deployments/")
+STARTS_PROCESSES = (
+    "flows/environments/",
+    "flows/engines/cluster.py",
+    "flows/snakemake_process/cluster/slurm.py",
+    "flows/worker/",
+    "deployments/",
+)
 
 
 def modules(room: str) -> Iterator[Path]:

@@ -1,6 +1,8 @@
 """What Prefect is told of rule jobs: the truth, in as few states as tell it."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -8,6 +10,7 @@ import pytest
 
 import flows.record.mirror
 from flows.contract.manifest import FileKind
+from flows.contract.spec import Label
 from flows.record.mirror import Ending, Mirror
 from flows.record.task_runs import task_run_id_of
 from flows.snakemake_process.events import ErrorRaised, Message, RuleJobDropped
@@ -24,12 +27,14 @@ from tests.flows.stories import (
     started,
     state_of,
     states_of,
+    submitted,
     succeeded,
     task_run_of,
 )
 
 STORIES: dict[str, Sequence[Step]] = {
     "planned": [planned(), plan_completed(), Ask(0)],
+    "waits on a cluster": [planned(), submitted(at=1), Ask(2)],
     "runs for longer than `SHOWN_AS_RUNNING`": [
         planned(),
         started(at=1),
@@ -63,6 +68,27 @@ def test_every_row_of_the_table_is_played() -> None:
 @pytest.mark.parametrize("happening", STORIES)
 def test_a_rule_job_is_told_as_the_table_says(happening: str) -> None:
     assert ", later ".join(states_of(play(a_mirror(), *STORIES[happening]))) == table()[happening]
+
+
+def test_a_rule_job_on_a_cluster_says_where_it_waits_and_where_it_runs() -> None:
+    waits, runs = play(
+        a_mirror(),
+        planned(),
+        submitted(at=1, queue_reason="Priority"),
+        Ask(2),
+        replace(started(at=3), host="node07"),
+        Ask(5),
+    )
+    assert waits["resource"]["prefect.state-message"] == "In the queue of slurm as job 42: Priority."
+    record = json.loads(task_run_of(waits)["labels"][Label.RULE_JOB])
+    assert (record["external_id"], record["waiting"], record.get("host")) == ("42", "Priority", None)
+    record = json.loads(task_run_of(runs)["labels"][Label.RULE_JOB])
+    assert (record["external_id"], record.get("waiting"), record["host"]) == ("42", None, "node07")
+
+
+def test_a_reason_to_wait_that_comes_late_changes_nothing() -> None:
+    told = play(a_mirror(), planned(), submitted(at=1), started(at=2), submitted(at=3), Ask(4))
+    assert states_of(told) == ["Running"]
 
 
 def test_a_short_rule_job_is_told_once_at_its_end_with_its_true_times() -> None:

@@ -1,5 +1,7 @@
 """Snakemake executor plugin `prefect`: Snakemake's local executor, which reports what it does.
 
+On the node of a cluster, it records the same in files (`flows.snakemake_process.cluster.records`).
+
 It runs rule jobs exactly as Snakemake's own local executor does. In addition, it reports as workflow
 events what no log record contains: the whole plan with the true dependencies, and the true start, end,
 exit code and output of every attempt.
@@ -8,13 +10,14 @@ It uses private parts of Snakemake's local executor (`cached_or_run`, `handle_jo
 `tests/contracts` tests them for every version of Snakemake that this project supports.
 """
 
+import os
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 
 from flows.snakemake_process import capture
 from flows.snakemake_process.caching import part_from_cache
+from flows.snakemake_process.cluster.records import DIRECTORY_VARIABLE, Records
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import (
     ATTEMPT_LOGS,
@@ -31,7 +35,7 @@ from flows.snakemake_process.events import (
     AttemptStarted,
     Outcome,
 )
-from flows.snakemake_process.planning import PlanReport, attempt_started, rule_jobs_of
+from flows.snakemake_process.planning import attempt_started, plan_of, rule_jobs_of
 from flows.snakemake_process.usage import Usage
 
 _FAILED_WITH_ITS_GROUP = "Another rule job of its group failed."
@@ -44,6 +48,7 @@ _EXIT_STATUS = re.compile(r"exit (?:status|code) (-?\d+)")
 class _Attempt:
     """An attempt between its start and the check of its outputs."""
 
+    job: Any
     started_at: float
     finished_at: float | None = None
     exit_code: int | None = None
@@ -68,14 +73,26 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         # A `run:` block runs in a separate Snakemake (`--mode subprocess`), whose plan is not the workflow's.
         self._reports = emitter.is_open and self.workflow.exec_mode == ExecMode.DEFAULT
-        if self._reports:
+        self._records = self._records_of_node()
+        if self._reports or self._records is not None:
             capture.install()  # the driver has done so already, a plain `snakemake` has not
             capture.spawn_with(self.envvars)
-            self._plan = PlanReport(self.workflow, self.dag)
+        if self._reports:
+            self._plan = plan_of(self.workflow, self.dag)
             # Not below a working directory of the workflow's own, which may lie outside of the job's.
             self._log_directory = Path(emitter.directory, ATTEMPT_LOGS)
             self._log_directory.mkdir(parents=True, exist_ok=True)
-            self._plan.report()
+            if self._plan.is_stale:
+                self._plan.report()
+
+    def _records_of_node(self) -> Records | None:
+        """The records to write; None on the machine of the service."""
+        directory = os.environ.get(DIRECTORY_VARIABLE)
+        if directory is None or self.workflow.exec_mode != ExecMode.REMOTE:
+            return None
+        for rule in self.workflow.rules:
+            rule.restart_times = 0  # retries are submissions of their own; `--retries 0` does not reach these
+        return Records(Path(directory))
 
     def run_job_pre(self, job: Any) -> None:
         with self._reporting_a_failed_start(job):
@@ -110,14 +127,12 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
         return "" if self._reports else str(super().get_envvar_declarations())
 
     def cached_or_run(self, job: Any, run_func: Any, *args: Any) -> None:
-        if not self._reports:
+        if not self._reports and self._records is None:
             super().cached_or_run(job, run_func, *args)
             return
-        attempt = _Attempt(started_at=time.time())
+        attempt = _Attempt(job, started_at=time.time())
         self._attempts[job.jobid, job.attempt] = attempt
-        self._plan.begun.add(job.jobid)
-        log_path = self._log_directory / _log_name(job)
-        emitter.emit(attempt_started(job, attempt.started_at, str(log_path)))
+        log_path = self._report_start(job, attempt.started_at)
         try:
             with capture.captured(log_path) as attempt.usage:
                 super().cached_or_run(job, run_func, *args)
@@ -157,6 +172,16 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 # update skips jobs that it considers running (`DAG.update_ready`).
                 self.dag._running.discard(job)
 
+    def _report_start(self, job: Any, started_at: float) -> Path:
+        """Returns the file for what the attempt writes."""
+        if self._records is not None:
+            self._records.write_start(job, started_at)
+            return self._records.log_of(job)
+        self._plan.begun.add(job.jobid)
+        log_path = self._log_directory / _log_name(job)
+        emitter.emit(attempt_started(job, started_at, str(log_path)))
+        return log_path
+
     def _mark_innocent(self, group: Any) -> None:
         """Give members of a group that did not fail themselves a message about the failure of another."""
         keys = [(member.jobid, member.attempt) for member in rule_jobs_of(group)]
@@ -176,7 +201,8 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             yield
         except Exception as error:
             for rule_job in rule_jobs_of(job) if self._reports else ():
-                self._attempts[rule_job.jobid, rule_job.attempt] = attempt = _Attempt(time.time())
+                attempt = _Attempt(rule_job, time.time())
+                self._attempts[rule_job.jobid, rule_job.attempt] = attempt
                 attempt.fail(error)
                 emitter.emit(
                     AttemptStarted(
@@ -190,26 +216,27 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
             raise
 
     def _report_end(self, job_id: int, number: int, outcome: Outcome, *, will_retry: bool = False) -> None:
-        now = time.time()
-        attempt = self._attempts.pop((job_id, number), None) if self._reports else None
+        attempt = self._attempts.pop((job_id, number), None)
         if attempt is None:
             return
-        emitter.emit(
-            AttemptFinished(
-                time=now,
-                job_id=job_id,
-                attempt=number,
-                outcome=outcome,
-                started_at=attempt.started_at,
-                finished_at=attempt.finished_at or now,
-                will_retry=will_retry,
-                exit_code=attempt.exit_code,
-                exception=attempt.exception,
-                message=attempt.message,
-                cpu_seconds=attempt.usage.cpu_seconds,
-                peak_memory_bytes=attempt.usage.peak_memory_bytes,
-            )
+        finished = AttemptFinished(
+            time=(now := time.time()),
+            job_id=job_id,
+            attempt=number,
+            outcome=outcome,
+            started_at=attempt.started_at,
+            finished_at=attempt.finished_at or now,
+            will_retry=will_retry,
+            exit_code=attempt.exit_code,
+            exception=attempt.exception,
+            message=attempt.message,
+            cpu_seconds=attempt.usage.cpu_seconds,
+            peak_memory_bytes=attempt.usage.peak_memory_bytes,
         )
+        if self._records is not None:
+            self._records.write_end(attempt.job, asdict(finished))
+        else:
+            emitter.emit(finished)
 
 
 def _log_name(job: Any) -> str:

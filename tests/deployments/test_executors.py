@@ -1,0 +1,58 @@
+"""Clusters that an operator declares: the plugin itself says which settings it has."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deployments.executors import ExecutorRefused, check_executors
+from flows.contract.executors import ClusterExecutor
+from flows.contract.options import Options
+from tests.conftest import ENVIRONMENTS
+
+
+def check(declared: dict[str, object], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBS_EXECUTORS", json.dumps(declared))
+    monkeypatch.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
+    check_executors(home, print)
+
+
+def test_settings_of_the_plugin_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"submit_cmd": "sbatch --parsable", "cancel_cmd": "scancel"}
+    check({"lab": {"executor": "cluster-generic", "settings": settings}}, tmp_path, monkeypatch)
+
+
+def test_each_mistake_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"submit_cmd": 3, "sumbit": "sbatch"}
+    with pytest.raises(ExecutorRefused) as refused:
+        check({"lab": {"executor": "cluster-generic", "settings": settings}}, tmp_path, monkeypatch)
+    assert "executors.lab: 'submit_cmd' must be of type str, not 3." in str(refused.value)
+    assert "executors.lab: 'sumbit' is no setting of it; known: cancel_cmd, cancel_nargs" in str(
+        refused.value
+    )
+
+
+def test_a_plugin_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ExecutorRefused, match="its plugin can't be installed"):
+        check({"lab": {"executor": "nowhere-to-be-found"}}, tmp_path, monkeypatch)
+
+
+def test_what_the_service_sets_itself_is_refused() -> None:
+    executor = ClusterExecutor(executor="slurm", settings={"jobname_prefix": "mine", "requeue": True})
+    assert executor.refused_settings() == ["jobname_prefix"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(default_resources={"slurm_account": "theirs"}),
+        Options(set_resources={"map": {"slurm_account": "theirs"}}),
+    ],
+)
+def test_a_job_can_not_set_what_only_the_operator_sets(options: Options) -> None:
+    refusal = ClusterExecutor(executor="slurm").refusal(options)
+    assert refusal == "only the operator sets these resources of slurm: slurm_account"
+
+
+def test_a_job_can_name_other_resources() -> None:
+    assert ClusterExecutor(executor="slurm").refusal(Options(default_resources={"mem_mb": 1000})) is None
