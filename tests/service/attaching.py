@@ -77,11 +77,12 @@ def user_of(directory: Path, stack: LocalStack, version: str = NEWEST, port: int
 
 
 def built_wheel(directory: Path) -> Path:
-    """The directory with the wheel of the plugin, built away from the checkout."""
+    """The wheel of the plugin, built away from the checkout."""
     shutil.copytree(PLUGIN, directory / "source", ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps"]
     subprocess.run([*pip, "--wheel-dir", directory / "dist", directory / "source"], check=True)
-    return directory / "dist"
+    (wheel,) = (directory / "dist").glob("*.whl")
+    return wheel
 
 
 def job_named(jobs: JobsClient, name: str) -> Json:

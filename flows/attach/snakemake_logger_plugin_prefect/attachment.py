@@ -41,6 +41,8 @@ _OF_RULE_JOBS = frozenset(LogEvent) - {LogEvent.ERROR, LogEvent.RUN_INFO}
 _NOISE = ("Select jobs to execute", "Execute ", "Complete log")
 _AT_LEAST_ONE = "At least one job did not complete successfully."
 _EXIT_STATUS = re.compile(r"exit (?:status|code) (-?\d+)")
+_SUBMITTED = re.compile(r"\bjob (\d+) (?:has been submitted )?with \w+ jobid '?([\w.-]+)", re.IGNORECASE)
+"""As executor plugins for clusters say it: `external jobid '17'`, `SLURM jobid 17`."""
 _SIGNAL = re.compile(r"died with <Signals\.\w+: (\d+)>")
 """As `subprocess.CalledProcessError` says it."""
 
@@ -194,6 +196,8 @@ class Attachment:
         text = record.getMessage() if record.msg else ""
         if text.startswith(STOPS):
             self._run.stop()
+        if event is None and (found := _SUBMITTED.search(text)):
+            self._run.submit(int(found[1]), found[2])
         if event not in _OF_RULE_JOBS and text.strip() and not text.startswith(_NOISE):
             self._run.log(record.levelno, text, record.created)
 

@@ -56,6 +56,8 @@ class RuleJob:
     planned_at: float
     state: State
     attempt: Attempt | None = None
+    external_id: str | None = None
+    """The cluster's id of the newest attempt."""
     is_dropped: bool = False
     """Whether a checkpoint has replaced it."""
 
@@ -115,6 +117,7 @@ class RuleJob:
             "shell": shortened(attempt.shell if attempt else None),
             "inputs": planned.inputs[:_LISTED_PATHS],
             "outputs": planned.outputs[:_LISTED_PATHS],
+            "external_id": self.external_id,
             "error": self.state.message if self.state.type in ("FAILED", "CRASHED") else None,
         }
         return json.dumps({name: value for name, value in record.items() if value}, ensure_ascii=False)

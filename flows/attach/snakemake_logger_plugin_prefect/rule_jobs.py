@@ -51,9 +51,14 @@ class RuleJobs:
     def start(self, job_id: int, attempt: Attempt) -> RuleJob | None:
         with self._lock:
             if job := self._jobs.get(job_id):
-                job.attempt = attempt
+                job.attempt, job.external_id = attempt, None
                 self._enter(job, "RUNNING", "Running" if attempt.number == 1 else "Retrying", attempt.time)
             return job
+
+    def submit(self, job_id: int, external_id: str) -> None:
+        with self._lock:
+            if job := self._jobs.get(job_id):
+                job.external_id = external_id
 
     def succeed(self, job_id: int, now: float) -> RuleJob | None:
         with self._lock:

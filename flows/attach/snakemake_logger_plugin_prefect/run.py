@@ -72,6 +72,10 @@ class Run:
         if job is not None:
             self.entries.begin(job, attempt)
 
+    def submit(self, job_id: int, external_id: str) -> None:
+        """A cluster has accepted the newest attempt."""
+        self.rule_jobs.submit(job_id, external_id)
+
     def succeed(self, job_id: int, now: float) -> None:
         job = self.rule_jobs.succeed(job_id, now)
         if job is not None:

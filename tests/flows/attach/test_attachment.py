@@ -66,6 +66,20 @@ def test_without_a_plan_rule_jobs_appear_when_they_begin_with_edges_by_their_fil
     assert (ending.type, ending.message) == ("FAILED", "use failed: Its command ended with exit code 3.")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Submitted job 1 with external jobid '17.b'.",
+        "Job 1 has been submitted with SLURM jobid 17.b (log: x).",
+    ],
+)
+def test_what_a_cluster_calls_a_rule_job_is_known(text: str, followed: Followed) -> None:
+    begin(1, "make", [], [])
+    log(None, text)
+    (event,) = followed.run.rule_jobs.due(uuid4(), 1e12, 10)
+    assert '"external_id": "17.b"' in event["payload"]["task_run"]["labels"]["snakemake.rule-job"]
+
+
 def test_a_snakemake_that_only_lists_something_is_no_run(followed: Followed) -> None:
     log(None, "some rules")
     followed.attachment.close()

@@ -59,6 +59,7 @@ def test_the_record_of_a_rule_job_is_one_that_the_service_reads() -> None:
     jobs = two_jobs()
     attempt = Attempt(time=NOW, number=2, threads=4, resources={"mem_mb": 10}, reason="why", shell="true")
     jobs.start(1, attempt)
+    jobs.submit(1, "4711")
     jobs.fail(1, NOW + 3, "It failed.", will_retry=False)
     (event,) = [
         each for each in jobs.due(RUN_ID, NOW + 9, 10) if "map" in each["resource"]["prefect.resource.name"]
@@ -67,7 +68,7 @@ def test_the_record_of_a_rule_job_is_one_that_the_service_reads() -> None:
     record = RuleJobRecord.model_validate_json(columns["labels"][RECORD])
     assert (record.rule, record.wildcards, record.threads) == ("map", {"n": "1"}, 4)
     assert (record.resources, record.reason, record.shell) == ({"mem_mb": 10}, "why", "true")
-    assert (record.outputs, record.error) == (("1.bam",), "It failed.")
+    assert (record.outputs, record.error, record.external_id) == (("1.bam",), "It failed.", "4711")
     assert (columns["run_count"], columns["total_run_time"]) == (2, 3.0)
 
 
