@@ -24,6 +24,7 @@ from tests.support import WORKFLOWS, JobsClient, Json, wait_until
 
 LOGGER_VERSIONS = ("9.0.0", "9.14.0", "9.27.1")
 """Snakemake 8 has no logger plugins."""
+OLDEST_AND_NEWEST = (LOGGER_VERSIONS[0], LOGGER_VERSIONS[-1])
 
 SLEEPING = """
 rule all:
@@ -96,7 +97,7 @@ def test_it_is_shown_as_a_job_of_the_service_is(
     assert "Building DAG of jobs..." in jobs.log(job["id"])
 
 
-@pytest.mark.parametrize("version", LOGGER_VERSIONS)
+@pytest.mark.parametrize("version", OLDEST_AND_NEWEST)
 def test_a_failing_rule_fails_it_and_says_why(
     version: str, jobs: JobsClient, stack: LocalStack, workflow: Path
 ) -> None:
@@ -115,7 +116,7 @@ def test_a_failing_rule_fails_it_and_says_why(
     assert Counter(statuses.values()) == {"completed": 10}
 
 
-@pytest.mark.parametrize("version", LOGGER_VERSIONS)
+@pytest.mark.parametrize("version", OLDEST_AND_NEWEST)
 def test_outputs_that_snakemake_rejects_fail_the_rule_job(
     version: str, jobs: JobsClient, stack: LocalStack, workflow: Path
 ) -> None:
@@ -126,6 +127,60 @@ def test_outputs_that_snakemake_rejects_fail_the_rule_job(
     failed = next(task for task in jobs.tasks(job["id"]) if task["status"] == "failed")
     assert "missing" in failed["error"].lower()
     assert job["error"]["rule"] == failed["rule"]
+
+
+def test_a_workflow_without_a_plan_fails_with_the_error(
+    jobs: JobsClient, stack: LocalStack, workflow: Path
+) -> None:
+    shutil.copytree(WORKFLOWS / "missing_input", workflow)
+    assert user_of(workflow, stack).run().returncode == 1
+
+    job = job_named(jobs, workflow.name)
+    assert (job["status"], job["error"]["kind"]) == ("failed", "workflow")
+    assert "MissingInputException" in job["error"]["message"]
+    assert jobs.tasks(job["id"]) == []
+
+
+def test_who_runs_it_again_sees_what_was_up_to_date_and_a_dry_run_is_no_run(
+    jobs: JobsClient, stack: LocalStack, workflow: Path
+) -> None:
+    write_workflow(workflow, SLEEPING)
+    user = user_of(workflow, stack)
+    user.run("--config", "seconds=0", "--until", "0.txt")
+    user.run("--config", "seconds=0", "--logger-prefect-name", f"{workflow.name}-again")
+    again = job_named(jobs, f"{workflow.name}-again")
+    user.run(
+        "--config", "seconds=0", "--logger-prefect-name", f"{workflow.name}-done", "--rerun-triggers", "mtime"
+    )
+    done = job_named(jobs, f"{workflow.name}-done")
+    user.run("--config", "seconds=0", "--logger-prefect-name", f"{workflow.name}-dry", "--dry-run")
+
+    assert Counter(jobs.statuses(again["id"]).values()) == {"completed": 4, "skipped": 1}
+    assert (done["status"], done["progress"]) == ("completed", {"done": 5, "total": 5})
+    assert set(jobs.statuses(done["id"]).values()) == {"skipped"}
+    assert jobs.http.get("/jobs", params={"name": f"{workflow.name}-dry"}).json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "password", "reason"),
+    [
+        (("--logger-prefect-group", "nobody's"), "", "there is no group"),
+        ((), "admin:wrong", "HTTP 401"),
+    ],
+)
+def test_where_prefect_refuses_it_there_is_one_line_and_the_workflow_runs(
+    options: tuple[str, ...], password: str, reason: str, stack: LocalStack, workflow: Path
+) -> None:
+    write_workflow(workflow, SLEEPING)
+    user = user_of(workflow, stack)
+    if password:
+        user = replace(user, variables={**user.variables, "PREFECT_API_AUTH_STRING": password})
+    ended = user.run("--config", "seconds=0", *options)
+
+    (said,) = [line for line in ended.stderr.splitlines() if line.startswith("Prefect:")]
+    assert reason in said
+    assert ended.returncode == 0
+    assert (workflow / "3.txt").exists()
 
 
 def test_the_service_has_none_of_its_files_and_resumes_nothing(
