@@ -166,7 +166,9 @@ class Agent:
                     "TMPDIR": str(disk),
                     "JOBS_HOME": str(disk / "jobs-home"),
                     "JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS),  # the image's own, where it is baked
-                    "JOBS_WRITABLE_DIRECTORIES": str(self.home.parent.parent),  # rules leave marks beside their jobs
+                    "JOBS_WRITABLE_DIRECTORIES": str(
+                        self.home.parent.parent
+                    ),  # rules leave marks beside their jobs
                     **self.aws.environment,  # what the task's role would give
                     **_environment(container),
                     **{secret["name"]: self._secret(secret["valueFrom"]) for secret in container["secrets"]},
