@@ -86,6 +86,13 @@ class Settings(
         le=600,
         description="How long a client may take to send the head of its first request on a connection.",
     )
+    unread_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="How long a client may leave an answer unread, such as a download or an event stream, "
+        "before its connection is ended. It must read at least 1 KiB a second.",
+    )
     keep_alive_seconds: int = Field(
         default=5,
         ge=1,
