@@ -21,6 +21,7 @@ from api.auth.middleware import AuthMiddleware
 from api.auth.rates import Rates
 from api.auth.startup import token_source
 from api.events.streams import events_router
+from api.gateway.routes import gateway_router
 from api.insight.routes import insight_router
 from api.jobs.routes import jobs_router
 from api.lifespan import lifespan
@@ -37,7 +38,15 @@ from flows.contract.storage import StorageError
 _log = logging.getLogger(__name__)
 
 # Events come first: /jobs/{job_id} would take the "events" of /jobs/events for an id.
-_ROUTERS = (events_router, jobs_router, insight_router, service_router, reference_router, wes_router)
+_ROUTERS = (
+    events_router,
+    jobs_router,
+    insight_router,
+    service_router,
+    reference_router,
+    wes_router,
+    gateway_router,
+)
 
 
 class Facade(FastAPI):

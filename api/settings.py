@@ -13,6 +13,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from flows.contract.addresses import SourceSettings
 from flows.contract.bundles import BundleLimits
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.job_tokens import GatewaySettings
 from flows.contract.secrets import SecretSettings
 from flows.contract.storage import StorageSettings
 
@@ -40,7 +41,13 @@ class Machines(StrEnum):
 
 
 class Settings(
-    StorageSettings, BundleLimits, SourceSettings, EnvironmentSettings, SoftwareSettings, SecretSettings
+    StorageSettings,
+    BundleLimits,
+    SourceSettings,
+    EnvironmentSettings,
+    SoftwareSettings,
+    SecretSettings,
+    GatewaySettings,
 ):
     """Read once at startup from environment variables with the prefix `JOBS_`."""
 
