@@ -21,6 +21,7 @@ from api.auth.tokens import TokenSource
 from api.events.following import Following
 from api.events.open_streams import OpenStreams
 from api.gateway.routes import Gateway
+from api.gateway.storage_access import StorageAccess
 from api.insight.shared_drawings import Drawings
 from api.jobs.bundles import Bundles
 from api.jobs.disposal import Disposal
@@ -80,7 +81,13 @@ async def lifespan(
         for_jobs = await stack.enter_async_context(
             get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT, "headers": _UNPACKED})
         )
-        gateway = Gateway(for_jobs, settings.gateway_secret, settings, settings.submit_timeout_seconds)
+        gateway = Gateway(
+            for_jobs,
+            settings.gateway_secret,
+            settings,
+            settings.submit_timeout_seconds,
+            _storage_access(settings),
+        )
         services = app.state.services = _services(client, overview, settings, tokens, prefect_ui_url, gateway)
         await stack.enter_async_context(_delivering(settings, overview, prefect_ui_url, services.metrics))
         if settings.retention_days is not None:
@@ -125,6 +132,12 @@ def _services(
         metrics=Metrics(overview),
         gateway=gateway,
     )
+
+
+def _storage_access(settings: Settings) -> StorageAccess | None:
+    if settings.gateway_storage_role_arn is None or settings.storage_url is None:
+        return None
+    return StorageAccess(settings.gateway_storage_role_arn, settings.storage_url)
 
 
 @asynccontextmanager

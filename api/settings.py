@@ -160,6 +160,12 @@ class Settings(
         description="The most event streams that a token (all clients, if tokens are off) has open at once.",
     )
 
+    gateway_storage_role_arn: str | None = Field(
+        default=None,
+        pattern=r"^arn:[\w-]+:iam::\d{12}:role/.+$",
+        description="The role of AWS of which the service makes credentials for the task of one job, limited "
+        "to its files. Without it, tasks need a role of their own for the bucket.",
+    )
     log_format: LogFormat = Field(
         default=LogFormat.TEXT, description="The log format: `text`, or `json` with one object per line."
     )

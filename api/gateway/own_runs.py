@@ -1,5 +1,6 @@
 """The flow run of a job that sends requests, read from Prefect."""
 
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,12 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 
 from api.gateway.permissions import OwnRun
+from api.gateway.storage_access import Files
 from flows.contract.secrets import SecretSettings
-from flows.contract.spec import DEFAULT_GROUP
+from flows.contract.spec import DEFAULT_GROUP, Label
 
 _KEPT_SECONDS = 30.0
+_BUNDLE = re.compile("sha256:[0-9a-f]{64}")
 _MOST_KEPT = 10_000
 
 
@@ -49,4 +52,15 @@ class OwnRuns:
         named = flow_run.parameters.get("secrets")
         names = set(map(str, named.values())) if isinstance(named, dict) else set()
         allowed = self._settings.blocks_of(flow_run.work_queue_name or DEFAULT_GROUP)
-        return OwnRun(flow_run.id, flow_run.flow_id, flow_run.deployment_id, names & allowed)
+        return OwnRun(
+            flow_run.id, flow_run.flow_id, flow_run.deployment_id, names & allowed, _files_of(flow_run)
+        )
+
+
+def _files_of(flow_run: FlowRun) -> Files:
+    """From what the facade has written: the job itself can't change these labels and parameters."""
+    resumed, workflow = flow_run.labels.get(Label.RESUMES), flow_run.parameters.get("workflow")
+    bundle = str(workflow.get("bundle")) if isinstance(workflow, dict) else ""
+    # A policy would take more than a checksum for a pattern.
+    is_bundle = _BUNDLE.fullmatch(bundle) is not None
+    return Files(flow_run.id, UUID(str(resumed)) if resumed else None, bundle if is_bundle else None)

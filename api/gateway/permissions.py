@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from api.gateway.rule_jobs import RuleJobs
+from api.gateway.storage_access import Files
 from flows.contract.spec import Label
 
 Json = Any
@@ -51,8 +52,10 @@ class OwnRun:
     id: UUID
     flow_id: UUID
     deployment_id: UUID | None
-    blocks: Collection[str] = ()
+    blocks: Collection[str]
     """The Secret blocks that the job names, and its group may use."""
+    files: Files
+    """What it needs of the storage."""
 
 
 @dataclass(frozen=True, slots=True)

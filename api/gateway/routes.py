@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
+import anyio.to_thread
 import httpx
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -19,9 +20,10 @@ from pydantic import SecretStr
 from api.gateway.own_runs import OwnRuns
 from api.gateway.permissions import NotPermitted, PrefectRequest, permitted
 from api.gateway.rule_jobs import RuleJobs
+from api.gateway.storage_access import StorageAccess
 from api.prefect.retries import translating_errors
 from api.web.problems import BodyTooLarge, Forbidden, Unauthorized
-from flows.contract.job_tokens import GATEWAY_PATH, USER, flow_run_of
+from flows.contract.job_tokens import GATEWAY_PATH, STORAGE_PATH, USER, flow_run_of
 from flows.contract.secrets import SecretSettings
 
 _MAX_BYTES = 1 << 26
@@ -36,14 +38,20 @@ class Gateway:
     """Passes on to Prefect what the job may ask."""
 
     def __init__(
-        self, client: PrefectClient, secret: SecretStr | None, blocks: SecretSettings, timeout_seconds: float
+        self,
+        client: PrefectClient,
+        secret: SecretStr | None,
+        blocks: SecretSettings,
+        timeout_seconds: float,
+        storage: StorageAccess | None,
     ) -> None:
-        """Without a secret, nobody has a valid token."""
+        """Without a secret, nobody has a valid token; without `storage`, nobody gets credentials of it."""
         self._client = client
         self._secret = secret
         self._runs = OwnRuns(client, blocks)
         self._rule_jobs = RuleJobs()
         self._timeout_seconds = timeout_seconds
+        self._storage = storage
 
     def job_of(self, authorization: str) -> UUID:
         """The job whose token this is. Raises `Unauthorized`."""
@@ -73,6 +81,19 @@ class Gateway:
             except ObjectNotFound as error:
                 raise _forbidden("The job was removed.") from error
             return await self._passed_on(request)
+
+    async def storage_credentials(self, job_id: UUID) -> dict[str, Any]:
+        """For the files of this job, while it has not ended. Raises as `answer` does."""
+        if self._storage is None:
+            raise _forbidden("This service makes no credentials: tasks have a role of their own.")
+        async with translating_errors(self._timeout_seconds):
+            try:
+                run = await self._runs.get(job_id)
+                if await self._runs.final_state(job_id) is not None:
+                    raise _forbidden("The job has ended.")
+            except ObjectNotFound as error:
+                raise _forbidden("The job was removed.") from error
+        return await anyio.to_thread.run_sync(self._storage.credentials, run.files)
 
     async def _passed_on(self, request: PrefectRequest) -> Response:
         content = None if request.body is None else orjson.dumps(request.body)
@@ -113,6 +134,14 @@ def _token_in(authorization: str) -> str:
     except (binascii.Error, UnicodeDecodeError):
         return ""
     return token if scheme.lower() == "basic" and user == USER else ""
+
+
+@gateway_router.get(f"{GATEWAY_PATH}{STORAGE_PATH}", include_in_schema=False)
+async def make_storage_credentials(request: Request) -> Response:
+    gateway: Gateway = request.app.state.services.gateway
+    job_id = gateway.job_of(request.headers.get("authorization", ""))
+    credentials = await gateway.storage_credentials(job_id)
+    return JSONResponse(credentials, headers={"Cache-Control": "no-store"})
 
 
 @gateway_router.api_route(

@@ -16,6 +16,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 GATEWAY_PATH: Final = "/prefect-gateway"
 """Where the facade answers tasks of jobs: `PREFECT_API_URL` of a task ends with it."""
 
+STORAGE_PATH: Final = "/storage-credentials"
+"""Below `GATEWAY_PATH`: credentials of the bucket, for the files of one job."""
+
 USER: Final = "job"
 """The name before the token in `PREFECT_API_AUTH_STRING`."""
 

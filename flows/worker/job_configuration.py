@@ -21,19 +21,27 @@ class JobConfiguration(BaseJobConfiguration):
 
     @classmethod
     async def resolve_for_flow_run(cls, flow_run: FlowRun, **context: Any) -> Self:
-        wanted = variables_of_run(flow_run.job_variables or {})
-        allowed = {name: value for name, value in wanted.items() if is_settable_by_run(name)}
-        if refused := sorted(wanted.keys() - allowed.keys()):
-            logger.warning(
-                "Job %s: its job variables can't set %s: they belong to the service.",
-                flow_run.id,
-                ", ".join(map(repr, refused)),
-            )
-        own = flow_run.model_copy(update={"job_variables": {_ENV: allowed} if allowed else {}})
-        return await super().resolve_for_flow_run(own, **context)
+        return await super().resolve_for_flow_run(with_allowed_variables(flow_run), **context)
 
 
-def variables_of_run(job_variables: Mapping[str, Any]) -> dict[str, Any]:
+def with_allowed_variables(flow_run: FlowRun) -> FlowRun:
+    """The run without those of its own job variables that would change the service."""
+    wanted = flow_run.job_variables or {}
+    env = _variables_in(wanted)
+    allowed = {name: value for name, value in env.items() if is_settable_by_run(name)}
+    if refused := sorted(env.keys() - allowed.keys()):
+        logger.warning(
+            "Job %s: its job variables can't set %s: they belong to the service.",
+            flow_run.id,
+            ", ".join(map(repr, refused)),
+        )
+    others = {
+        name: value for name, value in wanted.items() if name != _ENV and not name.startswith(_NESTED_ENV)
+    }
+    return flow_run.model_copy(update={"job_variables": others | ({_ENV: allowed} if allowed else {})})
+
+
+def _variables_in(job_variables: Mapping[str, Any]) -> dict[str, Any]:
     """The environment variables in a run's job variables, in either of Prefect's notations."""
     env = job_variables.get(_ENV)
     nested = {
