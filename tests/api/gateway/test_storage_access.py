@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 import pytest
@@ -17,7 +17,7 @@ from tests.api.support import Worker, facade, submit, the_problem
 from tests.flows.s3 import s3_bucket
 
 BUCKET = "arn:aws:s3:::jobs"
-OWN, BEFORE, OTHER = (uuid4() for _ in range(3))
+OWN, BEFORE, OTHER = (UUID(int=number) for number in range(3))
 BUNDLE = f"sha256:{'0' * 64}"
 POLICY = session_policy(Files(OWN, BEFORE, BUNDLE), "s3://jobs/store", "aws")
 SECRET = "a secret of this service, long enough"
