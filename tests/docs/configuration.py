@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 
 from api.settings import Settings
 from deployments.ecs import WorkPoolSettings
+from deployments.ecs_worker import TaskSettings
 from deployments.local import PROJECT
 from deployments.reconciler import ReconcilerSettings
 from deployments.registration import RegistrationSettings
@@ -46,7 +47,12 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
         WarmSettings,
     ),
     "environments": (EnvironmentSettings,),
+<<<<<<< HEAD
     "registration": (RegistrationSettings, ExecutorSettings, WorkPoolSettings),
+=======
+    "registration": (RegistrationSettings, WorkPoolSettings),
+    "ECS worker": (TaskSettings,),
+>>>>>>> ecs
     "reconciler": (ReconcilerSettings,),
     "`make up`": (LocalSettings,),
 }
@@ -56,6 +62,7 @@ _COMMANDS = {
     "environments": "`python -m deployments environments`, which reads `JOBS_HOME` too",
     "registration": "`python -m deployments register`, which reads `JOBS_PREFECT_FILE` too; "
     "`JOBS_ECS_…` with `--work-pool ecs` only",
+    "ECS worker": "`python -m deployments.ecs_worker`; it puts what a task needs into its variables",
     "reconciler": "`python -m deployments reconcile`",
     "`make up`": "`make up`, `make demo`; it passes its environment on to the other programs",
 }
