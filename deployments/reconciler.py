@@ -40,6 +40,7 @@ from deployments.ecs_tasks import EcsTasks
 from deployments.verdicts import Ending, GracePeriods, Run, Task, Verdict, judge
 from flows.contract.spec import ErrorKind, Label
 from flows.worker.close_task_runs import close_task_runs
+from flows.worker.silent_runs import SILENCE_SECONDS, SilentRuns
 
 _log = logging.getLogger(__name__)
 
@@ -273,6 +274,7 @@ async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
     tasks = EcsTasks(settings)
     async with get_client() as client:
         reconciler = Reconciler(client, tasks, settings.grace)
+        silent_runs = SilentRuns(SILENCE_SECONDS)
         if once:
             await reconciler.reconcile()
             return
@@ -281,6 +283,7 @@ async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
         try:
             while True:
                 await _make_a_pass(reconciler)
+                await _settle_silent_runs(silent_runs, client)
                 is_due.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(settings.reconcile_seconds):
@@ -298,6 +301,14 @@ async def _make_a_pass(reconciler: Reconciler) -> None:
         _log.error("Prefect or ECS can't be reached: %s", error)
     except Exception:  # noqa: BLE001 - this process must not end: the worker shares its task
         _log.exception("A pass over all jobs has failed.")
+
+
+async def _settle_silent_runs(silent_runs: SilentRuns, client: PrefectClient) -> None:
+    """Attached runs, which this work pool does not know: there is no worker of ours to do it."""
+    try:
+        await silent_runs.settle(client)
+    except Exception as error:  # noqa: BLE001 - as above
+        _log.error("Attached runs can't be read: %r", error)
 
 
 async def _listen_for_cancels(client: PrefectClient, is_due: asyncio.Event) -> None:

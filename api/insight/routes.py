@@ -11,6 +11,7 @@ from api.insight.crates import MOST_RULE_JOBS, crate_of
 from api.insight.graphs import GraphOf
 from api.insight.history import history_of
 from api.jobs.dependencies import IfNoneMatch, WithJobs, WithOutputs
+from api.jobs.outputs import check_files_are_here
 from api.services import WithServices
 from api.web.etags import etag_of, named_tags
 from api.web.problems import NotFound, refusals
@@ -94,6 +95,7 @@ async def pack_job(job_id: UUID, request: Request, jobs: WithJobs, outputs: With
     It contains the metadata, the Snakefile and the job spec. Outputs are listed with the addresses at
     which this service provides them, and with sizes and checksums.
     """
+    check_files_are_here(await jobs.get(job_id))
     history = await history_of(jobs, job_id, MOST_RULE_JOBS)
     manifest = await outputs.reads.in_thread(jobs.caller.name, outputs.manifest, job_id)
     if manifest.snakefile is None:

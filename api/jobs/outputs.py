@@ -16,7 +16,7 @@ from api.web.cursors import OutputPosition
 from api.web.fair_limits import FairLimit
 from api.web.problems import NotFound
 from api.web.queries import OutputQuery
-from api.web.schemas import Output, OutputPage
+from api.web.schemas import Job, Output, OutputPage
 from flows.contract.manifest import FileKind, Manifest
 from flows.contract.storage import BlobNotFound, Method, Storage, job_key, media_type_of
 
@@ -110,6 +110,15 @@ class _OpenFile(FileResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._file:
             await super().__call__(scope, receive, send)
+
+
+def check_files_are_here(job: Job) -> None:
+    """Raises `NotFound` for an attached run."""
+    if job.attached:
+        raise NotFound(
+            f"The job {job.id} is an attached run: its files are at {job.place}, not in the service.",
+            f"Look for them there; GET /jobs/{job.id}/tasks names the outputs of each rule job.",
+        )
 
 
 def _no_output(job_id: UUID, path: str) -> NotFound:

@@ -19,6 +19,7 @@ from api.jobs.dependencies import (
     WithOutputs,
     WithSubmissions,
 )
+from api.jobs.outputs import check_files_are_here
 from api.services import WithServices
 from api.web.bodies import JsonBodyRoute
 from api.web.etags import named_tags
@@ -330,7 +331,7 @@ async def list_outputs(
     `kind=log` lists the `log:` files of rules, what each attempt at a rule job wrote, and Snakemake's log;
     `kind=benchmark` the `benchmark:` files. Jobs that failed have them, too.
     """
-    await jobs.get(job_id)
+    check_files_are_here(await jobs.get(job_id))
     return await outputs.reads.in_thread(jobs.caller.name, outputs.page, job_id, query)
 
 
@@ -361,6 +362,7 @@ async def download_output(
 ) -> Response:
     """Supports `Range` and `If-Range`, so that a download can be resumed."""
     job = await jobs.get(job_id)
+    check_files_are_here(job)
     method: Method = "HEAD" if request.method == "HEAD" else "GET"
     sharing = await jobs.sharing_work(job)
     caller = jobs.caller.name

@@ -233,6 +233,11 @@ def _first_of(flow_run: FlowRun) -> str:
 
 def _check_resumable(job: Job) -> None:
     """Raises `NotResumable`."""
+    if job.attached:
+        raise NotResumable(
+            f"The job {job.id} is an attached run: its files are at {job.place}.",
+            "Run Snakemake again there: it does what is incomplete.",
+        )
     if job.status in OPEN_STATUSES:
         raise NotResumable(f"The job {job.id} is {job.status}.", "Wait until it has ended, or cancel it.")
     if job.dry_run:

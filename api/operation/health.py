@@ -114,11 +114,12 @@ class Health:
                 name=PartName.WORKERS, ready=False, detail="Unknown while Prefect can't be reached."
             )
             return [Part(name=PartName.PREFECT, ready=False, detail=error.detail), unknown]
-        served = sum(group.work_pool in pools for group in groups)
-        detail = f"{served} of {len(groups)} groups have a worker."
+        taking_jobs = [group for group in groups if group.takes_jobs]
+        served = sum(group.work_pool in pools for group in taking_jobs)
+        detail = f"{served} of {len(taking_jobs)} groups have a worker."
         return [
             Part(name=PartName.PREFECT, ready=True, detail="Prefect answers."),
-            Part(name=PartName.WORKERS, ready=0 < served == len(groups), detail=detail),
+            Part(name=PartName.WORKERS, ready=0 < served == len(taking_jobs), detail=detail),
         ]
 
     def _token_part(self) -> list[Part]:

@@ -117,7 +117,8 @@ class Metrics:
     async def _read_gauges(self, groups: Sequence[Group]) -> None:
         pools = await self._overview.pools_with_workers(groups)
         for group in groups:
-            self._group_has_worker.labels(group.name).set(group.work_pool in pools)
+            if group.takes_jobs:
+                self._group_has_worker.labels(group.name).set(group.work_pool in pools)
             for status, count in (await self._overview.open_jobs(group)).items():
                 self._open.labels(group.name, status).set(count)
             for status in FINAL_STATUSES:

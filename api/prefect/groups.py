@@ -10,7 +10,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.sorting import DeploymentSort
 
 from api.web.queries import MAX_LIMIT
-from flows.contract.spec import FLOW_NAME
+from flows.contract.spec import ATTACHED_GROUP, FLOW_NAME
 
 LIFETIME_SECONDS = 5.0
 """How long a listing may miss the jobs of a group that was deployed just now."""
@@ -23,6 +23,11 @@ class Group:
     deployment_id: UUID
     name: str
     work_pool: str | None
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether workers run its jobs. Those of the group of attached runs start elsewhere."""
+        return self.name != ATTACHED_GROUP
 
 
 async def read_groups(client: PrefectClient) -> Sequence[Group]:

@@ -17,6 +17,7 @@ from flows.contract.spec import TAG_SEPARATOR, EngineName, ErrorKind, Label, Rul
 _NO_MESSAGE = "Prefect has no message about it."
 _CORRECT_IT = "Read the log of the job, correct the workflow or its configuration, and submit it again."
 _RESUME_IT = "Resume the job. If it fails again, read the log of the worker."
+_RUN_IT_AGAIN = "Run Snakemake again where it ran: it does what is incomplete."
 
 
 def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str | None = None) -> Job:
@@ -32,6 +33,8 @@ def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str
         engine=str(flow_run.parameters.get("engine", EngineName.SNAKEMAKE)),
         snakemake_version=_text(flow_run.labels, Label.SNAKEMAKE_VERSION),
         dry_run=flow_run.parameters.get("dry_run") is True,
+        attached=Label.ATTACHED in flow_run.labels,
+        place=_text(flow_run.labels, Label.ATTACHED),
         commit=_text(flow_run.labels, Label.WORKFLOW_COMMIT),
         created_at=flow_run.created,
         updated_at=_updated(flow_run),
@@ -63,13 +66,16 @@ def job_error(flow_run: FlowRunRow) -> JobError | None:
         case _:
             return None
     message = (flow_run.state.message if flow_run.state else None) or _NO_MESSAGE
+    section: str = kind
+    if kind is ErrorKind.SYSTEM and Label.ATTACHED in flow_run.labels:
+        resolution, section = _RUN_IT_AGAIN, "attached-runs"
     # Labels of another kind are from an earlier run of the same job.
     labels = flow_run.labels if flow_run.labels.get(Label.ERROR_KIND) == kind else {}
     return JobError(
         kind=kind,
         rule=_text(labels, Label.ERROR_RULE),
         message=_text(labels, Label.ERROR_MESSAGE) or message,
-        resolution=_text(labels, Label.ERROR_RESOLUTION) or with_reference(resolution, kind),
+        resolution=_text(labels, Label.ERROR_RESOLUTION) or with_reference(resolution, section),
     )
 
 

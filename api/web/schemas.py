@@ -116,6 +116,14 @@ class Job(BaseModel):
         default=None, description="The version of Snakemake in the job's environment, once it has one."
     )
     dry_run: bool = Field(default=False, description="Whether the job only plans.")
+    attached: bool = Field(
+        default=False,
+        description="Whether it is a run that started elsewhere and reports here: it can be watched and "
+        "cancelled, but not resumed, and its files are not here.",
+    )
+    place: str | None = Field(
+        default=None, description="Where an attached run runs, and its files are: `user@host:directory`."
+    )
     commit: str | None = Field(
         description="The commit of a workflow from a git repository, once the worker has checked it out."
     )

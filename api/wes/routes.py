@@ -136,7 +136,7 @@ async def get_run_log(request: Request, job_id: JobId, jobs: WithJobs, services:
     log_size = await anyio.to_thread.run_sync(services.storage.size, _log_key(job_id))
     return RunLog(
         run_id=str(job_id),
-        request=translation.request_from(parameters, job.tags, kept),
+        request=translation.request_from(parameters, job.tags, kept, job.place),
         state=translation.state_of(job),
         run_log=translation.run_log_from(job, base_url, has_log=log_size is not None),
         task_logs_url=f"{base_url}{PREFIX}/runs/{job_id}/tasks",

@@ -84,8 +84,13 @@ def spec_from(form: Form, bundle: str | None) -> JobSpec:
         raise _refused(".".join(map(str, first["loc"])) or "the request", first["msg"]) from error
 
 
-def request_from(parameters: Mapping[str, Any], tags: Mapping[str, str], kept: str | None) -> RunRequest:
-    """The request as it was submitted to WES, or its equivalent for a job submitted otherwise."""
+def request_from(
+    parameters: Mapping[str, Any], tags: Mapping[str, str], kept: str | None, place: str | None = None
+) -> RunRequest:
+    """The request as it was submitted to WES, or its equivalent for a job submitted otherwise.
+
+    `place` is where an attached run runs.
+    """
     form = Form.model_validate_json(kept) if kept else None
     options = {name: value for name, value in parameters.items() if name not in ("config", "workflow")}
     return RunRequest(
@@ -99,7 +104,7 @@ def request_from(parameters: Mapping[str, Any], tags: Mapping[str, str], kept: s
         },
         workflow_engine=form.workflow_engine if form else ENGINE,
         workflow_engine_version=form.workflow_engine_version if form else None,
-        workflow_url=form.workflow_url if form else _url(parameters.get("workflow") or {}),
+        workflow_url=form.workflow_url if form else place or _url(parameters.get("workflow") or {}),
     )
 
 

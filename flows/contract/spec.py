@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import AfterValidator, Field, HttpUrl, JsonValue, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, JsonValue, field_validator, model_validator
 
 from flows.contract.field_types import LARGEST_NUMBER, Amount, Name, OneLine, RelativePath, Strict, Target
 from flows.contract.options import Options
@@ -26,6 +26,9 @@ from flows.contract.sources import (
 
 FLOW_NAME = "snakemake-job"
 DEFAULT_GROUP = "default"
+ATTACHED_GROUP = "attached"
+"""The group of runs that the service only shows (docs/attach.md). The first of them makes it."""
+
 RESERVED_KEY = "__prefect_kind"
 """Prefect's server hydrates parameters (JSON, Jinja, variables) wherever it finds this key."""
 
@@ -78,6 +81,8 @@ class Label(StrEnum):
     ERROR_RULE = "snakemake.error.rule"
     ERROR_MESSAGE = "snakemake.error.message"
     ERROR_RESOLUTION = "snakemake.error.resolution"
+    ATTACHED = "snakemake.attached"
+    """Where an attached run runs: `user@host:directory`. The service shows it, and runs nothing of it."""
     WEBHOOK_URL = "snakemake.webhook.url"
     """The URL to notify when the job ends."""
     WEBHOOK_DELIVERED = "snakemake.webhook.delivered"
@@ -362,6 +367,13 @@ class JobSpec(ExecutionSpec):
         description="Run on a cheaper machine that may be reclaimed while the job runs (AWS Spot), if the "
         "service has such machines.",
     )
+
+    @field_validator("group")
+    @classmethod
+    def _has_workers(cls, group: str) -> str:
+        if group == ATTACHED_GROUP:
+            raise ValueError(f"{group!r} is the group of runs that start elsewhere; no worker takes its jobs")
+        return group
 
     def parameters(self) -> dict[str, Any]:
         """The flow's parameters, as JSON: only those that were set, so that the flow's defaults apply."""

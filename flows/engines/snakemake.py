@@ -138,7 +138,7 @@ def snakemake_arguments(
         options = with_defaults(spec.options, cluster)
     arguments = [
         *executor,
-        *(["--logger=prefect"] if environment.has_logger_plugins else []),
+        *(["--logger=prefect-events"] if environment.has_logger_plugins else []),
         *_common_arguments(spec, workspace),
         "--scheduler=greedy",  # `flows.snakemake_process.scheduling` makes the same choices in linear time
         *option_arguments(options),

@@ -64,6 +64,7 @@ from flows.worker.settling import (
     settle,
     when_prefect_answers,
 )
+from flows.worker.silent_runs import SILENCE_SECONDS, SilentRuns
 from flows.worker.warm_environments import WarmEnvironments, WarmSettings
 from flows.worker.zygote_client import AdoptedProcess, FlowProcess, ZygoteClient
 from flows.workspace.settings import WorkspaceSettings
@@ -93,6 +94,14 @@ class WorkerSettings(BaseSettings):
         ge=0,
         le=604_800,
         description="How long a stopping worker waits for its jobs to end. It accepts no new ones.",
+    )
+
+    attached_silence_seconds: float = Field(
+        default=SILENCE_SECONDS,
+        ge=10,
+        le=86_400,
+        description="How long an attached run may give no sign of life before it is Crashed. It gives one "
+        "every 30 seconds.",
     )
 
 
@@ -137,6 +146,7 @@ class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorke
         self._finder = Finder(
             self.name, self._work_pool_name, datetime.now(UTC), self._is_ours, self._workspace
         )
+        self._silent_runs = SilentRuns(WorkerSettings().attached_silence_seconds)
         self._adopted: set[UUID] = set()
         self._adopted_jobs: set[UUID] = set()
         self._is_stopping = False
@@ -382,6 +392,7 @@ class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorke
             if self._work_pool is not None and self.is_setup:
                 try:
                     await self._settle_lost_jobs()
+                    await self._silent_runs.settle(self.client)
                 except httpx.HTTPError as error:
                     logger.warning("Can't read the jobs from Prefect (%s); retrying.", type(error).__name__)
                 except Exception:

@@ -14,7 +14,12 @@ VERSION = tuple(int(part) for part in version("snakemake").split(".")[:2])
 
 
 def main() -> None:
-    for problem in [*_problems_of_methods(), *_problems_of_names(), *_problems_of_modules()]:
+    for problem in [
+        *_problems_of_methods(),
+        *_problems_of_names(),
+        *_problems_of_modules(),
+        *(_problems_of_records() if VERSION >= (9, 0) else ()),
+    ]:
         sys.stdout.write(f"{problem}\n")
 
 
@@ -62,7 +67,9 @@ def _problems_of_names() -> list[str]:
         dag: ["_running", "_ready_jobs", "dependencies", "jobid", "needrun", "reason", "jobs"],
         conda: ["address", "file", "is_containerized", "is_externally_managed"],
         image: ["is_local", "path", "url"],
-        rule: ["conda_env", "container_img", "env_modules"],
+        rule: ["conda_env", "container_img", "env_modules", "is_checkpoint"],
+        import_module("snakemake.workflow").Workflow: ["dag", "envvars", "is_main_process"],
+        import_module("snakemake.jobs").Job: ["attempt", "is_group", "restart_times", "shellcmd"],
     }
     return [
         f"{owner.__qualname__} has no {name}"
@@ -93,6 +100,28 @@ def _problems_of_modules() -> list[str]:
             found.append("snakemake.logging.logger has no list log_handler")
         if not callable(logging.setup_logger):
             found.append("snakemake.logging has no setup_logger")
+    return found
+
+
+def _problems_of_records() -> list[str]:
+    """The logger plugin `prefect` (flows/attach) meets the records, texts and frames that it knows."""
+    found = []
+    if import_module("snakemake.logging").logger.name != "snakemake.logging":
+        found.append("Snakemake's logger has another name")
+    scheduler = inspect.getsource(_scheduler())
+    for text in (
+        "async def postprocess():",
+        "for job in self._tofinish:",
+        "Terminating processes on user request, this might take some time.",
+        "Will exit after finishing currently running jobs (scheduler).",
+        "extra=dict(event=LogEvent.JOB_FINISHED, job_id=job.jobid)",
+        "event=LogEvent.JOB_STARTED",
+    ):
+        if text not in scheduler:
+            found.append(f"the scheduler has no {text!r}")
+    execute = inspect.getsource(import_module("snakemake.workflow").Workflow.execute)
+    if "event=LogEvent.RUN_INFO" not in execute:
+        found.append("Workflow.execute logs no statistics of its graph")
     return found
 
 

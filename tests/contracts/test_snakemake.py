@@ -19,7 +19,7 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake_executor_plugin_prefect import Executor
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
-from snakemake_logger_plugin_prefect import LogHandler
+from snakemake_logger_plugin_prefect_events import LogHandler
 
 from flows.snakemake_process import repairs
 from flows.snakemake_process.scheduling import LinearScheduler

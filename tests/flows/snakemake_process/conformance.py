@@ -2,7 +2,7 @@
 
 from snakemake.common.tests import TestWorkflowsLocalStorageBase
 from snakemake_interface_logger_plugins.tests import TestLogHandlerBase
-from snakemake_logger_plugin_prefect import LogHandler, LogHandlerSettings
+from snakemake_logger_plugin_prefect_events import LogHandler, LogHandlerSettings
 
 
 class TestLogger(TestLogHandlerBase):  # type: ignore[misc]  # untyped base

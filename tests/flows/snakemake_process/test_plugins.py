@@ -29,6 +29,11 @@ PROJECT = WORKFLOWS.parents[1]
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 """The command that a user types."""
 
+EVENTS_TO_A_FILE = (
+    *("--executor", "prefect", "--logger", "prefect-events"),
+    *("--logger-prefect-events-file", "events.jsonl"),
+)
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,7 +67,7 @@ def plain(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         installed,
         workspace.work,
         SNAKEMAKE,
-        *("--executor", "prefect", "--logger", "prefect", "--logger-prefect-events", "events.jsonl"),
+        *EVENTS_TO_A_FILE,
         *("--cores", "2", "--keep-going"),
     )
     assert process.returncode == 1, process.stderr
@@ -81,8 +86,7 @@ def test_the_plugins_come_from_the_wheel_and_not_from_the_checkout(installed: Pa
 def test_the_environment_that_make_env_makes_has_the_plugins_too(tmp_path: Path) -> None:
     """An editable install, whose packages Snakemake does not find by itself."""
     shutil.copytree(WORKFLOWS / "bad_config", tmp_path / "workflow")
-    arguments = ("--executor", "prefect", "--logger", "prefect", "--logger-prefect-events", "events.jsonl")
-    process = run_installed(None, tmp_path / "workflow", SNAKEMAKE, *arguments, "--cores", "1")
+    process = run_installed(None, tmp_path / "workflow", SNAKEMAKE, *EVENTS_TO_A_FILE, "--cores", "1")
     assert process.returncode == 0, process.stderr
     lines = (tmp_path / "workflow" / "events.jsonl").read_bytes().splitlines()
     assert any(isinstance(decode(line), AttemptFinished) for line in lines)
@@ -111,7 +115,7 @@ def test_without_a_file_for_events_a_plain_snakemake_runs_as_with_its_own_execut
     installed: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(WORKFLOWS / "bad_config", tmp_path / "workflow")
-    arguments = ("--executor", "prefect", "--logger", "prefect", "--cores", "1")
+    arguments = ("--executor", "prefect", "--logger", "prefect-events", "--cores", "1")
     process = run_installed(installed, tmp_path / "workflow", SNAKEMAKE, *arguments)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "workflow" / "threshold.txt").exists()

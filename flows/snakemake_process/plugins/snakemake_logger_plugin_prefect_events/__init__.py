@@ -1,7 +1,8 @@
-"""Snakemake logger plugin `prefect`: reports Snakemake's messages as workflow events.
+"""Snakemake logger plugin `prefect-events`: reports Snakemake's messages as workflow events.
 
-    snakemake --executor prefect --logger prefect --logger-prefect-events events.jsonl
+    snakemake --executor prefect --logger prefect-events --logger-prefect-events-file events.jsonl
 
+The plugin `prefect`, of `flows/attach`, is for a Snakemake that the service did not start.
 `snakemake_executor_plugin_prefect` reports rule jobs. This plugin reports messages and errors, and
 skips records that would report rule jobs twice.
 """
@@ -25,7 +26,7 @@ _NOISE = ("Select jobs to execute", "Complete log")
 
 @dataclass
 class LogHandlerSettings(LogHandlerSettingsBase):  # type: ignore[misc]  # untyped base
-    events: Optional[Path] = field(  # noqa: UP045 - Snakemake supports no other form
+    file: Optional[Path] = field(  # noqa: UP045 - Snakemake supports no other form
         default=None, metadata={"help": "File to which to append one JSON line per event.", "required": False}
     )
 
@@ -36,7 +37,7 @@ class LogHandler(LogHandlerBase):  # type: ignore[misc]  # untyped base
     def __post_init__(self) -> None:
         if not hasattr(self, "level"):  # the interface of Snakemake 9.0 does not initialize `logging.Handler`
             Handler.__init__(self)
-        path = self.settings.events if self.settings else None
+        path = self.settings.file if self.settings else None
         if path is not None and not emitter.is_open:
             emitter.open(path.open("ab"))
 
