@@ -13,11 +13,8 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from flows.contract.addresses import SourceSettings
 from flows.contract.bundles import BundleLimits
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
-<<<<<<< HEAD
 from flows.contract.executors import ExecutorSettings
-=======
 from flows.contract.job_tokens import GatewaySettings
->>>>>>> ecs
 from flows.contract.secrets import SecretSettings
 from flows.contract.storage import StorageSettings
 
@@ -49,15 +46,10 @@ class Settings(
     BundleLimits,
     SourceSettings,
     EnvironmentSettings,
-<<<<<<< HEAD
     ExecutorSettings,
     SoftwareSettings,
     SecretSettings,
-=======
-    SoftwareSettings,
-    SecretSettings,
     GatewaySettings,
->>>>>>> ecs
 ):
     """Read once at startup from environment variables with the prefix `JOBS_`."""
 

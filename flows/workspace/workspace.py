@@ -245,10 +245,7 @@ class Workspace:
         Call it after `publish`. Raises `StorageError`.
         """
         if self.storage.outlives_machines and self._project is None and self.work.is_dir():
-<<<<<<< HEAD
-            keep_work(self.storage, self.job_id, self.work, self.manifest)
-=======
-            self._archive_sha256 = keep_work(self.storage, self._job_id, self.work, self.manifest)
+            self._archive_sha256 = keep_work(self.storage, self.job_id, self.work, self.manifest)
 
     def left(self) -> str | None:
         """Checksums of what this job leaves for one that resumes it; None where the disk stays."""
@@ -256,7 +253,6 @@ class Workspace:
             return None
         manifest = hashlib.sha256(self.manifest.read_bytes()).hexdigest()
         return str(Left(manifest, self._archive_sha256))
->>>>>>> ecs
 
     def _take_over(self, job_id: UUID) -> tuple[str, ...]:
         """Continue in the directory of another job. It is not moved, because programs may know its path."""

@@ -47,12 +47,8 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
         WarmSettings,
     ),
     "environments": (EnvironmentSettings,),
-<<<<<<< HEAD
     "registration": (RegistrationSettings, ExecutorSettings, WorkPoolSettings),
-=======
-    "registration": (RegistrationSettings, WorkPoolSettings),
     "ECS worker": (TaskSettings,),
->>>>>>> ecs
     "reconciler": (ReconcilerSettings,),
     "`make up`": (LocalSettings,),
 }
