@@ -38,7 +38,7 @@ def serve(settings: Settings) -> int:
     configure_logs(settings.log_format)
     uvicorn.run(
         app,
-        http=protocol_of(settings.request_head_seconds),
+        http=protocol_of(settings.request_head_seconds, settings.unread_seconds),
         host=settings.api_host,
         port=settings.api_port,
         timeout_keep_alive=settings.keep_alive_seconds,

@@ -21,6 +21,7 @@ from api.auth.middleware import AuthMiddleware
 from api.auth.rates import Rates
 from api.auth.startup import token_source
 from api.events.streams import events_router
+from api.gateway.routes import gateway_router
 from api.insight.routes import insight_router
 from api.jobs.routes import jobs_router
 from api.lifespan import lifespan
@@ -29,6 +30,7 @@ from api.operation.routes import service_router
 from api.operation.telemetry import is_wanted, trace
 from api.settings import Settings
 from api.web.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailable, problem_response
+from api.web.reference import reference_router
 from api.web.validation import problem_of
 from api.wes.routes import wes_router
 from flows.contract.storage import StorageError
@@ -36,7 +38,15 @@ from flows.contract.storage import StorageError
 _log = logging.getLogger(__name__)
 
 # Events come first: /jobs/{job_id} would take the "events" of /jobs/events for an id.
-_ROUTERS = (events_router, jobs_router, insight_router, service_router, wes_router)
+_ROUTERS = (
+    events_router,
+    jobs_router,
+    insight_router,
+    service_router,
+    reference_router,
+    wes_router,
+    gateway_router,
+)
 
 
 class Facade(FastAPI):
@@ -58,6 +68,8 @@ def create_app(settings: Settings) -> FastAPI:
     app = Facade(
         title="prefect-snakemake",
         summary="Run Snakemake workflows as Prefect flow runs.",
+        docs_url=None,  # FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
         lifespan=partial(lifespan, settings=settings, tokens=tokens, at_end=at_end),
         exception_handlers={
             ProblemError: _on_problem,

@@ -20,6 +20,8 @@ from api.auth.startup import check_startup
 from api.auth.tokens import TokenSource
 from api.events.following import Following
 from api.events.open_streams import OpenStreams
+from api.gateway.routes import Gateway
+from api.gateway.storage_access import StorageAccess
 from api.insight.shared_drawings import Drawings
 from api.jobs.bundles import Bundles
 from api.jobs.disposal import Disposal
@@ -75,7 +77,18 @@ async def lifespan(
             get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT, "headers": _UNPACKED})
         )
         overview = Overview(client, settings.read_timeout_seconds)
-        services = app.state.services = _services(client, overview, settings, tokens, prefect_ui_url)
+        # Requests of many jobs must not take the connections of the API's callers.
+        for_jobs = await stack.enter_async_context(
+            get_client(httpx_settings={"timeout": _ATTEMPT_TIMEOUT, "headers": _UNPACKED})
+        )
+        gateway = Gateway(
+            for_jobs,
+            settings.gateway_secret,
+            settings,
+            settings.submit_timeout_seconds,
+            _storage_access(settings),
+        )
+        services = app.state.services = _services(client, overview, settings, tokens, prefect_ui_url, gateway)
         await stack.enter_async_context(_delivering(settings, overview, prefect_ui_url, services.metrics))
         if settings.retention_days is not None:
             retention = Retention(
@@ -95,6 +108,7 @@ def _services(
     settings: Settings,
     tokens: TokenSource | None,
     prefect_ui_url: str,
+    gateway: Gateway,
 ) -> Services:
     timeout_seconds = settings.read_timeout_seconds
     storage = open_storage(settings)
@@ -116,7 +130,14 @@ def _services(
         open_streams=OpenStreams(settings.max_streams_per_token),
         health=Health(probe, settings.home, tokens),
         metrics=Metrics(overview),
+        gateway=gateway,
     )
+
+
+def _storage_access(settings: Settings) -> StorageAccess | None:
+    if settings.gateway_storage_role_arn is None or settings.storage_url is None:
+        return None
+    return StorageAccess(settings.gateway_storage_role_arn, settings.storage_url)
 
 
 @asynccontextmanager

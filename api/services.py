@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from api.events.following import Following
 from api.events.open_streams import OpenStreams
+from api.gateway.routes import Gateway
 from api.insight.shared_drawings import Drawings
 from api.jobs.bundles import Bundles
 from api.jobs.outputs import Outputs
@@ -35,6 +36,7 @@ class Services:
     open_streams: OpenStreams
     health: Health
     metrics: Metrics
+    gateway: Gateway
 
 
 async def services_of(request: Request) -> Services:

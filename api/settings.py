@@ -14,6 +14,7 @@ from flows.contract.addresses import SourceSettings
 from flows.contract.bundles import BundleLimits
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
 from flows.contract.executors import ExecutorSettings
+from flows.contract.job_tokens import GatewaySettings
 from flows.contract.secrets import SecretSettings
 from flows.contract.storage import StorageSettings
 
@@ -48,6 +49,7 @@ class Settings(
     ExecutorSettings,
     SoftwareSettings,
     SecretSettings,
+    GatewaySettings,
 ):
     """Read once at startup from environment variables with the prefix `JOBS_`."""
 
@@ -92,6 +94,13 @@ class Settings(
         gt=0,
         le=600,
         description="How long a client may take to send the head of its first request on a connection.",
+    )
+    unread_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="How long a client may leave an answer unread, such as a download or an event stream, "
+        "before its connection is ended. It must read at least 1 KiB a second.",
     )
     keep_alive_seconds: int = Field(
         default=5,
@@ -153,6 +162,12 @@ class Settings(
         description="The most event streams that a token (all clients, if tokens are off) has open at once.",
     )
 
+    gateway_storage_role_arn: str | None = Field(
+        default=None,
+        pattern=r"^arn:[\w-]+:iam::\d{12}:role/.+$",
+        description="The role of AWS of which the service makes credentials for the task of one job, limited "
+        "to its files. Without it, tasks need a role of their own for the bucket.",
+    )
     log_format: LogFormat = Field(
         default=LogFormat.TEXT, description="The log format: `text`, or `json` with one object per line."
     )

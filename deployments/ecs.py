@@ -1,6 +1,6 @@
 """Jobs as ECS tasks: the settings of the work pool, and its base job template for Prefect's worker.
 
-The worker is Prefect's own (`prefect worker start --type ecs`, from prefect-aws).
+The worker is Prefect's own (from prefect-aws), as `deployments.ecs_worker` starts it.
 """
 
 from pathlib import Path
@@ -30,7 +30,6 @@ class ClusterSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="JOBS_ECS_",
         frozen=True,
-        hide_input_in_errors=True,  # somebody may set the password instead of its secret's ARN
     )
 
     cluster: str = Field(min_length=1, description="Name or ARN of the ECS cluster.")
@@ -48,12 +47,6 @@ class WorkPoolSettings(ClusterSettings):
     assign_public_ip: bool = Field(
         default=False, description="Whether tasks get public addresses; only for subnets without NAT."
     )
-    auth_secret_arn: str | None = Field(
-        default=None,
-        pattern=r"^arn:[\w-]+:secretsmanager:",
-        description="The secret of Secrets Manager that holds PREFECT_API_AUTH_STRING; "
-        "absent if the Prefect server has no password.",
-    )
 
 
 def base_job_template(settings: WorkPoolSettings) -> dict[str, Any]:
@@ -61,7 +54,6 @@ def base_job_template(settings: WorkPoolSettings) -> dict[str, Any]:
     template: dict[str, Any] = yaml.safe_load(_TEMPLATE_FILE.read_text())
     configuration = template["job_configuration"]
     configuration["cluster"] = settings.cluster
-    configuration["prefect_api_auth_string_secret_arn"] = settings.auth_secret_arn
     request = configuration["task_run_request"]
     request["cluster"] = settings.cluster
     request["taskDefinition"] = settings.task_definition

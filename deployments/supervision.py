@@ -113,7 +113,9 @@ class Supervision:
     def _record(self) -> None:
         found = {part.name: [part.process.pid, _start_of(part.process.pid)] for part in self._parts}
         with contextlib.suppress(OSError):  # the next stack would then wait for them to end by themselves
-            self._records.write_text(json.dumps(found))
+            partial = self._records.with_suffix(".partial")
+            partial.write_text(json.dumps(found))
+            partial.replace(self._records)  # a stack that starts meanwhile reads all of it
 
 
 def end_recorded(records: Path) -> None:

@@ -151,7 +151,10 @@ def snakemake_job(
     blocks = Blocks(client, group)
     credentials = Credentials(GitCredentialSettings().git_credentials, group, blocks.text_of)
     resumed = UUID(str(resumes)) if resumes else None
-    workspace = Workspace(WorkspaceSettings(), job_id, resumed, group, credentials)
+    left = flow_run.labels.get(Label.RESUMED_WORK_SHA256)
+    workspace = Workspace(
+        WorkspaceSettings(), job_id, resumed, group, credentials, None if left is None else str(left)
+    )
     deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     cluster = ExecutorSettings().executor_of(group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
@@ -217,6 +220,8 @@ def _run(
         reason = diagnosis.of_timeout(spec.timeout_seconds or 0)
     if reason is not None or termination.is_requested:
         _keep(workspace, recorder)
+    if (left := workspace.left()) is not None:
+        recorder.label({Label.WORK_SHA256: left})
     return reason, ending
 
 

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 ALL_GROUPS = "*"
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
 """For load balancers and readers of the documentation. Every other path needs a token."""
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -9,10 +9,18 @@ from uuid import uuid4
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 
-from api.cli.output import Watch, jobs_table, plan_table, rules_table, show_job, status_text
+from api.cli.output import (
+    SafeConsole,
+    Watch,
+    jobs_table,
+    log_line,
+    plan_table,
+    rules_table,
+    show_job,
+    status_text,
+)
 from api.cli.parsing import pairs, storage_of, texts_of, values_of
 from api.cli.service import FINAL, Json, Service, ServiceError, output_path
 from api.cli.snakemake_options import CommandWithOptions, given_options
@@ -24,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console() if sys.stdout.isatty() else Console(width=200)
+console = SafeConsole() if sys.stdout.isatty() else SafeConsole(width=200)
 
 JOB_FAILED = 2
 """Exit code if the watched job did not complete. 1 means that the command itself failed."""
@@ -38,7 +46,9 @@ def main() -> NoReturn:
     try:
         app()
     except ServiceError as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        SafeConsole(stderr=True).print(
+            f"[red]Error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -304,9 +314,7 @@ def logs(
     else:
         found = service.items(f"/jobs/{job}/tasks/{task}/logs" if task else f"/jobs/{job}/logs")
     for line in found:
-        text = (
-            json.dumps(line) if as_json else f"{line['timestamp'][:19]} {line['level']:<8} {line['message']}"
-        )
+        text = json.dumps(line) if as_json else log_line(line)
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -441,7 +449,7 @@ def _print_job(service: Service, job: Json, *, watch: bool, as_json: bool) -> No
 
 def _watched(service: Service, job_id: str, *, as_json: bool) -> Json:
     """The job when it has ended. With JSON, progress goes to stderr."""
-    return Watch(Console(stderr=True) if as_json else console).follow(service.events(job_id))
+    return Watch(SafeConsole(stderr=True) if as_json else console).follow(service.events(job_id))
 
 
 def _exit_by(job: Json) -> None:

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from api.cli.service import FINAL, Event, Json
+from flows.contract.control_characters import shown
 
 _COLOURS = {
     "completed": "green",
@@ -19,6 +21,16 @@ _COLOURS = {
     "cancelling": "yellow",
 }
 _DONE = ("completed", "skipped")
+
+
+class SafeConsole(Console):
+    """Shows control characters as escapes: names, logs and errors come from others.
+
+    A terminal would obey them, move its cursor, and show what is not there.
+    """
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(shown(text), **options)
 
 
 def status_text(status: str) -> str:
@@ -53,6 +65,12 @@ def show_job(console: Console, job: Json) -> None:
     if job["error"]:
         console.print(f"[red]{escape(job['error']['message'])}[/red]", highlight=False, soft_wrap=True)
         console.print(escape(job["error"]["resolution"]), highlight=False, soft_wrap=True)
+
+
+def log_line(line: Json) -> str:
+    """One entry of a log. Its further lines are indented: they must not look like other entries."""
+    message = line["message"].replace("\n", "\n    ")
+    return f"{line['timestamp'][:19]} {line['level']:<8} {message}"
 
 
 class Watch:

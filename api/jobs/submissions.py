@@ -119,6 +119,7 @@ class Submissions:
             machine = dict(await self._check(spec)) or None
         kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL)
         labels = {label.value: before.labels[label] for label in kept if label in before.labels}
+        labels |= _left_by(before)
         if spec is not None:
             labels |= {
                 Label.SPEC_SHA256.value: _fingerprint(spec),
@@ -216,6 +217,13 @@ def _directory_of(flow_run: FlowRun) -> str:
     """The job whose directory a successor works in: a job that never ran has none of its own."""
     before = flow_run.labels.get(Label.RESUMES)
     return str(before) if before is not None and not flow_run.run_count else str(flow_run.id)
+
+
+def _left_by(flow_run: FlowRun) -> dict[str, Any]:
+    """The checksum of what a successor takes over. The job itself can't change it any more."""
+    label = Label.WORK_SHA256 if flow_run.run_count else Label.RESUMED_WORK_SHA256
+    left = flow_run.labels.get(label)
+    return {} if left is None else {Label.RESUMED_WORK_SHA256.value: left}
 
 
 def _first_of(flow_run: FlowRun) -> str:

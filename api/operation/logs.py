@@ -12,6 +12,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from api.operation.observation import job_id_of_request
 from api.settings import LogFormat
+from flows.contract.control_characters import shown
 
 
 def configure_logs(log_format: LogFormat, stream: TextIO = sys.stderr) -> None:
@@ -24,10 +25,17 @@ def configure_logs(log_format: LogFormat, stream: TextIO = sys.stderr) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
+class _OneLineMessages(logging.Formatter):
+    """Escapes line breaks in messages, which may quote a client: they would forge log lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return shown(super().formatMessage(record), lines=False)
+
+
 def _formatter(log_format: LogFormat) -> logging.Formatter:
     match log_format:
         case LogFormat.TEXT:
-            return logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+            return _OneLineMessages("%(asctime)s %(levelname)s %(name)s: %(message)s")
         case LogFormat.JSON:
             return JsonFormatter(
                 "{levelname}{name}{message}{job_id}",

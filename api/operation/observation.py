@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.auth.callers import OPEN_PATHS, Caller
 from api.operation.metrics import UNKNOWN_ROUTE
 from api.services import Services
+from flows.contract.job_tokens import GATEWAY_PATH
 
 ACCESS_LOGGER = "prefect_snakemake.access"
 """The logger of the access log. Operators filter on it, so it stays the same when the module moves."""
@@ -62,8 +63,9 @@ class Observation:
             route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
             services.metrics.observe_request(scope["method"], route, status, seconds)
         caller: Caller | None = scope.get("state", {}).get("caller")
-        # Probes come every few seconds: only failures are of interest.
-        level = logging.DEBUG if scope["path"] in OPEN_PATHS and status < 500 else logging.INFO
+        # Probes and tasks of jobs ask every few seconds: only failures are of interest.
+        is_routine = scope["path"] in OPEN_PATHS or scope["path"].startswith(GATEWAY_PATH)
+        level = logging.DEBUG if is_routine and status < 500 else logging.INFO
         path = quote(
             scope["path"]
         )  # without the query; quoted, because a line break in it would forge a log line

@@ -56,7 +56,9 @@ def _translated(response: httpx.Response) -> ProblemError:
             f"Prefect rejected the credentials of this service: it answered {status}.",
             "Ask the operator to set PREFECT_API_AUTH_STRING to that of the Prefect server.",
         )
-    if status >= 500 or status in _OVERLOADED:
+    if status >= 500:
+        return _unavailable(f"Prefect answered {status}: its database may be away, or busy.")
+    if status in _OVERLOADED:
         return _unavailable(f"Prefect answered {status}.")
     return RefusedByPrefect(
         f"Prefect refused the request with {status}: {response.text[:2000]}",

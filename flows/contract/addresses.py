@@ -22,6 +22,17 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 addresses as a NAT64 gateway translates them (RFC 6052)."""
 
+_PRIVATE_ALL_THE_SAME = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",  # protocols of the local network, and metadata of Oracle's cloud
+        "168.63.129.16/32",  # metadata of Azure
+        "fec0::/10",  # site-local (RFC 3879)
+        "3fff::/20",  # documentation (RFC 9637)
+    )
+)
+"""What `ipaddress` takes for addresses of the internet, in some versions of Python or in all."""
+
 
 class GitSettings(BaseSettings):
     """Which git repositories jobs may use, and limits on fetching them."""
@@ -132,6 +143,8 @@ def is_public(address: IPAddress) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(inner)
+    if any(address in network for network in _PRIVATE_ALL_THE_SAME):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from flows.contract.control_characters import one_line
+
 LARGEST_NUMBER = 2**63
 """PostgreSQL stores 1e44 as an integer, and Prefect can't send integers of more than 64 bits: it would
 fail to return the job, and every list of jobs that includes it.
@@ -25,7 +27,10 @@ def relative_path(value: str) -> str:
     return value
 
 
-RelativePath = Annotated[str, AfterValidator(relative_path), Field(max_length=1024)]
+OneLine = AfterValidator(one_line)
+"""For texts that lists, logs and terminals show."""
+
+RelativePath = Annotated[str, AfterValidator(relative_path), OneLine, Field(max_length=1024)]
 """A path inside the directory that it is relative to."""
 
 
@@ -38,7 +43,7 @@ def _not_an_option(value: str) -> str:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=200)]
 """The name of a rule, a resource, a group or a variable."""
 
-Target = Annotated[str, AfterValidator(_not_an_option), Field(min_length=1, max_length=4096)]
+Target = Annotated[str, AfterValidator(_not_an_option), OneLine, Field(min_length=1, max_length=4096)]
 """A rule or a file."""
 
 Amount = Annotated[int, Field(ge=0, lt=LARGEST_NUMBER)]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flows.contract.field_types import Amount, Name, RelativePath, Strict, Target
+from flows.contract.field_types import Amount, Name, OneLine, RelativePath, Strict, Target
 
 DEFAULT_WORKFLOW_PROFILE = "default"
 
@@ -24,7 +24,7 @@ class RerunTrigger(StrEnum):
     SOFTWARE_ENV = "software-env"
 
 
-_Value = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00\n]*$")]
+_Value = Annotated[str, OneLine, Field(min_length=1, max_length=1000, pattern=r"^[^\x00\n]*$")]
 ResourceValue = Amount | _Value
 """A number, or an expression such as `attempt * 1000` or `2GB`."""
 

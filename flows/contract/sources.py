@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from flows.contract.field_types import Name, Strict, relative_path
+from flows.contract.field_types import Name, OneLine, Strict, relative_path
 from flows.contract.variables import is_credential, settable, variable_of_setting
 
 FileText = Annotated[str, Field(max_length=500_000)]
@@ -27,14 +27,14 @@ def _subdirectory(value: str) -> str:
 class WorkflowSource(Strict):
     """Where the workflow's directory comes from: exactly one of `path`, `git` and `bundle`."""
 
-    path: str | None = Field(
+    path: Annotated[str, OneLine] | None = Field(
         default=None,
         description="A directory on the server, under one of its workflow roots.",
         examples=["/srv/workflows/variants"],
         min_length=1,
         max_length=4096,
     )
-    git: str | None = Field(
+    git: Annotated[str, OneLine] | None = Field(
         default=None,
         description="The address of a git repository, as for `git clone`.",
         examples=["https://github.com/snakemake-workflows/dna-seq-varlociraptor"],
@@ -53,7 +53,7 @@ class WorkflowSource(Strict):
         max_length=250,
         examples=["v1.2.0"],
     )
-    subdir: Annotated[str, AfterValidator(_subdirectory)] | None = Field(
+    subdir: Annotated[str, AfterValidator(_subdirectory), OneLine] | None = Field(
         default=None,
         description="With `git` or `bundle`: the directory in it that contains the workflow.",
         max_length=1024,
@@ -73,7 +73,7 @@ class WorkflowSource(Strict):
         return self
 
 
-_ServerPath = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
+_ServerPath = Annotated[str, OneLine, Field(min_length=1, max_length=4096, pattern=r"^/[^\x00]*$")]
 
 
 class Input(Strict):
@@ -101,7 +101,7 @@ class DefaultStorage(Strict):
     provider: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=50)] = Field(
         description="The name of the storage plugin.", examples=["s3"]
     )
-    prefix: str = Field(
+    prefix: Annotated[str, OneLine] = Field(
         min_length=1,
         max_length=2000,
         pattern=r"^[^-\x00\n][^\x00\n]*$",

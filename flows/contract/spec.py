@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, Field, HttpUrl, JsonValue, field_validator, model_validator
 
-from flows.contract.field_types import LARGEST_NUMBER, Amount, Name, RelativePath, Strict, Target
+from flows.contract.field_types import LARGEST_NUMBER, Amount, Name, OneLine, RelativePath, Strict, Target
 from flows.contract.options import Options
 from flows.contract.sources import (
     DefaultStorage,
@@ -71,6 +71,10 @@ class Label(StrEnum):
     """Number of rule jobs that Prefect has recorded as completed, including those that were up to date."""
     PROGRESS_TOTAL = "snakemake.progress.total"
     """Number of rule jobs in the plan as known so far (a checkpoint can add some)."""
+    WORK_SHA256 = "snakemake.work.sha256"
+    """Checksum of what an incomplete job has left for a job that resumes it, where disks don't last."""
+    RESUMED_WORK_SHA256 = "snakemake.resumes.work-sha256"
+    """That checksum of the job that this one continues."""
     WORKFLOW_COMMIT = "snakemake.workflow.commit"
     """The commit that a workflow from a git repository was fetched at."""
     ERROR_KIND = "snakemake.error.kind"
@@ -326,8 +330,8 @@ class ExecutionSpec(Strict):
 
 
 Tags = dict[
-    Annotated[str, Field(pattern=rf"^[^{TAG_SEPARATOR}\s]+$", max_length=100)],
-    Annotated[str, Field(max_length=200)],
+    Annotated[str, OneLine, Field(pattern=rf"^[^{TAG_SEPARATOR}\s]+$", max_length=100)],
+    Annotated[str, OneLine, Field(max_length=200)],
 ]
 
 
@@ -347,7 +351,7 @@ _NOT_OF_THE_FLOW = {"name", "group", "tags", "webhook", "spot"}
 class JobSpec(ExecutionSpec):
     """The body of `POST /jobs`: what to execute, and how to name and find the job."""
 
-    name: str | None = Field(
+    name: Annotated[str, OneLine] | None = Field(
         default=None, min_length=1, max_length=200, description="Shown in lists; generated when absent."
     )
     group: str = Field(

@@ -37,6 +37,7 @@ from pydantic_settings import SettingsConfigDict
 
 from flows.contract.data_roots import RootSettings
 from flows.contract.job_files import open_file, remove_tree, work_of
+from flows.contract.storage_credentials import FromGateway
 
 _CHUNK_BYTES = 1 << 20
 _UPLOADS_AT_ONCE = 8
@@ -63,6 +64,12 @@ class StorageSettings(RootSettings):
         max_length=1024,
         description="An S3 bucket for bundles and outputs of jobs, as `s3://bucket/prefix`; they are stored "
         "below JOBS_HOME when absent. AWS's own variables set region, endpoint and credentials.",
+    )
+    storage_credentials_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where a task asks for credentials of the bucket that are for its job only. The worker "
+        "sets it for tasks on ECS.",
     )
     download_seconds: int = Field(
         default=300, ge=10, le=86_400, description="How long the URL of a download from S3 is valid."
@@ -136,7 +143,9 @@ class Storage(Protocol):
 def open_storage(settings: StorageSettings) -> Storage:
     if settings.storage_url is None:
         return LocalStorage(settings.home, settings.all_project_roots)
-    return S3Storage(settings.storage_url, timedelta(seconds=settings.download_seconds))
+    url = settings.storage_credentials_url
+    credentials = None if url is None else FromGateway(url)
+    return S3Storage(settings.storage_url, timedelta(seconds=settings.download_seconds), credentials)
 
 
 def bundle_key(bundle: str) -> str:
@@ -240,7 +249,10 @@ class S3Storage:
 
     outlives_machines = True
 
-    def __init__(self, url: str, download_lifetime: timedelta) -> None:
+    def __init__(
+        self, url: str, download_lifetime: timedelta, credentials: FromGateway | None = None
+    ) -> None:
+        """Without `credentials`, AWS's own variables or role are used."""
         self._url = url
         self._download_lifetime = download_lifetime
         address = urlsplit(url)
@@ -250,6 +262,7 @@ class S3Storage:
             # A custom endpoint may be on this machine or this network.
             client_options={"allow_http": os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")},
             retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
+            credential_provider=credentials,
         )
 
     def put(self, key: str, content: BinaryIO) -> None:

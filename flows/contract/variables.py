@@ -69,3 +69,14 @@ def settable(name: str) -> str:
         prefixes = ", ".join(_OF_THE_SERVICE)
         raise ValueError(f"a job can't set {name}: names with {prefixes} belong to the service")
     return name
+
+
+_OF_A_PROCESS = ("DYLD_", "LD_", "NETRC", "OPENSSL_", "OTEL_", "PYTHON", "REQUESTS_", "CURL_", "SSL")
+"""Prefixes of variables that decide what a program loads, whom it trusts, and where it reports to."""
+
+
+def is_settable_by_run(name: str) -> bool:
+    """Whether a flow run's own job variables may set it for the flow process, which is outside the room."""
+    if name in _SET_BY_THE_SERVICE or name.lower().endswith("_proxy"):
+        return False
+    return not name.upper().startswith((*_OF_THE_SERVICE, *_OF_A_PROCESS))

@@ -16,6 +16,8 @@ from uuid import UUID, uuid5
 
 from prefect.client.schemas.objects import StateType
 
+from flows.contract.rule_job_ids import task_run_id_of as task_run_id_of
+
 JsonObject = dict[str, Any]
 
 _ROLE = "prefect.resource.role"
@@ -31,11 +33,6 @@ class StateChange:
     timestamp: float
     """Seconds since the epoch. The server ignores a change that is older than the recorded one."""
     message: str = ""
-
-
-def task_run_id_of(flow_run_id: UUID, job_id: int) -> UUID:
-    """The task run of a rule job: always the same one for the same rule job of the same job."""
-    return uuid5(flow_run_id, f"rule-job-{job_id}")
 
 
 def state_change_event(

@@ -39,7 +39,7 @@ from prefect.context import SettingsContext, root_settings_context
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
-from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -54,6 +54,7 @@ from flows.worker.clusters import clear_cluster
 from flows.worker.finding import Finder
 from flows.worker.housekeeping import keep_house
 from flows.worker.isolation_probe import check_isolation
+from flows.worker.job_configuration import JobConfiguration
 from flows.worker.lost_jobs import Lost
 from flows.worker.settling import (
     NOT_STARTED,
@@ -108,11 +109,11 @@ class SnakemakeWorkerResult(BaseWorkerResult):
     """The flow process has ended, and Prefect has the final state of the job."""
 
 
-class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeWorkerResult]):
+class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorkerResult]):
     """Runs each job in a process that is forked from one with all imports done."""
 
     type = "snakemake"
-    job_configuration = BaseJobConfiguration
+    job_configuration = JobConfiguration
     job_configuration_variables = BaseVariables
     _display_name = "Snakemake"
     _description = (
@@ -182,7 +183,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: BaseJobConfiguration,
+        configuration: JobConfiguration,
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> SnakemakeWorkerResult:
         environment = {**os.environ, **configuration.env, JOB_VARIABLES: ",".join(configuration.env)}

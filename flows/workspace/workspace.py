@@ -18,6 +18,7 @@ JOBS_HOME/projects/  the lock of each directory that jobs work in, and which job
 JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -34,7 +35,7 @@ from flows.contract.job_files import remove_tree, work_of
 from flows.contract.manifest import MANIFEST_NAME, FileKind, Manifest, SnakefileItem
 from flows.contract.sources import ProjectDirectory, WorkflowSource
 from flows.contract.spec import DEFAULT_GROUP, EngineName, ExecutionSpec
-from flows.contract.storage import LocalStorage, Storage, StorageError, job_key, open_storage
+from flows.contract.storage import LocalStorage, Storage, StorageError, open_storage
 from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import SnakefileMissing, find_snakefile
 from flows.workspace.additions import add_files, add_inputs
@@ -47,7 +48,7 @@ from flows.workspace.publishing import Publishing, files_of, outside_of, snakefi
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.source_record import SourceRecord, replace_workflow
 from flows.workspace.staging import Staged, StageError, Staging
-from flows.workspace.work_archive import bring_back_work, keep_work
+from flows.workspace.work_archive import ChangedSince, Left, bring_back_work, keep_work, read_manifest
 
 
 class Workspace:
@@ -60,12 +61,18 @@ class Workspace:
         resumes: UUID | None = None,
         group: str = DEFAULT_GROUP,
         credentials: Credentials = NO_CREDENTIALS,
+        left: str | None = None,
     ) -> None:
-        """`resumes` is the job that this one continues; `credentials` are those for git repositories."""
+        """`resumes` is the job that this one continues, which has `left` files with these checksums.
+
+        `credentials` are those for git repositories.
+        """
         self.settings = settings
         self.group = group
         self.job_id = job_id
         self._resumes = resumes
+        self._left = None if left is None else Left.parse(left)
+        self._archive_sha256: str | None = None
         self._credentials = credentials
         self.home = settings.home.resolve()
         self._disk = LocalStorage(self.home, settings.all_project_roots)
@@ -227,9 +234,9 @@ class Workspace:
         except (OSError, ValueError):
             pass
         try:
-            content = b"".join(self.storage.read(job_key(self._resumes, MANIFEST_NAME)))
+            content = read_manifest(self.storage, self._resumes, self._left)
             return Manifest.model_validate_json(content).environment
-        except (StorageError, ValueError):
+        except (StorageError, ChangedSince, ValueError):
             return None
 
     def keep(self) -> None:
@@ -238,14 +245,27 @@ class Workspace:
         Call it after `publish`. Raises `StorageError`.
         """
         if self.storage.outlives_machines and self._project is None and self.work.is_dir():
-            keep_work(self.storage, self.job_id, self.work, self.manifest)
+            self._archive_sha256 = keep_work(self.storage, self.job_id, self.work, self.manifest)
+
+    def left(self) -> str | None:
+        """Checksums of what this job leaves for one that resumes it; None where the disk stays."""
+        if not self.storage.outlives_machines or not self.manifest.is_file():
+            return None
+        manifest = hashlib.sha256(self.manifest.read_bytes()).hexdigest()
+        return str(Left(manifest, self._archive_sha256))
 
     def _take_over(self, job_id: UUID) -> tuple[str, ...]:
         """Continue in the directory of another job. It is not moved, because programs may know its path."""
         work = work_of(self.directory.parent / str(job_id))
         if self.storage.outlives_machines and not os.path.lexists(work):
             work.parent.mkdir(parents=True, exist_ok=True)
-            bring_back_work(self.storage, job_id, work)
+            try:
+                bring_back_work(self.storage, job_id, work, self._left)
+            except ChangedSince:
+                return (
+                    f"What job {job_id} has left was changed since it ended, and is not used: this job "
+                    "starts from the beginning.",
+                )
         is_there = work.is_dir() and not work.is_symlink()
         if is_there and not os.path.lexists(self.work):
             self.work.symlink_to(Path("..", work.parent.name, work.name))

@@ -2,14 +2,14 @@
 
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
+from infra.constructs.gateway import FACADE_PORT, Gateway
 from infra.constructs.load_balancer import IDLE_SECONDS
 from infra.constructs.service import JOBS_HOME, PREFECT_PORT, PrefectAccess, Service, TaskContext
 from infra.constructs.storage import Storage
-
-PORT = 8000
 
 
 class Facade(Construct):
@@ -23,6 +23,7 @@ class Facade(Construct):
         context: TaskContext,
         prefect: PrefectAccess,
         storage: Storage,
+        gateway: Gateway,
         tokens: secretsmanager.ISecret,
         webhooks: secretsmanager.ISecret | None,
         retention_days: int | None,
@@ -35,7 +36,7 @@ class Facade(Construct):
         environment = {
             **prefect.environment,
             "JOBS_API_HOST": "0.0.0.0",
-            "JOBS_API_PORT": str(PORT),
+            "JOBS_API_PORT": str(FACADE_PORT),
             "JOBS_STORAGE_URL": storage.url,
             "JOBS_HOME": JOBS_HOME,
             "JOBS_MACHINES": "fargate",
@@ -47,7 +48,13 @@ class Facade(Construct):
         }
         if retention_days is not None:
             environment["JOBS_RETENTION_DAYS"] = str(retention_days)
-        secrets = {**prefect.secrets, "JOBS_TOKENS": ecs.Secret.from_secrets_manager(tokens)}
+        role = self.task.definition.task_role
+        environment["JOBS_GATEWAY_STORAGE_ROLE_ARN"] = self._files_of_jobs(storage, role).role_arn
+        secrets = {
+            **prefect.secrets,
+            **gateway.secrets,
+            "JOBS_TOKENS": ecs.Secret.from_secrets_manager(tokens),
+        }
         if webhooks is not None:
             secrets["JOBS_WEBHOOK_SECRET"] = ecs.Secret.from_secrets_manager(webhooks)
         self.task.add_container(
@@ -55,9 +62,22 @@ class Facade(Construct):
             ["python", "-m", "api"],
             environment=environment,
             secrets=secrets,
-            port=PORT,
-            health=f"http://127.0.0.1:{PORT}/livez",
+            port=FACADE_PORT,
+            health=f"http://127.0.0.1:{FACADE_PORT}/livez",
         )
         self.service = self.task.run(replicas=replicas, one_at_a_time=False)
         self.service.connections.allow_to(prefect.connections, ec2.Port.tcp(PREFECT_PORT), "Facade")
-        storage.grant_use(self.task.definition.task_role)
+        gateway.lead_to(self.service)
+        storage.grant_use(role)
+
+    def _files_of_jobs(self, storage: Storage, facade: iam.IRole) -> iam.Role:
+        """The role of which the facade makes credentials, for one job each by a policy of the session."""
+        role = iam.Role(
+            self,
+            "FilesOfJobs",
+            assumed_by=iam.ArnPrincipal(facade.role_arn),
+            description="Files of jobs in the bucket; the facade limits each session to one job",
+        )
+        storage.grant_jobs(role)
+        role.grant_assume_role(facade)
+        return role

@@ -1,9 +1,14 @@
-"""The task definition of jobs, made once, so that no job registers a revision."""
+"""The task definition of jobs, made once, so that no job registers a revision.
+
+Its role may do nothing, and no secret is injected: rules find both in their task. What a job needs of
+Prefect and of the bucket, it gets from the facade, by the token that the worker gives it.
+"""
 
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
-from infra.constructs.service import JOBS_HOME, PREFECT_PORT, PrefectAccess, Task, TaskContext
+from infra.constructs.gateway import FACADE_PORT
+from infra.constructs.service import JOBS_HOME, Task, TaskContext
 from infra.constructs.storage import Storage
 
 CONTAINER = "job"
@@ -11,7 +16,7 @@ CONTAINER = "job"
 
 
 class Jobs(Construct):
-    """Has image, role, secrets and log. RunTask overrides size, disk and command."""
+    """Has image, role and log. RunTask overrides size, disk, command and token."""
 
     def __init__(
         self,
@@ -19,7 +24,6 @@ class Jobs(Construct):
         id: str,
         *,
         context: TaskContext,
-        prefect: PrefectAccess,
         storage: Storage,
         disk_gib: int | None,
     ) -> None:
@@ -38,14 +42,15 @@ class Jobs(Construct):
             CONTAINER,
             ["python", "-m", "flows.container"],
             environment={
-                **prefect.environment,
                 "JOBS_STORAGE_URL": storage.url,
                 "JOBS_HOME": JOBS_HOME,
                 "JOBS_ISOLATION": "off",  # a job is alone in its task, where it could make no room
             },
-            secrets=prefect.secrets,
+            secrets={},
         )
         group = self.task.security_group
         group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(80), "What workflows download")
-        group.connections.allow_to(prefect.connections, ec2.Port.tcp(PREFECT_PORT), "Jobs")
-        storage.grant_use(self.task.definition.task_role)
+
+    def reach(self, facade: ec2.Connections) -> None:
+        """Its tasks connect to the facade, and not to Prefect."""
+        self.task.security_group.connections.allow_to(facade, ec2.Port.tcp(FACADE_PORT), "Jobs")

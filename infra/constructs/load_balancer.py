@@ -64,7 +64,7 @@ class LoadBalancer(Construct):
             idle_timeout=Duration.seconds(IDLE_SECONDS),
         )
         self.balancer.log_access_logs(access_logs, "balancer")
-        listener = self.balancer.add_listener(
+        self._listener = self.balancer.add_listener(
             "Https",
             port=443,
             protocol=elb.ApplicationProtocol.HTTPS,
@@ -72,13 +72,22 @@ class LoadBalancer(Construct):
             ssl_policy=elb.SslPolicy.RECOMMENDED_TLS,
             open=False,
         )
-        self.targets = listener.add_targets(
+        self.targets = self._listener.add_targets(
             "Api",
             port=80,  # of the target group: each task registers its container's port
             protocol=elb.ApplicationProtocol.HTTP,
             targets=[service],
             deregistration_delay=Duration.seconds(30),
             health_check=elb.HealthCheck(path="/livez", interval=Duration.seconds(15)),
+        )
+
+    def hide(self, path: str) -> None:
+        """Answer requests for this path, and all below it, as if they led nowhere."""
+        self._listener.add_action(
+            "Hidden",
+            priority=1,
+            conditions=[elb.ListenerCondition.path_patterns([path, f"{path}/*"])],
+            action=elb.ListenerAction.fixed_response(404),
         )
 
     def name(self, zone: route53.IHostedZone, domain_name: str) -> None:

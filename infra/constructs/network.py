@@ -13,6 +13,7 @@ AWS_APIS = {
     "Ecs": ec2.InterfaceVpcEndpointAwsService.ECS,
     "Logs": ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_LOGS,
     "Secrets": ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER,
+    "Sts": ec2.InterfaceVpcEndpointAwsService.STS,
     "Sqs": ec2.InterfaceVpcEndpointAwsService.SQS,
 }
 """The APIs that tasks call. S3 has a gateway endpoint, which is free."""

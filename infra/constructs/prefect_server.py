@@ -75,14 +75,14 @@ class PrefectServer(Construct):
             )
         # The rule belongs to this stack, so that the data stack does not depend on it.
         self.service.connections.allow_to(database.connections, ec2.Port.tcp(database.port), "Prefect server")
+        self.namespace = servicediscovery.PrivateDnsNamespace(
+            self, "Namespace", vpc=context.vpc, name=f"{context.name}.internal"
+        )
         self.access = PrefectAccess(self._name(context), auth, self.service.connections)
 
     def _name(self, context: TaskContext) -> str:
-        namespace = servicediscovery.PrivateDnsNamespace(
-            self, "Namespace", vpc=context.vpc, name=f"{context.name}.internal"
-        )
         self.service.enable_cloud_map(
-            cloud_map_namespace=namespace,
+            cloud_map_namespace=self.namespace,
             name="server",
             dns_record_type=servicediscovery.DnsRecordType.A,
             dns_ttl=Duration.seconds(10),

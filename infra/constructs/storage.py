@@ -57,6 +57,21 @@ class Storage(Construct):
         """For JOBS_STORAGE_URL."""
         return f"s3://{self._name}/{PREFIX}"
 
+    def grant_jobs(self, role: iam.Role) -> None:
+        """Allow what all jobs together need. The policy of a session limits it to one of them."""
+        objects = f"arn:{Aws.PARTITION}:s3:::{self._name}/{PREFIX}"
+        allowed = {
+            f"{objects}/jobs/*": [
+                *("s3:GetObject", "s3:PutObject"),
+                *("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
+            ],
+            f"{objects}/bundles/*": ["s3:GetObject"],
+        }
+        for resource, actions in allowed.items():
+            role.add_to_policy(iam.PolicyStatement(actions=actions, resources=[resource]))
+            reason = "Keys are not known in advance; the policy of each session names one job."
+            explain_wildcard(role, resource, dict.fromkeys(actions, reason))
+
     def grant_use(self, role: iam.Role) -> None:
         """Allow a role to list, read, write and remove objects, and not to change the bucket's settings."""
         bucket = f"arn:{Aws.PARTITION}:s3:::{self._name}"

@@ -10,6 +10,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from infra.constructs.crash_detection import CrashDetection
+from infra.constructs.gateway import Gateway
 from infra.constructs.jobs import Jobs
 from infra.constructs.nag_suppressions import explain_wildcard
 from infra.constructs.service import PREFECT_PORT, PrefectAccess, Service, TaskContext
@@ -29,6 +30,7 @@ class Worker(Construct):
         context: TaskContext,
         prefect: PrefectAccess,
         jobs: Jobs,
+        gateway: Gateway,
         crash_detection: CrashDetection,
         cpu: int,
         memory_mib: int,
@@ -44,7 +46,6 @@ class Worker(Construct):
             "JOBS_ECS_TASK_DEFINITION": jobs.family,
             "JOBS_ECS_SUBNETS": ",".join(private.subnet_ids),
             "JOBS_ECS_SECURITY_GROUPS": jobs.task.security_group.security_group_id,
-            "JOBS_ECS_AUTH_SECRET_ARN": prefect.auth.secret_full_arn or prefect.auth.secret_arn,
             "JOBS_ECS_ASSIGN_PUBLIC_IP": "false",
         }
         registration = self.task.add_container(
@@ -57,7 +58,7 @@ class Worker(Construct):
         worker = self.task.add_container(
             "worker",
             [
-                *("prefect", "worker", "start", "--type", "ecs", "--pool", WORK_POOL),
+                *("python", "-m", "deployments.ecs_worker"),
                 # Counts jobs whose task is about to start, not those that run. Further jobs stay Scheduled,
                 # so the reconciler does not take them for jobs that no worker starts.
                 *("--limit", "50", "--with-healthcheck"),
@@ -66,8 +67,9 @@ class Worker(Construct):
                 **prefect.environment,
                 "PREFECT_INTEGRATIONS_AWS_ECS_OBSERVER_SQS_QUEUE_NAME": crash_detection.queue.queue_name,
                 "PREFECT_WORKER_WEBSERVER_PORT": str(_HEALTH_PORT),
+                "JOBS_ECS_GATEWAY_URL": gateway.url,
             },
-            secrets=prefect.secrets,
+            secrets={**prefect.secrets, **gateway.secrets},
             health=f"http://127.0.0.1:{_HEALTH_PORT}/health",
         )
         reconciler = self.task.add_container(

@@ -17,6 +17,7 @@ from infra.constructs.cluster import existing_cluster, new_cluster
 from infra.constructs.crash_detection import CrashDetection
 from infra.constructs.database import DatabaseEndpoint
 from infra.constructs.facade import Facade
+from infra.constructs.gateway import PATH, Gateway
 from infra.constructs.jobs import Jobs
 from infra.constructs.load_balancer import LoadBalancer
 from infra.constructs.prefect_server import PrefectServer
@@ -61,11 +62,11 @@ class ServiceStack(Stack):
             **dict(settings.server.size),
         )
         prefect = self.server.access
+        gateway = Gateway(self, "Gateway", namespace=self.server.namespace)
         jobs = Jobs(
             self,
             "Jobs",
             context=context,
-            prefect=prefect,
             storage=storage,
             disk_gib=settings.jobs.disk_gib,
         )
@@ -82,6 +83,7 @@ class ServiceStack(Stack):
             context=context,
             prefect=prefect,
             jobs=jobs,
+            gateway=gateway,
             crash_detection=self.crash_detection,
             reconcile_seconds=settings.worker.reconcile_seconds,
             groups={name: group.model_dump() for name, group in settings.groups.items()},
@@ -98,12 +100,14 @@ class ServiceStack(Stack):
             context=context,
             prefect=prefect,
             storage=storage,
+            gateway=gateway,
             tokens=secretsmanager.Secret.from_secret_complete_arn(self, "Tokens", facade.tokens_secret_arn),
             webhooks=webhooks,
             retention_days=facade.retention_days,
             replicas=facade.replicas,
             **dict(facade.size),
         )
+        jobs.reach(self.facade.service.connections)
         self.load_balancer = self._load_balancer(vpc, access_logs)
         # Neither becomes healthy without the server.
         for service in (self.worker.service, self.facade.service):
@@ -154,6 +158,7 @@ class ServiceStack(Stack):
             access_logs=access_logs,
             protect=self._settings.protect_data,
         )
+        load_balancer.hide(PATH)
         if zone is not None:
             load_balancer.name(zone, facade.domain_name)
         return load_balancer

@@ -73,9 +73,11 @@ def running_module(
 
 
 @asynccontextmanager
-async def serving(app: Any, ssl_certfile: str | None = None) -> AsyncIterator[str]:
+async def serving(app: Any, ssl_certfile: str | None = None, http: Any = "auto") -> AsyncIterator[str]:
     """The URL of an ASGI application that is served on a real socket."""
-    config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", ssl_certfile=ssl_certfile)
+    config = uvicorn.Config(
+        app, port=0, log_level="error", lifespan="off", ssl_certfile=ssl_certfile, http=http
+    )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:

@@ -48,9 +48,9 @@ def main() -> None:
         url = running.enter_context(
             prefect_server(home / "server", PREFECT_SERVER_API_AUTH_STRING=AUTH_STRING)
         )
-        aws = running.enter_context(aws_account(url))
+        aws = running.enter_context(aws_account())
         agent = Agent(aws, home)  # never entered: no task does anything
-        stack = EcsStack(home, aws, url, agent)
+        stack = EcsStack(home, aws, url, agent, "http://127.0.0.1:9")
         register = ["-m", "deployments", "register", "--work-pool", "ecs"]
         run_to_end("the registration", register, stack.environment, PROJECT)
         os.environ.update(aws.environment)

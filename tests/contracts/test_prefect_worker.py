@@ -14,6 +14,7 @@ from prefect.utilities.services import critical_service_loop
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from deployments.ecs_tasks import _FLOW_RUN_TAG
+from flows.worker.job_configuration import JobConfiguration
 from flows.worker.worker import SnakemakeWorker
 from tests.contracts.overriding import assert_overrides, is_called_by
 
@@ -69,6 +70,13 @@ def test_the_hooks_of_our_worker_are_there_with_the_same_arguments() -> None:
 @pytest.mark.parametrize("name", sorted(CALLED_BY_PREFECT))
 def test_prefect_still_calls_each_of_them(name: str) -> None:
     assert is_called_by(BaseWorker, name)
+
+
+def test_the_hook_of_our_job_configuration_is_there_and_called() -> None:
+    assert next(iter(inspect.signature(BaseJobConfiguration.resolve_for_flow_run).parameters)) == "flow_run"
+    assert "resolve_for_flow_run" in vars(JobConfiguration)
+    assert "job_configuration.resolve_for_flow_run(" in inspect.getsource(BaseWorker)
+    assert "flow_run.job_variables" in inspect.getsource(BaseJobConfiguration.resolve_for_flow_run)
 
 
 @pytest.mark.parametrize("name", READ)

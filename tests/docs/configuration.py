@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 
 from api.settings import Settings
 from deployments.ecs import WorkPoolSettings
+from deployments.ecs_worker import TaskSettings
 from deployments.local import PROJECT
 from deployments.reconciler import ReconcilerSettings
 from deployments.registration import RegistrationSettings
@@ -47,6 +48,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
     ),
     "environments": (EnvironmentSettings,),
     "registration": (RegistrationSettings, ExecutorSettings, WorkPoolSettings),
+    "ECS worker": (TaskSettings,),
     "reconciler": (ReconcilerSettings,),
     "`make up`": (LocalSettings,),
 }
@@ -56,6 +58,7 @@ _COMMANDS = {
     "environments": "`python -m deployments environments`, which reads `JOBS_HOME` too",
     "registration": "`python -m deployments register`, which reads `JOBS_PREFECT_FILE` too; "
     "`JOBS_ECS_…` with `--work-pool ecs` only",
+    "ECS worker": "`python -m deployments.ecs_worker`; it puts what a task needs into its variables",
     "reconciler": "`python -m deployments reconcile`",
     "`make up`": "`make up`, `make demo`; it passes its environment on to the other programs",
 }

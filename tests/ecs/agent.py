@@ -2,7 +2,7 @@
 
 A task goes PROVISIONING, RUNNING, STOPPED, as moto's server answers it, and each change is an event
 of EventBridge. The process sees what a container would: the environment of the task definition, the
-overrides of RunTask and the secrets, and a disk that is gone when the task is.
+overrides of RunTask, and a disk that is gone when the task is.
 """
 
 import contextlib
@@ -167,9 +167,8 @@ class Agent:
                     "JOBS_HOME": str(disk / "jobs-home"),
                     "JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS),  # the image's own, where it is baked
                     "JOBS_WRITABLE_DIRECTORIES": str(self.home.parent.parent),  # where rules leave marks
-                    **self.aws.environment,  # what the task's role would give
+                    **self.aws.environment_without_role,
                     **_environment(container),
-                    **{secret["name"]: self._secret(secret["valueFrom"]) for secret in container["secrets"]},
                     **_environment(override),
                 },
                 cwd=PROJECT,  # the image's working directory
@@ -178,10 +177,6 @@ class Agent:
                 stderr=subprocess.STDOUT,
             )
         return Container(process, disk)
-
-    def _secret(self, arn: str) -> str:
-        value: str = self.aws.secrets.get_secret_value(SecretId=arn)["SecretString"]
-        return value
 
     def _stopped(self, arn: str, task: Any, code: str, reason: str) -> None:
         task.desired_status = "STOPPED"

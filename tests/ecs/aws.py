@@ -20,6 +20,8 @@ FAMILY = "snakemake-job"
 QUEUE = "task-events"
 BUCKET = "jobs"
 AUTH_STRING = "operator:the-password-of-prefect"
+GATEWAY_SECRET = "the-secret-behind-the-tokens-of-jobs"
+STORAGE_ROLE = f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role/files-of-jobs"
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "the-key-of-the-role",
@@ -36,20 +38,20 @@ class Aws:
     endpoint_url: str
     subnet: str
     security_group: str
-    secret_arn: str
 
     @property
     def environment(self) -> dict[str, str]:
         """What a program sees that runs with a role in this account."""
         return {**ENVIRONMENT, "AWS_ENDPOINT_URL": self.endpoint_url}
 
+    @property
+    def environment_without_role(self) -> dict[str, str]:
+        """What the task of a job sees."""
+        return {"AWS_ENDPOINT_URL": self.endpoint_url, "AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
+
     @cached_property
     def ecs(self) -> Any:
         return client("ecs", self.endpoint_url)
-
-    @cached_property
-    def secrets(self) -> Any:
-        return client("secretsmanager", self.endpoint_url)
 
     @cached_property
     def events(self) -> Any:
@@ -100,21 +102,21 @@ def tags_of(task: dict[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def aws_account(prefect_api_url: str) -> Iterator[Aws]:
-    """An account with a cluster, a network, a bucket, a secret, and task events that go to a queue."""
+def aws_account() -> Iterator[Aws]:
+    """An account with a cluster, a network, a bucket, and task events that go to a queue."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     # Otherwise each DescribeTasks would move a task on to its next status.
     state_manager.set_transition("ecs::task", {"progression": "manual", "times": 10**9})
     try:
         host, port = server.get_host_and_port()
-        yield _furnished(f"http://{host}:{port}", prefect_api_url)
+        yield _furnished(f"http://{host}:{port}")
     finally:
         state_manager.unset_transition("ecs::task")
         server.stop()
 
 
-def _furnished(endpoint_url: str, prefect_api_url: str) -> Aws:
+def _furnished(endpoint_url: str) -> Aws:
     ec2, s3, sqs = (client(name, endpoint_url) for name in ("ec2", "s3", "sqs"))
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     ec2.modify_vpc_attribute(VpcId=vpc, EnableDnsHostnames={"Value": True})
@@ -122,9 +124,9 @@ def _furnished(endpoint_url: str, prefect_api_url: str) -> Aws:
     group = ec2.create_security_group(VpcId=vpc, GroupName="jobs", Description="of jobs")["GroupId"]
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     queue = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
-    aws = Aws(endpoint_url, subnet, group, _secret(endpoint_url))
+    aws = Aws(endpoint_url, subnet, group)
     aws.ecs.create_cluster(clusterName=CLUSTER)
-    _register_task_definition(aws, prefect_api_url)
+    _register_task_definition(aws)
     pattern = {
         "source": ["aws.ecs"],
         "detail-type": ["ECS Task State Change"],
@@ -136,13 +138,7 @@ def _furnished(endpoint_url: str, prefect_api_url: str) -> Aws:
     return aws
 
 
-def _secret(endpoint_url: str) -> str:
-    secrets = client("secretsmanager", endpoint_url)
-    arn: str = secrets.create_secret(Name="prefect-auth", SecretString=AUTH_STRING)["ARN"]
-    return arn
-
-
-def _register_task_definition(aws: Aws, prefect_api_url: str) -> None:
+def _register_task_definition(aws: Aws) -> None:
     aws.ecs.register_task_definition(
         family=FAMILY,
         networkMode="awsvpc",
@@ -155,11 +151,10 @@ def _register_task_definition(aws: Aws, prefect_api_url: str) -> None:
                 "image": "prefect-snakemake:test",
                 "memory": 2048,  # moto needs it here; ECS doesn't
                 "environment": [
-                    {"name": "PREFECT_API_URL", "value": prefect_api_url},
                     {"name": "JOBS_STORAGE_URL", "value": f"s3://{BUCKET}/service"},
+                    {"name": "JOBS_ISOLATION", "value": "off"},
                     {"name": "AWS_REGION", "value": REGION},
                 ],
-                "secrets": [{"name": "PREFECT_API_AUTH_STRING", "valueFrom": aws.secret_arn}],
             }
         ],
     )

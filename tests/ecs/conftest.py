@@ -18,7 +18,17 @@ from deployments.processes import StackProcess, python, run_to_end
 from tests.api.servers import facade_process, prefect_server
 from tests.conftest import ENVIRONMENTS, free_ports
 from tests.ecs.agent import Agent
-from tests.ecs.aws import AUTH_STRING, BUCKET, CLUSTER, FAMILY, QUEUE, Aws, aws_account
+from tests.ecs.aws import (
+    AUTH_STRING,
+    BUCKET,
+    CLUSTER,
+    FAMILY,
+    GATEWAY_SECRET,
+    QUEUE,
+    STORAGE_ROLE,
+    Aws,
+    aws_account,
+)
 from tests.support import JobsClient, wait_until
 
 _STOP_SECONDS = 20.0
@@ -34,9 +44,9 @@ class EcsStack:
     aws: Aws
     prefect_api_url: str
     agent: Agent
+    facade_url: str
     worker: StackProcess = field(init=False)
     reconciler: StackProcess = field(init=False)
-    facade_url: str = field(init=False)
     _numbers: Iterator[int] = field(default_factory=count, init=False)
 
     @property
@@ -57,7 +67,8 @@ class EcsStack:
             "JOBS_ECS_TASK_DEFINITION": FAMILY,
             "JOBS_ECS_SUBNETS": self.aws.subnet,
             "JOBS_ECS_SECURITY_GROUPS": self.aws.security_group,
-            "JOBS_ECS_AUTH_SECRET_ARN": self.aws.secret_arn,
+            "JOBS_ECS_GATEWAY_URL": self.facade_url,
+            "JOBS_GATEWAY_SECRET": GATEWAY_SECRET,
             "JOBS_ECS_RECONCILE_SECONDS": "1",
             "JOBS_ECS_SETTLE_SECONDS": "4",
             "JOBS_ECS_LOST_SECONDS": "4",
@@ -90,8 +101,7 @@ class EcsStack:
                 other.stop(10)
 
     def start_worker(self) -> None:
-        command = ["-m", "prefect", "worker", "start", "--type", "ecs", "--pool", "ecs"]
-        command += ["--limit", str(LIMIT), "--with-healthcheck"]
+        command = ["-m", "deployments.ecs_worker", "--limit", str(LIMIT), "--with-healthcheck"]
         started_at = datetime.now(UTC)
         self.worker = StackProcess.start("worker", python(*command), self.environment, self.home / "logs")
         wait_until(
@@ -113,9 +123,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
                 PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS="1",
             )
         )
-        aws = running.enter_context(aws_account(url))
+        aws = running.enter_context(aws_account())
         agent = running.enter_context(Agent(aws, home / "tasks"))
-        stack = EcsStack(home, aws, url, agent)
+        variables = {
+            **aws.environment,
+            "PREFECT_API_AUTH_STRING": AUTH_STRING,
+            "JOBS_STORAGE_URL": f"s3://{BUCKET}/service",
+            "JOBS_MACHINES": "fargate",
+            "JOBS_GATEWAY_SECRET": GATEWAY_SECRET,
+            "JOBS_GATEWAY_STORAGE_ROLE_ARN": STORAGE_ROLE,
+        }
+        facade_url = running.enter_context(facade_process(url, home / "facade", **variables))
+        stack = EcsStack(home, aws, url, agent, facade_url)
         register = ["-m", "deployments", "register", "--work-pool", "ecs"]
         run_to_end("the registration", register, stack.environment, PROJECT)
         bake = {**os.environ, "JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS)}
@@ -124,13 +143,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
         stack.reconciler = stack.start_reconciler()
         running.callback(stack.reconciler.stop, _STOP_SECONDS)
         running.callback(lambda: stack.worker.stop(_STOP_SECONDS))
-        variables = {
-            **aws.environment,
-            "PREFECT_API_AUTH_STRING": AUTH_STRING,
-            "JOBS_STORAGE_URL": f"s3://{BUCKET}/service",
-            "JOBS_MACHINES": "fargate",
-        }
-        stack.facade_url = running.enter_context(facade_process(url, home / "facade", **variables))
         yield stack
 
 

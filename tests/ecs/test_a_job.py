@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 
-from tests.ecs.aws import AUTH_STRING, ENVIRONMENT, FAMILY
+from tests.ecs.aws import AUTH_STRING, ENVIRONMENT, FAMILY, GATEWAY_SECRET
 from tests.ecs.conftest import EcsStack
 from tests.flows.archives import workflow
 from tests.support import JobsClient, Json
@@ -17,6 +17,38 @@ rule all:
 rule greet:
     output: "greeting.txt"
     shell: "echo Hello from {config[place]} > {output}"
+"""
+PRYING = """
+import base64, os, urllib.error, urllib.request
+
+def variables_of_the_flow():
+    pid = os.getpid()
+    while True:
+        with open(f"/proc/{pid}/environ") as environ:
+            found = dict(each.split("=", 1) for each in environ.read().split(chr(0)) if "=" in each)
+        if "PREFECT_API_AUTH_STRING" in found:
+            return found
+        with open(f"/proc/{pid}/status") as status:
+            pid = next(int(line.split()[1]) for line in status if line.startswith("PPid"))
+
+def status_of(flow, path):
+    request = urllib.request.Request(flow["PREFECT_API_URL"] + path)
+    token = base64.b64encode(flow["PREFECT_API_AUTH_STRING"].encode()).decode()
+    request.add_header("Authorization", "Basic " + token)
+    try:
+        return urllib.request.urlopen(request).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+rule all:
+    output: "answers.txt"
+    run:
+        flow = variables_of_the_flow()
+        runs = [flow["PREFECT__FLOW_RUN_ID"], config["other"]]
+        paths = ["/flow_runs/" + run for run in runs] + ["/work_pools/ecs"]
+        with open(output[0], "w") as answers:
+            for path in paths:
+                print(status_of(flow, path), file=answers)
 """
 OVERRIDES_LIMIT = 8192
 """https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html"""
@@ -45,6 +77,18 @@ def test_its_outputs_come_back(jobs: JobsClient, job: Json) -> None:
     assert httpx.get(address).text == "Hello from a task\n"
 
 
+def test_a_rule_reaches_its_own_job_in_prefect_and_no_other(jobs: JobsClient, job: Json) -> None:
+    """With the token that it finds in its task, where it runs as the same user."""
+    bundle = jobs.http.put("/bundles", content=workflow({"Snakefile": PRYING})).json()["bundle"]
+    prying = jobs.submit(workflow={"bundle": bundle}, config={"other": job["id"]})
+
+    jobs.wait(prying, "completed")
+
+    (output,) = jobs.items(f"/jobs/{prying}/outputs")
+    address = jobs.http.get(output["url"]).headers["location"]
+    assert httpx.get(address).text.split() == ["200", "403", "403"]
+
+
 def test_its_task_has_the_size_that_it_asked_for(stack: EcsStack, job: Json) -> None:
     (task,) = stack.aws.tasks_of(job["id"])
 
@@ -69,6 +113,7 @@ def test_nobody_can_read_a_secret(stack: EcsStack, jobs: JobsClient, job: Json) 
     readable += [log.read_text() for log in logs]
 
     assert len(logs) >= 4
-    for secret in (AUTH_STRING, AUTH_STRING.partition(":")[2], ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]):
+    password = AUTH_STRING.partition(":")[2]
+    for secret in (AUTH_STRING, password, GATEWAY_SECRET, ENVIRONMENT["AWS_SECRET_ACCESS_KEY"]):
         assert not [text for text in readable if secret in text]
     assert "the-password" not in "".join(readable)

@@ -380,3 +380,11 @@ def test_an_error_of_prefect_shows_no_address_of_the_service() -> None:
 
     assert error.kind is ErrorKind.SYSTEM
     assert "10.0.0.7" not in f"{error.message} {error.headline} {error.resolution}"
+
+
+def test_an_error_of_megabytes_is_a_short_state_and_a_bounded_label() -> None:
+    """Every list of jobs carries both."""
+    error = of_workflow("Anything", "no line ends here; " * 500_000)
+
+    assert len(error.headline) < 600
+    assert len(error.labels()[Label.ERROR_MESSAGE]) < 9_000

@@ -64,13 +64,19 @@ def test_from_flows_the_facade_enters_the_contract_only() -> None:
         ("fastapi", ("flows", "deployments", "infra")),
         ("dulwich", ("api", "deployments", "infra")),
         ("aws_cdk", ("api", "flows", "deployments")),
-        ("boto3", ("api", "flows")),
-        ("prefect_aws", ("api", "flows", "deployments", "infra")),
+        ("boto3", ("flows",)),
+        ("prefect_aws", ("api", "flows", "infra")),
         ("tests", ("api", "deployments", "flows", "infra")),
     ],
 )
 def test_rooms_that_do_not_know_each_other(package: str, rooms: tuple[str, ...]) -> None:
     assert importers(package, *rooms) == set()
+
+
+def test_what_is_for_aws_only_is_imported_in_one_place_of_each_program() -> None:
+    """The packages are optional."""
+    assert importers("boto3", "api") == {"api/gateway/storage_access.py"}
+    assert importers("prefect_aws", "deployments") == {"deployments/ecs_worker.py"}
 
 
 def test_snakemake_is_imported_inside_its_own_process_only() -> None:
@@ -91,7 +97,7 @@ def test_processes_are_started_in_few_places() -> None:
 
 def test_the_contract_and_the_protocol_are_pure() -> None:
     standard = {"collections", "dataclasses", "enum", "json", "pathlib", "re", "typing", "hashlib"}
-    pure = ("field_types", "options", "sources", "spec", "variables")
+    pure = ("control_characters", "field_types", "options", "sources", "spec", "variables")
     models = {f"contract/{name}": {"packaging", "pydantic", "flows"} for name in pure}
     for module, more in (models | {"snakemake_process/events": set()}).items():
         names = set(imports(PROJECT / "flows" / f"{module}.py"))

@@ -90,7 +90,7 @@ def test_a_variable_that_nobody_knows_would_be_seen() -> None:
     [
         ("server", "python -m deployments.server --host 0.0.0.0 --port 4200"),
         ("registration", "python -m deployments register --work-pool ecs"),
-        ("worker", "prefect worker start --type ecs --pool ecs --limit 50 --with-healthcheck"),
+        ("worker", "python -m deployments.ecs_worker --limit 50 --with-healthcheck"),
         ("reconciler", "python -m deployments reconcile"),
         ("api", "python -m api"),
         (CONTAINER, "python -m flows.container"),

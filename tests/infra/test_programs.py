@@ -142,6 +142,8 @@ def test_the_facade_starts_with_the_tokens_that_its_secret_holds(default: Deploy
         "JOBS_HOME": str(tmp_path),
         "JOBS_TOKENS": tokens.read_text(),
         "PREFECT_API_AUTH_STRING": AUTH,
+        "JOBS_GATEWAY_SECRET": "0" * 48,
+        "JOBS_GATEWAY_STORAGE_ROLE_ARN": "arn:aws:iam::111122223333:role/files-of-jobs",
         "FORWARDED_ALLOW_IPS": "127.0.0.0/8",
     }
     facade = Container(default, "api", injected)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from flows.contract.job_tokens import GATEWAY_PATH
 from tests.infra.deployment import (
     Deployment,
     name,
@@ -22,6 +23,7 @@ JOB_ROLES = {"JobsJobDefinitionTaskRole", "JobsJobDefinitionExecutionRole"}
 WORKER = "WorkerDefinitionTaskRole"
 FACADE = "FacadeApiDefinitionTaskRole"
 JOB = "JobsJobDefinitionTaskRole"
+FILES_OF_JOBS = "FacadeFilesOfJobs"
 
 
 def test_the_load_balancer_is_the_only_public_thing(default: Deployment) -> None:
@@ -71,12 +73,42 @@ def test_rights_that_reach_far_are_held_by_a_condition(deployment: Deployment) -
         ("ecs:StopTask", {WORKER}),
         ("iam:PassRole", {WORKER}),
         ("sqs:ReceiveMessage", {WORKER}),
-        ("s3:GetObject", {FACADE, JOB}),
-        ("s3:DeleteObject", {FACADE, JOB}),
+        ("s3:GetObject", {FACADE, FILES_OF_JOBS}),
+        ("s3:PutObject", {FACADE, FILES_OF_JOBS}),
+        ("s3:DeleteObject", {FACADE}),
+        ("s3:ListBucket", {FACADE}),
     ],
 )
 def test_who_may(default: Deployment, action: str, roles: set[str]) -> None:
     assert default.who_may(action) == roles
+
+
+def test_a_rule_finds_neither_rights_nor_secrets_in_its_task(deployment: Deployment) -> None:
+    """It runs as the same user as the rest of the task, and reads whatever is there."""
+    assert [statement for statement in deployment.statements() if name(statement.role) == JOB] == []
+    assert dict(deployment.containers())["job"].get("Secrets", []) == []
+    roles = {name(role.id): role.properties for role in deployment.all("AWS::IAM::Role")}
+    assert not {"Policies", "ManagedPolicyArns"} & roles[JOB].keys()
+
+
+def test_only_the_facade_makes_credentials_of_jobs(deployment: Deployment) -> None:
+    role = deployment.one("AWS::IAM::Role", FILES_OF_JOBS)
+    [trusted] = role.properties["AssumeRolePolicyDocument"]["Statement"]
+    facade = deployment.one("AWS::IAM::Role", FACADE)
+    assert trusted["Principal"] == {"AWS": {"Fn::GetAtt": [facade.id, "Arn"]}}
+    [assumed] = [
+        statement
+        for statement in deployment.statements()
+        if "sts:AssumeRole" in statement.actions and name(statement.role) == FACADE
+    ]
+    assert {name(each.strip("<>").removesuffix(".Arn")) for each in assumed.resources} == {FILES_OF_JOBS}
+
+
+def test_the_world_does_not_reach_the_gateway_of_tasks(deployment: Deployment) -> None:
+    rule = deployment.one("AWS::ElasticLoadBalancingV2::ListenerRule").properties
+    assert rule["Priority"] == 1
+    assert rule["Actions"][0]["FixedResponseConfig"]["StatusCode"] == "404"
+    assert rule["Conditions"][0]["PathPatternConfig"]["Values"] == [GATEWAY_PATH, f"{GATEWAY_PATH}/*"]
 
 
 def test_only_ecs_itself_reads_secrets_to_inject_them(deployment: Deployment) -> None:
@@ -103,9 +135,9 @@ def test_the_server_lets_in_its_own_tasks_and_the_database_the_server(default: D
         source = rule.properties["SourceSecurityGroupId"]["Fn::GetAtt"][0]
         reached.setdefault(rule.properties["FromPort"], set()).add(name(source))
     assert reached == {
-        4200: {"JobsJobSecurityGroup", "WorkerSecurityGroup", "FacadeApiSecurityGroup"},
+        4200: {"WorkerSecurityGroup", "FacadeApiSecurityGroup"},
         5432: {"PrefectServerSecurityGroup"},
-        8000: {"DoorSecurityGroup"},
+        8000: {"DoorSecurityGroup", "JobsJobSecurityGroup"},
     }
 
 
@@ -125,7 +157,7 @@ def test_github_pushes_from_its_branch_and_deploys_from_its_environment(
         "GitHubDeploy": "repo:institute/prefect-snakemake:environment:production",
     }
     assert {condition[f"{issuer}:aud"] for condition in roles.values()} == {"sts.amazonaws.com"}
-    assert deployments["instance"].who_may("sts:AssumeRole") == {"GitHubDeploy"}
+    assert deployments["instance"].who_may("sts:AssumeRole") == {"GitHubDeploy", FACADE}
     assert deployments["instance"].who_may("ecr:PutImage") == {"GitHubPush"}
 
 
@@ -201,7 +233,7 @@ def allow_every_role(deployment: Deployment) -> None:
 
 
 def allow_every_action(deployment: Deployment) -> None:
-    [statement, *_] = deployment.one("AWS::IAM::Policy", JOB).properties["PolicyDocument"]["Statement"]
+    [statement, *_] = statements_of(deployment, FILES_OF_JOBS)
     statement["Action"] = "s3:*"
 
 
@@ -228,7 +260,9 @@ def allow_all_but(deployment: Deployment) -> None:
 
 
 def allow_everywhere_but(deployment: Deployment) -> None:
-    statements_of(deployment, JOB).append({"Effect": "Allow", "Action": "s3:GetObject", "NotResource": "a"})
+    statements_of(deployment, FACADE).append(
+        {"Effect": "Allow", "Action": "s3:GetObject", "NotResource": "a"}
+    )
 
 
 def make_an_administrator(deployment: Deployment) -> None:
@@ -301,7 +335,7 @@ def unprotect_the_database(deployment: Deployment) -> None:
         (allow_more_on_everything, unexplained_wildcards, "ecs:DeleteCluster on *"),
         (allow_another_action_on_all_tasks, unexplained_wildcards, "ecs:ExecuteCommand on arn:"),
         (allow_all_but, unweighed, "WorkerDefinitionTaskRoleDefaultPolicy has a NotAction"),
-        (allow_everywhere_but, unweighed, "JobsJobDefinitionTaskRoleDefaultPolicy has a NotResource"),
+        (allow_everywhere_but, unweighed, "FacadeApiDefinitionTaskRoleDefaultPolicy has a NotResource"),
         (make_an_administrator, unweighed, "JobsJobDefinitionTaskRole has managed policies"),
         (write_a_policy_of_another_kind, unweighed, "More is an AWS::IAM::RolePolicy"),
         (drop_the_conditions, unheld, "iam:PassRole without a condition"),

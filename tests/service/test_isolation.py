@@ -4,8 +4,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
+import pytest
 
 from deployments.local import LocalStack
 from flows.contract.environments import EnvironmentSettings
@@ -79,6 +82,33 @@ def test_a_job_variable_sets_the_environment_of_its_job_alone(
         jobs.wait(job["id"], "completed")
         said[tag] = jobs.http.get(f"/jobs/{job['id']}/outputs/a.txt").text.strip()
     assert said == {"with": "hello", "without": "none"}
+
+
+@pytest.mark.parametrize("job_variables", [{"env": {"JOBS_ISOLATION": "off"}}, {"env.JOBS_ISOLATION": "off"}])
+def test_a_job_variable_changes_no_setting_of_the_service(
+    stack: LocalStack,
+    jobs: JobsClient,
+    prefect_api: httpx.Client,
+    tmp_path: Path,
+    job_variables: dict[str, Any],
+) -> None:
+    directories = stack.settings.home / "jobs"
+    (tmp_path / "Snakefile").write_text(
+        f"rule a:\n    output: 'a.txt'\n    shell: 'ls {directories} > {{output}}'\n"
+    )
+    other = jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1})
+    jobs.wait(other, "completed")
+    deployment = prefect_api.get("/deployments/name/snakemake-job/default").json()["id"]
+
+    submitted = prefect_api.post(
+        f"/deployments/{deployment}/create_flow_run",
+        json={"parameters": {"workflow": {"path": str(tmp_path)}}, "job_variables": job_variables},
+    )
+
+    job_id = submitted.raise_for_status().json()["id"]
+    jobs.wait(job_id, "completed")
+    assert (directories / other).is_dir()
+    assert jobs.http.get(f"/jobs/{job_id}/outputs/a.txt").text.split() == [job_id]
 
 
 def test_the_memory_of_idle_processes_is_shared(jobs: JobsClient, stack: LocalStack) -> None:

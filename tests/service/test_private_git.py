@@ -1,6 +1,8 @@
 """A job whose workflow is in a private git repository, with a token from Prefect's blocks."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +14,19 @@ from tests.service.blocks import save_block
 from tests.support import JobsClient
 
 TOKEN = "the-token-of-the-lab"
+
+
+@contextmanager
+def settings_of_deployment(
+    prefect_api: httpx.Client, deployment: str, environment: dict[str, str]
+) -> Iterator[None]:
+    """What the operator sets for the jobs of one group."""
+    address = f"/deployments/{deployment}"
+    prefect_api.patch(address, json={"job_variables": {"env": environment}}).raise_for_status()
+    try:
+        yield
+    finally:
+        prefect_api.patch(address, json={"job_variables": {}}).raise_for_status()
 
 
 @pytest.mark.parametrize("block", ["secret/git-token", "github-credentials/lab"])
@@ -30,14 +45,12 @@ def test_a_private_workflow_runs_and_its_token_is_nowhere(
             "SSL_CERT_FILE": str(certificate),  # the server's, which nobody else trusts
         }
         deployment = prefect_api.get("/deployments/name/snakemake-job/default").json()["id"]
-        run = prefect_api.post(
-            f"/deployments/{deployment}/create_flow_run",
-            json={
-                "parameters": {"workflow": {"git": address}},
-                "job_variables": {"env": environment},
-            },
-        )
-        job = jobs.wait(run.raise_for_status().json()["id"], "completed")
+        with settings_of_deployment(prefect_api, deployment, environment):
+            run = prefect_api.post(
+                f"/deployments/{deployment}/create_flow_run",
+                json={"parameters": {"workflow": {"git": address}}},
+            )
+            job = jobs.wait(run.raise_for_status().json()["id"], "completed")
 
     assert job["commit"] == commit
     said = [

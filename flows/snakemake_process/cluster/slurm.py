@@ -3,6 +3,7 @@
 import re
 import subprocess
 import time
+from functools import cache
 from typing import Any
 
 from flows.snakemake_process.cluster.clusters import Cluster
@@ -10,6 +11,7 @@ from flows.snakemake_process.cluster.clusters import Cluster
 _COMMAND_SECONDS = 20.0
 _AGAIN_SECONDS = 0.3
 _ACCOUNT = "JobID,State,ExitCode,Elapsed,Timelimit,ReqMem,MaxRSS,NodeList"
+_NO_ACCOUNTING = "accounting_storage/none"
 _UNITS = " KMGT"
 _FIELD = re.compile(r"(\w+)=(\S+)")
 _KILLED_BY_OTHERS = ("CANCELLED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
@@ -19,10 +21,10 @@ class Slurm(Cluster):
     """SLURM, by the commands of its client."""
 
     def repair(self) -> None:
-        """Let the plugin see that a job was cancelled.
+        """Mend two faults of version 2.8.0, over which a workflow would wait for ever.
 
-        Version 2.8.0 compares whole words, and `sacct` says `CANCELLED by 1000`: the plugin takes such a job
-        for a running one.
+        It compares whole words, and `sacct` says `CANCELLED by 1000`: it takes such a job for a running one.
+        And it asks `sacct` where that is installed, even if the cluster has no accounting.
         """
         import snakemake_executor_plugin_slurm as plugin  # noqa: PLC0415 - only where it is installed
 
@@ -34,7 +36,12 @@ class Slurm(Cluster):
                 states = {job: state.split()[0] if state else state for job, state in states.items()}
             return states, seconds
 
+        def is_query_tool_available(tool: str) -> bool:
+            return bool(has_tool(tool)) and (tool != "sacct" or _has_accounting())
+
+        has_tool = plugin.is_query_tool_available
         plugin.query_job_status = query_job_status
+        plugin.is_query_tool_available = is_query_tool_available
 
     def why_ended(self, external_id: str) -> str:
         rows = _account_of(external_id)
@@ -60,6 +67,13 @@ class Slurm(Cluster):
             if held:
                 _output_of("scancel", *held)
             time.sleep(_AGAIN_SECONDS)
+
+
+@cache
+def _has_accounting() -> bool:
+    """Whether the cluster keeps accounts; so it seems if it does not answer."""
+    output = _output_of("scontrol", "show", "config")
+    return output is None or _NO_ACCOUNTING not in output
 
 
 def _account_of(external_id: str) -> list[dict[str, str]]:

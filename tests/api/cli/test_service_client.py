@@ -1,13 +1,16 @@
 """The command line's client meets a service that is away, busy, or not to be trusted."""
 
+import json
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from api.cli import service as cli_service
-from api.cli.commands import outputs
+from api.cli.commands import list_jobs, logs, outputs
 from api.cli.service import Service, ServiceError
 from tests.flows.git_servers import answering
 
@@ -72,3 +75,40 @@ def test_an_output_is_not_downloaded_out_of_its_directory(
             outputs(JOB, download=tmp_path / "down")
 
     assert list(tmp_path.iterdir()) == []
+
+
+ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\x9b1A"
+SHOWN = r"\x1b[2J\x1b]0;owned\x07\r\x9b1A"
+
+
+@pytest.mark.parametrize(
+    ("show", "item", "shown"),
+    [
+        (
+            logs,
+            {"timestamp": "2026-11-24T10:00:00Z", "level": "INFO", "message": f"{ESCAPES}one\n2026 two"},
+            f"2026-11-24T10:00:00 INFO     {SHOWN}one\n    2026 two\n",
+        ),
+        (
+            lambda _: list_jobs(),
+            {"name": f"[red]{ESCAPES}", "id": JOB, "group": "default", "status": "failed"}
+            | {"progress": {"done": 0, "total": 1}, "created_at": None},
+            f"[red]{SHOWN}",
+        ),
+    ],
+)
+def test_a_terminal_obeys_nothing_that_others_have_written(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    show: Callable[[str], None],
+    item: dict[str, Any],
+    shown: str,
+) -> None:
+    page = json.dumps({"items": [item], "next_cursor": None}).encode()
+    with answering(lambda request: tell(request, 200, "application/json", page)) as (address, _):
+        monkeypatch.setenv("JOBS_URL", origin(address))
+        show(JOB)
+
+    printed = capsys.readouterr().out
+    assert shown in printed
+    assert not set(printed) & {"\x1b", "\x07", "\r", "\x9b"}

@@ -167,3 +167,12 @@ async def test_text_is_for_people(api: httpx.AsyncClient, log: io.StringIO) -> N
     await get(api, "/jobs", limit=1)
 
     assert log.getvalue().endswith(" INFO prefect_snakemake.access: GET /jobs 200\n")
+
+
+def test_a_message_is_one_line_whatever_it_quotes(log: io.StringIO) -> None:
+    configure_logs(LogFormat.TEXT, log)
+
+    logging.getLogger("test").warning("There is no job '%s'.", "x\n2026-01-01 INFO forged\x1b[2J")
+
+    (line,) = log.getvalue().splitlines()
+    assert line.endswith(r"There is no job 'x\n2026-01-01 INFO forged\x1b[2J'.")

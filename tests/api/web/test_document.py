@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from api.web.problems import WES_PREFIX
+from api.web.reference import reference_page
 from tests.api.support import PROBLEM, WES_DOCUMENT, get
 from tests.exchanges.__main__ import GUIDE
 from tests.exchanges.sections import SECTIONS
@@ -97,8 +98,36 @@ async def test_the_examples_of_a_submission_are_ones(document: Any, api: httpx.A
     assert response.status_code == 201
 
 
-async def test_the_document_can_be_read_in_a_browser(api: httpx.AsyncClient) -> None:
-    assert "swagger" in (await api.get("/docs")).text
+async def test_the_document_can_be_read_in_a_browser(api: httpx.AsyncClient, document: Any) -> None:
+    page = (await api.get("/docs")).text
+
+    for path, methods in document["paths"].items():
+        assert all(f"<h3>{method.upper()} {path}</h3>" in page for method in methods)
+    for name, schema in document["components"]["schemas"].items():
+        assert f'<h3 id="{name}">' in page
+        assert all(f"<td>{field}" in page for field in schema.get("properties", ()))
+
+
+async def test_the_page_loads_nothing_and_runs_nothing(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/docs")
+
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "<script" not in answer.text
+    assert set(re.findall(r'(?:href|src)="([^"#][^"]*)"', answer.text)) == {"/openapi.json"}
+
+
+def test_the_page_shows_markup_of_the_document_as_text() -> None:
+    hostile = "<script>alert(1)</script>"
+    answers = {"200": {"description": hostile}}
+    operation = {"summary": hostile, "description": f"`{hostile}`", "responses": answers}
+    document = {
+        "info": {"title": hostile},
+        "paths": {f"/{hostile}": {"get": operation}},
+        "components": {"schemas": {"X": {"enum": [hostile], "properties": {hostile: {"type": hostile}}}}},
+    }
+
+    assert "<script" not in reference_page(document)
 
 
 async def test_every_operation_has_an_example_of_its_answer(document: Any) -> None:

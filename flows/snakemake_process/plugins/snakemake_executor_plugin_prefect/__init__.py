@@ -151,7 +151,7 @@ class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
                 attempt.fail(error)
             raise
         for rule_job in rule_jobs_of(job):
-            if rule_job.rule.is_checkpoint:
+            if rule_job.rule.is_checkpoint and self._reports:
                 # The DAG grows right after this call (`JobScheduler._finish_jobs`).
                 self._plan.is_stale = True
                 self._plan.grown_by.add(rule_job.jobid)
