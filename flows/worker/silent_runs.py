@@ -28,6 +28,7 @@ from flows.worker.settling import settle
 SILENCE_SECONDS = 180.0
 """Six times as long as the pause between two signs of life."""
 _LOOK_SECONDS = 30.0
+_LONGEST_GAP_SECONDS = 15.0
 _PAGE = 200
 _ACTIVE = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 """Scheduled, too: by a retry in Prefect's UI, which no worker will run."""
@@ -45,7 +46,7 @@ class Silence:
 
     def broken_by_nobody(self, updated: Mapping[UUID, datetime | None], now: float) -> list[UUID]:
         """The runs that have been silent for too long. `updated` is when Prefect last updated each run."""
-        if now - self._looked_at > self.seconds:
+        if now - self._looked_at > max(self.seconds / 2, _LONGEST_GAP_SECONDS):
             self._seen.clear()  # nobody has looked meanwhile, maybe because Prefect was away
         self._looked_at = now
         self._seen = {

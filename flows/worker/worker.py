@@ -98,7 +98,7 @@ class WorkerSettings(BaseSettings):
 
     attached_silence_seconds: float = Field(
         default=SILENCE_SECONDS,
-        ge=10,
+        ge=1,
         le=86_400,
         description="How long an attached run may give no sign of life before it is Crashed. It gives one "
         "every 30 seconds.",

@@ -289,7 +289,7 @@ def test_who_presses_ctrl_c_has_cancelled_it(jobs: JobsClient, stack: LocalStack
 def test_what_is_silent_has_crashed_and_runs_on_if_it_was_alive(
     jobs: JobsClient, stack: LocalStack, workflow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("JOBS_ATTACHED_SILENCE_SECONDS", "10")
+    monkeypatch.setenv("JOBS_ATTACHED_SILENCE_SECONDS", "2")
     write_workflow(workflow, SLEEPING)
     write_workflow(workflow.with_name(f"{workflow.name}-frozen"), SLEEPING)
     frozen_user = user_of(workflow.with_name(f"{workflow.name}-frozen"), stack)

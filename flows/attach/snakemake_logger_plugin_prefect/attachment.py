@@ -79,8 +79,7 @@ class Attachment:
         atexit.unregister(self.close)
         if os.getpid() == self._process and self._has_begun and not self._is_closed:
             self._is_closed = self._is_over = True
-            has_nothing_to_do = not (self._jobs or self._errors)
-            if self._is_stale or has_nothing_to_do:
+            if self._is_stale or not self._jobs:  # a checkpoint was last, or nothing was to be done
                 self._read_plan(time.time())
             for text in self._errors.values():
                 self._run.fail(text)
