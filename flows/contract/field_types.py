@@ -30,7 +30,10 @@ def relative_path(value: str) -> str:
 OneLine = AfterValidator(one_line)
 """For texts that lists, logs and terminals show."""
 
-RelativePath = Annotated[str, AfterValidator(relative_path), OneLine, Field(max_length=1024)]
+PublishedPath = Annotated[str, AfterValidator(relative_path), Field(max_length=1024)]
+"""A path inside the directory that it is relative to, with any name that a rule has given a file."""
+
+RelativePath = Annotated[PublishedPath, OneLine]
 """A path inside the directory that it is relative to."""
 
 

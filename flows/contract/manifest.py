@@ -12,7 +12,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from flows.contract.environments import EnvironmentRecord
-from flows.contract.field_types import RelativePath
+from flows.contract.field_types import PublishedPath
 
 MANIFEST_NAME = "outputs.json"
 """Below the job's key."""
@@ -39,7 +39,7 @@ class FileKind(StrEnum):
 class OutputItem(_Frozen):
     """A file that a job has published."""
 
-    path: RelativePath
+    path: PublishedPath
     kind: FileKind = FileKind.OUTPUT
     size: NonNegativeInt
     sha256: str | None = None
@@ -70,7 +70,7 @@ def listed_path(path: str) -> tuple[str, bool]:
 class SnakefileItem(_Frozen):
     """The Snakefile that ran, and the version of Snakemake that read it."""
 
-    path: RelativePath
+    path: PublishedPath
     text: str
     snakemake: str = "unknown"
     """The version; `unknown` if the job ended before it had an environment."""

@@ -77,6 +77,14 @@ def test_its_outputs_come_back(jobs: JobsClient, job: Json) -> None:
     assert httpx.get(address).text == "Hello from a task\n"
 
 
+def test_the_gateway_refuses_nothing_that_a_job_needs(stack: EcsStack, job: Json) -> None:
+    """Prefect's runner goes on without what it is refused, so only the log shows it."""
+    log = (stack.home / "facade" / "api.log").read_text()
+
+    assert "Application startup complete" in log
+    assert f"Job {job['id']} may not" not in log
+
+
 def test_a_rule_reaches_its_own_job_in_prefect_and_no_other(jobs: JobsClient, job: Json) -> None:
     """With the token that it finds in its task, where it runs as the same user."""
     bundle = jobs.http.put("/bundles", content=workflow({"Snakefile": PRYING})).json()["bundle"]

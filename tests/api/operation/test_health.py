@@ -7,12 +7,13 @@ import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
+from starlette.responses import Response
 
 from api.auth.callers import TokenScope
 from api.auth.tokens import TokenFile
 from api.settings import Settings
 from flows.contract.spec import FLOW_NAME
-from tests.api.servers import free_port
+from tests.api.servers import free_port, serving
 from tests.api.support import GROUPS, facade
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +65,15 @@ async def test_a_service_without_prefect_is_not_ready(home: Path) -> None:
 
     assert status == "not ready"
     assert {name for name, part in parts.items() if part["ready"]} == {"storage"}
+
+
+async def test_a_prefect_without_its_database_is_told_from_one_that_is_away(home: Path) -> None:
+    """It answers every request with 500 then, as the real one does."""
+    settings = Settings(home=home, read_timeout_seconds=3)
+    async with serving(Response(status_code=500)) as url, facade(f"{url}/api", settings) as client:
+        _, parts = await readiness(client, 503)
+
+    assert parts["prefect"]["detail"] == "Prefect answered 500: its database may be away, or busy."
 
 
 async def test_a_service_without_its_storage_is_not_ready(prefect_api_url: str, tmp_path: Path) -> None:
