@@ -25,6 +25,8 @@ CALL = RuleJobRecord(
     error="exit code 1",
     cpu_seconds=12.5,
     peak_memory_bytes=100 << 20,
+    external_id="184467",
+    host="node07",
 )
 
 
@@ -60,6 +62,9 @@ async def test_a_rule_job_tells_all_that_the_worker_knows_of_it(
         "error": "exit code 1",
         "cpu_seconds": 12.5,
         "peak_memory_bytes": 104857600,
+        "external_id": "184467",
+        "host": "node07",
+        "waiting": None,
     }
 
 

@@ -72,6 +72,9 @@ class Slurm:
                 start_new_session=True,
             )
 
+    def runs(self, name: str) -> bool:
+        return name in self._running
+
     def stop(self, name: str) -> None:
         process = self._running.pop(name)
         process.terminate()
@@ -244,5 +247,5 @@ def _add_account(running: Slurm) -> None:
 
 def _stop_all(running: Slurm) -> None:
     for name in ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"):
-        if name in running._running:
+        if running.runs(name):
             running.stop(name)

@@ -304,10 +304,10 @@ def test_a_rule_job_that_somebody_cancels_fails_with_the_clusters_word(
 def test_accounting_that_is_away_for_a_while_costs_no_result(
     environment: Environment, workspace: Workspace, cluster: Slurm
 ) -> None:
-    back = threading.Timer(10, cluster.start, ["slurmdbd"])
+    back = threading.Timer(10, cluster.start, ["slurmdbd"])  # once: it can't be started again
 
     def interrupt(event: WorkflowEvent, _: Execution) -> None:
-        if isinstance(event, AttemptSubmitted):
+        if isinstance(event, AttemptSubmitted) and back.ident is None:
             cluster.stop("slurmdbd")
             back.start()
 
