@@ -76,8 +76,9 @@ def _exit_gracefully(scheduler: Any, *_: Any) -> None:
     was_told = scheduler._user_kill is not None
     scheduler._user_kill = "graceful"
     threading.Thread(target=scheduler._open_jobs.release, daemon=True).start()
-    if hasattr(scheduler._executor, "stop") and not was_told:
-        threading.Thread(target=_stop_cluster, args=[scheduler._executor], daemon=True).start()
+    executor = getattr(scheduler, "_executor", None)
+    if hasattr(executor, "stop") and not was_told:
+        threading.Thread(target=_stop_cluster, args=[executor], daemon=True).start()
 
 
 def _stop_cluster(executor: Any) -> None:
