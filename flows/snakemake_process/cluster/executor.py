@@ -90,18 +90,25 @@ class _Mirrored:
 
     # Nodes
 
-    def additional_general_args(self) -> str:
+    @property
+    def _shares_files(self) -> bool:
+        """Whether nodes have this machine's environments; others have a Snakemake of their own."""
+        return bool(super().get_python_executable() == sys.executable)  # type: ignore[misc]  # of the plugin
+
+    def additional_general_args(self) -> Any:
         """The node's Snakemake runs rule jobs with our local executor, which records them."""
         theirs = super().additional_general_args()  # type: ignore[misc]  # of the plugin
+        if not self._shares_files:
+            return theirs
         if not isinstance(theirs, str):
             theirs = " ".join(theirs)
         ours, found = _EXECUTOR.subn("--executor prefect", theirs)
         return ours if found else f"{theirs} --executor prefect"
 
     def get_python_executable(self) -> str:
-        """With our own start of Snakemake, if the node has this machine's files."""
+        """With our own start of Snakemake."""
         theirs: str = super().get_python_executable()  # type: ignore[misc]  # of the plugin
-        if theirs != sys.executable:
+        if not self._shares_files:
             return theirs
         program = [theirs, str(Path(__file__).with_name("node.py")), str(self._records.directory)]
         return shlex.join(program)
