@@ -43,6 +43,9 @@ LOOK_SECONDS = 0.5
 WAKE_SECONDS = (0.3, 0.5, 1, 2, 2, 5, 10, 20)
 """When the plugin asks its cluster after a node has recorded an end: soon, then ever more rarely."""
 
+_FEWEST_SECONDS, _MOST_SECONDS, _UNITS_PER_SECOND = 0.5, 10.0, 50
+"""Between two questions of the plugin, the more the more it asks for: the cluster serves others, too."""
+
 QUEUE_SECONDS = 10.0
 """Between two looks at the cluster's queue."""
 
@@ -78,7 +81,9 @@ class _Mirrored:
         self._attempts = OpenAttempts(self._records)
         self._submission = Submission(self._decisions)
         self._wake_at: list[float] = []
+        self._has_lost = False  # whether the queue no longer holds a job that has not ended
         self._next_queue = 0.0
+        self._asked_at = 0.0
         self._plan = plan_of(workflow, workflow.dag)
         # This starts the thread that asks the cluster.
         super().__init__(workflow, logger)  # type: ignore[call-arg]  # of the plugin
@@ -158,6 +163,7 @@ class _Mirrored:
             for info in active_jobs:
                 yield info
             return
+        self._asked_at = time.monotonic()
         given_back = set()
         async for info in super().check_active_jobs(active_jobs):  # type: ignore[misc]  # of the plugin
             given_back.add(id(info))
@@ -175,9 +181,18 @@ class _Mirrored:
             if not self._submission.is_stopped and time.monotonic() >= self._next_queue:
                 await asyncio.to_thread(self._look_at_queue)
                 self._next_queue = time.monotonic() + QUEUE_SECONDS
-            if self._wake_at and time.monotonic() >= self._wake_at[0]:
-                self._wake_at.pop(0)
+            if self._must_ask():
                 return
+
+    def _must_ask(self) -> bool:
+        """Whether the plugin has to ask its cluster now, because something seems to have ended."""
+        now = time.monotonic()
+        is_due = self._has_lost or (self._wake_at and now >= self._wake_at[0])
+        pause = len(self._attempts.submitted()) / _UNITS_PER_SECOND
+        if not is_due or now < self._asked_at + min(max(pause, _FEWEST_SECONDS), _MOST_SECONDS):
+            return False
+        self._has_lost, self._wake_at = False, self._wake_at[1:]
+        return True
 
     def _look(self) -> None:
         """Read what nodes have recorded."""
@@ -201,8 +216,7 @@ class _Mirrored:
             if reason != attempt.queue_reason:
                 attempt.queue_reason = reason
                 self._tell_submission(attempt)
-        if any(info.external_jobid not in held for info in infos) and not self._wake_at:
-            self._wake_at = [time.monotonic()]
+        self._has_lost = any(info.external_jobid not in held for info in infos)
 
     def _tell_start(self, attempt: Attempt) -> None:
         started = attempt.started or {}

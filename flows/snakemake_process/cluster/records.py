@@ -42,27 +42,31 @@ def key_of(job: Any) -> str:
 
 
 class Records:
-    """The records in one directory, which has the logs of attempts, too."""
+    """The records of one execution, and the logs of its attempts.
+
+    Records have a directory of their own, from which the head takes them: so to list it stays cheap.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._records = directory / "records"
 
     def log_of(self, job: Any) -> Path:
         return self.directory / f"{key_of(job)}.log"
 
     def clear(self) -> None:
         """Remove the records of an earlier execution in this directory."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self._records.mkdir(parents=True, exist_ok=True)
         self.take()
 
     def forget(self, job: Any) -> None:
         for kind in (_STARTED, _ENDED):
-            (self.directory / f"{key_of(job)}.{kind}").unlink(missing_ok=True)
+            (self._records / f"{key_of(job)}.{kind}").unlink(missing_ok=True)
 
     def take(self) -> list[Record]:
         """Every record that there is, starts before ends. They are removed."""
         try:
-            names = sorted(os.listdir(self.directory), reverse=True)
+            names = os.listdir(self._records)
         except FileNotFoundError:
             return []
         found = []
@@ -71,8 +75,8 @@ class Records:
             if kind not in (_STARTED, _ENDED):
                 continue
             try:
-                content = json.loads((self.directory / name).read_bytes())
-                (self.directory / name).unlink()
+                content = json.loads((self._records / name).read_bytes())
+                (self._records / name).unlink()
             except (OSError, ValueError):
                 continue  # a network file system lists what it can't read yet
             found.append(Record(key, kind == _ENDED, content))
@@ -87,8 +91,8 @@ class Records:
         self._write(job, _ENDED, content)
 
     def _write(self, job: Any, kind: str, content: Mapping[str, Any]) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        target = self.directory / f"{key_of(job)}.{kind}"
+        self._records.mkdir(parents=True, exist_ok=True)
+        target = self._records / f"{key_of(job)}.{kind}"
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         with partial.open("w") as file:
             json.dump(content, file)
