@@ -53,6 +53,7 @@ pictures: env browser ## Run the example and photograph it in the Prefect UI, fo
 	$(RUN) -m tests.docs.pictures
 
 prove: env ## Kill, stop and fill what the service needs, 20 times each, under load: a table, and build/prove.md.
+	$(RUN) -m pytest -m slow tests
 	$(RUN) -m tests.prove
 
 bench: env ## Compare with bare Snakemake and with Prefect itself: a table, and build/bench.json.

@@ -283,6 +283,23 @@ def test_a_rule_job_that_takes_too_much_memory_says_what_to_raise(
     assert end.message.endswith(" had asked for 300 MB: raise `mem_mb`.")
 
 
+@pytest.mark.slow  # a minute is the shortest limit that SLURM has, and it looks once a minute
+def test_a_rule_job_that_takes_too_long_says_what_to_raise(
+    environment: Environment, workspace: Workspace
+) -> None:
+    snakefile = """
+        rule all:
+            output: "never.txt"
+            resources: runtime=1
+            shell: "sleep 300"
+    """
+    run = run_on(on_slurm(), environment, workspace, snakefile)
+    end = last_end(run, "all")
+    assert (end.outcome, end.exit_code) == (Outcome.FAILED, None)
+    assert end.message.startswith("SLURM ended it after ")
+    assert end.message.endswith("its time limit (00:01:00): raise `runtime`.")
+
+
 def test_a_rule_job_that_somebody_cancels_fails_with_the_clusters_word(
     environment: Environment, workspace: Workspace, cluster: Slurm
 ) -> None:
