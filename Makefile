@@ -6,12 +6,13 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 CHROMIUM := /usr/bin/chromium
 CDK := infra/node_modules/.installed
-# Their jobs must start and end within seconds, so the others come first: one stack here, one on ECS beside it.
+# Their jobs must start and end within seconds, so the others come first; then two parts beside each other.
 SERVICE := tests/fundamentals tests/service tests/prove tests/ecs
+BESIDE := tests/ecs $(addprefix tests/service/test_,attached_runs.py clusters.py local_stack.py)
 SETTINGS ?= $(firstword $(wildcard infra/settings.toml) infra/settings.example.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo up test test-here test-ecs check docs configuration pictures prove bench requirements browser builder software image cdk synth clean
+.PHONY: help env demo up test test-here test-beside check docs configuration pictures prove bench requirements browser builder software image cdk synth clean
 
 help: ## List the commands.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -25,15 +26,15 @@ up: env ## Start everything and stay until Ctrl-C.
 test: check browser builder software cdk ## Run the whole test suite, the quick checks first; the image is built as root only.
 	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
 		$(addprefix --ignore=,tests/house $(SERVICE))
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-here test-ecs
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=line test-here test-beside
 
 test-here:
-	$(RUN) -m pytest $(filter-out tests/ecs,$(SERVICE))
+	$(RUN) -m pytest $(addprefix --ignore=,$(BESIDE)) $(filter-out tests/ecs,$(SERVICE))
 
 # In a place of its own: pytest closes the place of all to others when it starts, PostgreSQL's user among them.
-test-ecs:
+test-beside:
 	@mkdir -p build
-	$(RUN) -m pytest --basetemp=build/test-ecs tests/ecs
+	$(RUN) -m pytest --basetemp=build/test-beside $(BESIDE)
 
 check: env ## Lint, check types, links and the house's own rules: under a minute.
 	$(RUN) -m ruff check .

@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from deployments.demo import EXAMPLE
 from deployments.local import LocalStack
 from tests.conftest import ENVIRONMENTS, local_settings
 from tests.flows.cluster.slurm import PROGRAMS, Slurm, missing, slurm
@@ -45,7 +46,7 @@ def cluster_stack(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> I
         environment.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
         environment.setenv("JOBS_EXECUTORS", json.dumps({GROUP: EXECUTOR}))
         environment.setenv("JOBS_GROUPS", json.dumps({GROUP: {"priority": 3}}))
-        roots = [WORKFLOWS, tmp_path_factory.getbasetemp()]
+        roots = [WORKFLOWS, EXAMPLE, tmp_path_factory.getbasetemp()]
         with LocalStack(local_settings(tmp_path_factory.mktemp("home"), roots)) as running:
             yield running
 
@@ -75,13 +76,18 @@ def running(jobs: JobsClient, job_id: str) -> None:
     wait_until(lambda: "running" in jobs.statuses(job_id).values(), "a rule job runs on the cluster")
 
 
-def test_the_features_of_snakemake_give_there_what_they_give_here(
-    jobs: JobsClient, cluster_stack: LocalStack
+@pytest.mark.parametrize(
+    ("workflow", "environment"),
+    [(WORKFLOWS / "features", None), (EXAMPLE, {"file": "requirements.txt"})],
+    ids=["features", "example"],
+)
+def test_a_workflow_gives_there_what_it_gives_here(
+    jobs: JobsClient, workflow: Path, environment: dict[str, str] | None
 ) -> None:
-    workflow = {"path": str(WORKFLOWS / "features")}
-    here, there = jobs.submit(workflow=workflow), jobs.submit(workflow=workflow, group=GROUP)
+    fields = {"workflow": {"path": str(workflow)}, "environment": environment, "cores": 2}
+    here, there = jobs.submit(**fields), jobs.submit(**fields, group=GROUP)
     for job_id in (here, there):
-        jobs.wait(job_id, "completed", seconds=180)
+        jobs.wait(job_id, "completed", seconds=240)
 
     def checksums(job_id: str) -> dict[str, str]:
         items = jobs.items(f"/jobs/{job_id}/outputs")
