@@ -80,13 +80,16 @@ def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
     # They take seconds to import, and are only needed here.
     from deployments import executors, registration  # noqa: PLC0415 - as above
 
+    wanted = registration.RegistrationSettings()
+    groups = registration.groups_of(settings.prefect_file) | wanted.groups.keys()
     try:
-        executors.check_executors(settings.home, lambda line: console.print(f"  {line}", highlight=False))
+        executors.check_executors(
+            settings.home, groups, lambda line: console.print(f"  {line}", highlight=False)
+        )
     except ValueError as error:
         console.print(f"[red]Error:[/red] {error}", soft_wrap=True, highlight=False)
         return 1
     api_url = os.environ.get("PREFECT_API_URL", f"{settings.prefect_url}/api")
-    wanted = registration.RegistrationSettings()
     registration.register(
         {"PREFECT_API_URL": api_url},
         settings.prefect_file,

@@ -1,6 +1,6 @@
 """Checks the clusters that `prefect.yaml` declares, before jobs are submitted to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from flows.contract.environments import EnvironmentSettings
@@ -14,9 +14,10 @@ class ExecutorRefused(ValueError):
     """A declaration is wrong; the message has a line for each mistake."""
 
 
-def check_executors(home: Path, say: Callable[[str], None]) -> None:
+def check_executors(home: Path, groups: Collection[str], say: Callable[[str], None]) -> None:
     """Ask the plugin of each declared executor for its settings, and compare. Raises `ExecutorRefused`.
 
+    `groups` are the groups that there are.
     This creates the default environment with the plugin, which jobs without an own environment use.
     """
     declared = ExecutorSettings().executors_by_group
@@ -24,10 +25,14 @@ def check_executors(home: Path, say: Callable[[str], None]) -> None:
     wrong = [
         f"executors.{group}: {mistake}."
         for group, executor in declared.items()
-        for mistake in _mistakes(executor, environments)
+        for mistake in (*_unknown(group, groups), *_mistakes(executor, environments))
     ]
     if wrong:
         raise ExecutorRefused("\n".join(wrong))
+
+
+def _unknown(group: str, groups: Collection[str]) -> list[str]:
+    return [] if group in groups else [f"there is no such group; known: {', '.join(sorted(groups))}"]
 
 
 def _mistakes(executor: ClusterExecutor, environments: Environments) -> list[str]:

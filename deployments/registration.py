@@ -93,6 +93,11 @@ def work_queues(prefect_file: Path) -> dict[str, WorkQueue]:
     return {name: WorkQueue.model_validate(queue) for name, queue in declared.items()}
 
 
+def groups_of(prefect_file: Path) -> set[str]:
+    """The names of the groups that the file declares."""
+    return {deployment["name"] for deployment in yaml.safe_load(prefect_file.read_text())["deployments"]}
+
+
 def shared(queues: Mapping[str, WorkQueue], places: int | None) -> dict[str, WorkQueue]:
     """The queues, so that none without a limit of its own can take all `places`."""
     if places is None or len(queues) < 2:

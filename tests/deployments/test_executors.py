@@ -14,7 +14,7 @@ from tests.conftest import ENVIRONMENTS
 def check(declared: dict[str, object], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBS_EXECUTORS", json.dumps(declared))
     monkeypatch.setenv("JOBS_ENVIRONMENTS_DIRECTORY", str(ENVIRONMENTS))
-    check_executors(home, print)
+    check_executors(home, {"default", "lab"}, print)
 
 
 def test_settings_of_the_plugin_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +30,12 @@ def test_each_mistake_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "executors.lab: 'sumbit' is no setting of it; known: cancel_cmd, cancel_nargs" in str(
         refused.value
     )
+
+
+def test_a_group_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"submit_cmd": "sbatch --parsable"}
+    with pytest.raises(ExecutorRefused, match="there is no such group; known: default, lab"):
+        check({"lba": {"executor": "cluster-generic", "settings": settings}}, tmp_path, monkeypatch)
 
 
 def test_a_plugin_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
