@@ -65,6 +65,13 @@ class ClusterExecutor(BaseModel):
         + ", ".join(sorted(_OPERATOR_RESOURCES[SLURM])),
     )
     jobs: int = Field(default=100, ge=1, le=100_000, description="Rule jobs that one job submits at once.")
+    cores: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description="The most cores of one submission, as its nodes have them; groups of rule jobs take no "
+        "more. No limit when absent.",
+    )
     latency_wait: int = Field(
         default=30, ge=0, le=3600, description="Seconds to wait for outputs that the file system shows late."
     )

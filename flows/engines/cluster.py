@@ -49,6 +49,8 @@ def executor_arguments(cluster: ClusterExecutor, job_id: UUID, cores: int) -> li
             if value is not False
         ),
     ]
+    if cluster.cores is not None:
+        arguments.append(f"--cores={cluster.cores}")
     if cluster.executor == SLURM:
         arguments.append(f"--slurm-jobname-prefix={job_id}")  # by which `sweep` finds what is left
     if cluster.container_image is not None:

@@ -143,7 +143,9 @@ def test_independent_rule_jobs_go_on_after_one_has_failed(
     }
 
 
-def test_a_group_is_one_job_of_the_cluster(environment: Environment, workspace: Workspace) -> None:
+def test_a_group_is_one_job_of_the_cluster(
+    environment: Environment, workspace: Workspace, cluster: Slurm
+) -> None:
     snakefile = """
         rule all:
             input: expand("{n}.b", n=range(3))
@@ -158,9 +160,11 @@ def test_a_group_is_one_job_of_the_cluster(environment: Environment, workspace: 
             shell: "touch {output}"
     """
     options = {"group_components": {"both": 3}}
-    run = run_on(on_slurm(), environment, workspace, snakefile, options=options)
+    run = run_on(on_slurm(cores=2), environment, workspace, snakefile, options=options)
     assert run.exit_code == 0
-    assert len({event.external_id for event in run.of(AttemptSubmitted)}) == 1
+    (external_id,) = {event.external_id for event in run.of(AttemptSubmitted)}
+    asked = cluster.run("sacct", "-n", "-X", "-P", "-o", "AllocCPUS", "-j", str(external_id))
+    assert int(asked) == 2
     assert len([event for event in run.of(AttemptStarted) if event.host]) == 6
     assert set(run.outcomes().values()) == {Outcome.SUCCEEDED}
 
