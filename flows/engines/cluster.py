@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -29,8 +29,6 @@ _SLURM_DIRECTORIES = (
     "/etc/slurm",
     "/var/spool/slurmd/conf-cache",
 )
-
-Report = Callable[[str], None]
 
 
 class PluginMissing(LookupError):

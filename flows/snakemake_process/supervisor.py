@@ -211,7 +211,7 @@ def _wait(
 def _ending(begin: float, cancel_seconds: float = 0.0) -> list[_Step]:
     """The steps that stop a driver and all its descendants, starting at `begin`."""
     if cancel_seconds:
-        # Only the driver is told: the commands that submit and cancel must not end half-way.
+        # Only the driver gets the signal: it must not end a command that submits or cancels.
         return [
             (begin, _terminate),
             (begin + cancel_seconds, _kill_below),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deployments.executors import ExecutorRefused, check_executors
-from flows.contract.executors import ClusterExecutor
+from flows.contract.executors import ClusterExecutor, ExecutorSettings
 from flows.contract.options import Options
 from tests.conftest import ENVIRONMENTS
 
@@ -36,6 +36,19 @@ def test_a_group_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytes
     settings = {"submit_cmd": "sbatch --parsable"}
     with pytest.raises(ExecutorRefused, match="there is no such group; known: default, lab"):
         check({"lba": {"executor": "cluster-generic", "settings": settings}}, tmp_path, monkeypatch)
+
+
+def test_prefect_yaml_declares_executors_and_a_variable_replaces_them(tmp_path: Path) -> None:
+    file = tmp_path / "prefect.yaml"
+    file.write_text(
+        "definitions:\n  executors:\n    lab: {executor: slurm, jobs: 7}\n    other: {executor: slurm}\n"
+    )
+    replaced = {"other": ClusterExecutor(executor="cluster-generic")}
+    settings = ExecutorSettings(prefect_file=file, executors=replaced)
+    lab, other = settings.executor_of("lab"), settings.executor_of("other")
+    assert lab is not None and (lab.executor, lab.jobs) == ("slurm", 7)
+    assert other is not None and other.executor == "cluster-generic"
+    assert settings.executor_of("default") is None
 
 
 def test_a_plugin_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
