@@ -43,11 +43,10 @@ def test_prefect_yaml_declares_executors_and_a_variable_replaces_them(tmp_path: 
     file.write_text(
         "definitions:\n  executors:\n    lab: {executor: slurm, jobs: 7}\n    other: {executor: slurm}\n"
     )
-    replaced = {"other": ClusterExecutor(executor="cluster-generic")}
-    settings = ExecutorSettings(prefect_file=file, executors=replaced)
-    lab, other = settings.executor_of("lab"), settings.executor_of("other")
-    assert lab is not None and (lab.executor, lab.jobs) == ("slurm", 7)
-    assert other is not None and other.executor == "cluster-generic"
+    lab = ClusterExecutor(executor="slurm", jobs=7)
+    other = ClusterExecutor(executor="cluster-generic")
+    settings = ExecutorSettings(prefect_file=file, executors={"other": other})
+    assert (settings.executor_of("lab"), settings.executor_of("other")) == (lab, other)
     assert settings.executor_of("default") is None
 
 
