@@ -12,8 +12,6 @@ This relies on private names. `tests/flows/environments/test_versions.py` checks
 """
 
 import importlib
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from typing import Any
 
 from flows.snakemake_process import software
 from flows.snakemake_process.emitter import emitter
+from flows.snakemake_process.ending import end_rule_jobs
 from flows.snakemake_process.events import ErrorRaised, Message
 
 _LINEAR_SCHEDULING_FROM = (9, 14)
@@ -84,7 +83,7 @@ def _exit_gracefully(scheduler: Any, *_: Any) -> None:
 def _stop_cluster(executor: Any) -> None:
     """End what runs on the cluster, for which Snakemake would wait, and then local rule jobs."""
     executor.stop()
-    os.killpg(0, signal.SIGTERM)  # not before: it also ends commands that submit and cancel
+    end_rule_jobs()  # not before: it also ends commands that submit and cancel
 
 
 class _SourceLines(dict[int, int]):

@@ -29,22 +29,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, NoReturn
 
 import psutil
 
 from flows.snakemake_process import room
+from flows.snakemake_process.ending import Step, ending
 from flows.snakemake_process.events import EngineExited, Message, encode
 from flows.snakemake_process.limits import limit
 from flows.snakemake_process.prctl import become_subreaper, die_with_parent
-
-GRACE_SECONDS = 4.0
-"""Between SIGTERM and SIGKILL for rule jobs."""
-
-CLEAN_UP_SECONDS = 3.0
-"""After that, before SIGKILL for Snakemake, which needs 0.7 s to remove outputs and its lock."""
 
 LOCKS = b"\0"
 """The message that carries the file descriptors."""
@@ -52,10 +47,6 @@ LOCKS = b"\0"
 _MOST_LOCKS = 1
 
 TERMINATE = b"terminate\n"
-_TERMINATE_SECONDS = (0.0, 0.5, 1.5)
-
-_Step = tuple[float, Callable[[int], None]]
-"""A time on the monotonic clock, and what to do to the driver then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +178,7 @@ def _wait(
     poll = select.poll()
     poll.register(alarm, select.POLLIN)
     poll.register(control, select.POLLIN)
-    steps: list[_Step] = [] if seconds is None else _ending(time.monotonic() + seconds)
+    steps: list[Step] = [] if seconds is None else ending(time.monotonic() + seconds)
     begun = False  # whether it is being stopped
     while True:
         if (exit_code := _reap(driver)) is not None:
@@ -205,24 +196,7 @@ def _wait(
                 control.recv(len(TERMINATE))
             poll.unregister(control)
             begun = True
-            steps = _ending(time.monotonic(), cancel_seconds)
-
-
-def _ending(begin: float, cancel_seconds: float = 0.0) -> list[_Step]:
-    """The steps that stop a driver and all its descendants, starting at `begin`."""
-    if cancel_seconds:
-        # Only the driver gets the signal: it must not end a command that submits or cancels.
-        return [
-            (begin, _terminate),
-            (begin + cancel_seconds, _kill_below),
-            (begin + cancel_seconds + CLEAN_UP_SECONDS, _kill),
-        ]
-    return [
-        # A signal between a fork and its exec is lost, so it is sent more than once.
-        *((begin + seconds, _terminate_group) for seconds in _TERMINATE_SECONDS),
-        (begin + GRACE_SECONDS, _kill_below),
-        (begin + GRACE_SECONDS + CLEAN_UP_SECONDS, _kill),
-    ]
+            steps = ending(time.monotonic(), cancel_seconds)
 
 
 def alarm_on_child_exit() -> int:
@@ -232,29 +206,6 @@ def alarm_on_child_exit() -> int:
     signal.set_wakeup_fd(waker)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # without a handler, the wake-up descriptor gets no byte
     return alarm
-
-
-def _terminate_group(driver: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(driver, signal.SIGTERM)
-
-
-def _terminate(driver: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(driver, signal.SIGTERM)
-
-
-def _kill_below(driver: int) -> None:
-    """Kill the processes that Snakemake has started, so that Snakemake itself can still clean up."""
-    with contextlib.suppress(psutil.Error):
-        for process in psutil.Process(driver).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-
-
-def _kill(driver: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(driver, signal.SIGKILL)
 
 
 def _reap(driver: int) -> int | None:
