@@ -33,6 +33,7 @@ from api.web.problems import MEDIA_TYPE, Problem, ProblemError, StorageUnavailab
 from api.web.reference import reference_router
 from api.web.validation import problem_of
 from api.wes.routes import wes_router
+from api.workflows.routes import workflows_router
 from flows.contract.storage import StorageError
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ _ROUTERS = (
     events_router,
     jobs_router,
     insight_router,
+    workflows_router,
     service_router,
     reference_router,
     wes_router,

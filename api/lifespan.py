@@ -33,11 +33,15 @@ from api.operation.health import Health
 from api.operation.metrics import Metrics
 from api.operation.retention import Retention
 from api.prefect.changes import Changes
+from api.prefect.deployments import Deployments
 from api.prefect.overview import Overview
 from api.prefect.reads import JobReads
 from api.services import Services
 from api.settings import Settings
 from api.webhooks.deliveries import Deliveries
+from api.workflows.registration import Registration
+from api.workflows.registry import Registry
+from api.workflows.runs import RegisteredRuns
 from flows.contract.storage import open_storage
 
 _log = logging.getLogger(__name__)
@@ -114,6 +118,18 @@ def _services(
     storage = open_storage(settings)
     disposal = Disposal(storage, settings.home)
     reads = JobReads.of(client, timeout_seconds, prefect_ui_url)
+    registry = Registry(storage)
+    submissions = Submissions(reads.flow_runs, disposal, settings, storage, RegisteredRuns(registry))
+    removal = Removal(reads.flow_runs, disposal)
+    registration = Registration(
+        registry,
+        Deployments(client, timeout_seconds),
+        reads.flow_runs.groups,
+        submissions,
+        removal,
+        disposal,
+        storage,
+    )
     probe = Overview(client, min(timeout_seconds, _PROBE_SECONDS))
     return Services(
         settings=settings,
@@ -121,8 +137,11 @@ def _services(
         bundles=Bundles(storage, settings, settings.home / "bundles"),
         outputs=Outputs(storage),
         reads=reads,
-        submissions=Submissions(reads.flow_runs, disposal, settings, storage),
-        removal=Removal(reads.flow_runs, disposal),
+        submissions=submissions,
+        removal=removal,
+        registry=registry,
+        registration=registration,
+        prefect_ui_url=prefect_ui_url,
         drawings=Drawings(reads.rule_jobs),
         following=Following(
             Changes(client, timeout_seconds), VisibleJobs(ANYONE, reads).get, reads.flow_runs.many

@@ -17,6 +17,8 @@ from api.operation.health import Health
 from api.operation.metrics import Metrics
 from api.prefect.reads import JobReads
 from api.settings import Settings
+from api.workflows.registration import Registration
+from api.workflows.registry import Registry
 from flows.contract.storage import Storage
 
 
@@ -31,6 +33,9 @@ class Services:
     reads: JobReads
     submissions: Submissions
     removal: Removal
+    registry: Registry
+    registration: Registration
+    prefect_ui_url: str
     drawings: Drawings
     following: Following
     open_streams: OpenStreams

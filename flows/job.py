@@ -64,6 +64,7 @@ from flows.snakemake_process.events import (
     encode,
 )
 from flows.termination import termination
+from flows.workspace.describing import describe
 from flows.workspace.git_credentials import Credentials, GitCredentialSettings
 from flows.workspace.redacting import redact_logs
 from flows.workspace.settings import WorkspaceSettings
@@ -159,7 +160,10 @@ def snakemake_job(
     cluster = ExecutorSettings().executor_of(group)
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
-            error, ending = _run(spec, changes, workspace, deployed, cluster, blocks, recorder)
+            if Label.DESCRIBES in flow_run.labels:
+                error, ending = _describe(spec, workspace, recorder)
+            else:
+                error, ending = _run(spec, changes, workspace, deployed, cluster, blocks, recorder)
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: the job must report every error
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error, ending = diagnosis.of_service(failure), Ending.CRASHED
@@ -225,6 +229,21 @@ def _run(
     return reason, ending
 
 
+def _describe(
+    spec: ExecutionSpec, workspace: Workspace, recorder: Recorder
+) -> tuple[JobError | None, Ending]:
+    """Find out what the workflow says about itself, for who registers it; run nothing."""
+    try:
+        commit = _stage(spec, workspace, recorder)
+        snakefile = workspace.snakefile(spec)
+    except StageError as failure:
+        return _unprepared(failure), Ending.FINISHED
+    found = describe(workspace.tree, snakefile, spec.workdir, spec.options.configfiles or ())
+    workspace.keep_description(found.model_copy(update={"commit": commit}))
+    recorder.log(logging.INFO, "The workflow is described.")
+    return None, Ending.FINISHED
+
+
 def _unprepared(failure: StageError | SecretRefused | SecretUnusable | EnvironmentFailure) -> JobError:
     """Why the job could not start."""
     match failure:
@@ -238,8 +257,8 @@ def _unprepared(failure: StageError | SecretRefused | SecretUnusable | Environme
             return JobError(ErrorKind.SYSTEM, str(failure), failure.resolution, "secrets")
 
 
-def _stage(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> None:
-    """Raises `StageError` and `SecretUnusable`."""
+def _stage(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> str | None:
+    """The commit of a workflow from git. Raises `StageError` and `SecretUnusable`."""
     workspace.lock()
     recorder.log(logging.INFO, "Staging the workflow.")
     staged = workspace.stage(
@@ -250,6 +269,7 @@ def _stage(spec: ExecutionSpec, workspace: Workspace, recorder: Recorder) -> Non
     if staged.commit is not None:
         recorder.log(logging.INFO, f"The workflow is from commit {staged.commit}.")
         recorder.label({Label.WORKFLOW_COMMIT: staged.commit})
+    return staged.commit
 
 
 @dataclass

@@ -1,22 +1,23 @@
-"""`prefect-snakemake submit|status|list|tasks|logs|cancel|resume|outputs|delete`."""
+"""`prefect-snakemake submit|status|list|tasks|logs|cancel|resume|outputs|delete|workflows`."""
 
 import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 from uuid import uuid4
 
 import typer
-import yaml
 from rich.markup import escape
 
 from api.cli.output import (
     SafeConsole,
     Watch,
+    console,
     jobs_table,
     log_line,
     plan_table,
+    print_json,
     rules_table,
     show_job,
     status_text,
@@ -24,6 +25,8 @@ from api.cli.output import (
 from api.cli.parsing import pairs, storage_of, texts_of, values_of
 from api.cli.service import FINAL, Json, Service, ServiceError, output_path
 from api.cli.snakemake_options import CommandWithOptions, given_options
+from api.cli.sources import overrides, source_of
+from api.cli.workflow_commands import workflows
 
 app = typer.Typer(
     help="Run Snakemake workflows on a prefect-snakemake service. Set JOBS_URL to its address "
@@ -32,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = SafeConsole() if sys.stdout.isatty() else SafeConsole(width=200)
+app.add_typer(workflows, name="workflows")
 
 JOB_FAILED = 2
 """Exit code if the watched job did not complete. 1 means that the command itself failed."""
@@ -61,8 +64,8 @@ def submit(
     workflow: Annotated[
         str | None,
         typer.Argument(
-            help="A directory to upload, the https address of a git repository, or the name of a bundle "
-            "(sha256:…).",
+            help="A directory to upload, the https address of a git repository, the name of a bundle "
+            "(sha256:…), or a registered workflow (NAME or NAME@VERSION).",
         ),
     ] = None,
     server_path: Annotated[
@@ -176,7 +179,10 @@ def submit(
             rich_help_panel="Environment",
         ),
     ] = None,
-    cores: Annotated[int, typer.Option(min=1, help="Cores that rule jobs may use at once.")] = 1,
+    cores: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores that rule jobs may use at once; 1 when absent."),
+    ] = None,
     resource: Annotated[
         list[str] | None,
         typer.Option(help="Resource, such as mem_mb=8000. May be repeated.", metavar="NAME=NUMBER"),
@@ -205,12 +211,12 @@ def submit(
     service = Service.from_environment()
     if workflow is None and directory is None and not mock:
         raise ServiceError(
-            "The argument WORKFLOW is missing. Give a directory, a git address or a bundle; or use "
-            "--directory or --mock."
+            "The argument WORKFLOW is missing. Give a directory, a git address, a bundle or a registered "
+            "workflow; or use --directory or --mock."
         )
-    spec: Json = {"engine": "mock"} if mock else {"cores": cores}
+    spec: Json = {"engine": "mock"} if mock else {}
     if workflow is not None:
-        spec["workflow"] = _source(service, workflow, server_path, ref, subdir)
+        spec["workflow"] = source_of(service, workflow, server_path, ref, subdir)
     own = {"name": environment, "packages": package, "file": requirements, "python": python}
     settings: Json = {
         "snakefile": snakefile,
@@ -219,12 +225,13 @@ def submit(
         "targets": target,
         "inputs": {place: {"path": path} for place, path in pairs(input_).items()},
         "files": texts_of(file),
-        "config": _overrides(config, config_file),
+        "config": overrides(config, config_file),
         "environment": {key: part for key, part in own.items() if part},
         "software": software,
         "env": pairs(env),
         "secrets": pairs(secret),
         "default_storage": storage_of(default_storage, storage_setting),
+        "cores": cores if not mock else None,
         "resources": values_of(resource),
         "timeout_seconds": timeout,
         "options": given_options(context),
@@ -250,7 +257,7 @@ def status(job: JobId, watch: Watching = False, as_json: AsJson = False) -> None
     if watch and found["status"] not in FINAL:
         found = _watched(service, job, as_json=as_json)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         show_job(console, found)
         console.print(rules_table(service.items(f"/jobs/{job}/tasks")))
@@ -275,7 +282,7 @@ def list_jobs(
     tags = [f"{key}:{value}" for key, value in pairs(tag).items()]
     service = Service.from_environment()
     jobs = list(service.items("/jobs", limit, status=status, group=group, name=name, tag=tags))
-    _print_json(jobs) if as_json else console.print(jobs_table(jobs))
+    print_json(jobs) if as_json else console.print(jobs_table(jobs))
 
 
 @app.command()
@@ -290,7 +297,7 @@ def tasks(
     """List the rule jobs of a job."""
     found = Service.from_environment().items(f"/jobs/{job}/tasks", status=status, rule=rule)
     if as_json:
-        _print_json(list(found))
+        print_json(list(found))
         return
     for task in found:
         console.print(f"{task['id']}  {status_text(task['status'])}  {escape(task['name'])}", highlight=False)
@@ -358,14 +365,14 @@ def resume(
     service = Service.from_environment()
     source: Json = {}
     if workflow is not None:
-        source = {"path": None, "git": None, "bundle": None, "ref": None, "subdir": None}
-        source |= _source(service, workflow, server_path=False, ref=None, subdir=None)
+        source = dict.fromkeys(("path", "git", "bundle", "name", "version", "ref", "subdir"))
+        source |= source_of(service, workflow, server_path=False, ref=None, subdir=None)
     if ref is not None:
         source["ref"] = ref
     changes: Json = {
         "workflow": source,
         "targets": target,
-        "config": _overrides(config, config_file),
+        "config": overrides(config, config_file),
         "files": texts_of(file),
         "environment": {"packages": package} if package else None,
         "cores": cores,
@@ -399,7 +406,7 @@ def outputs(
         if not as_json:
             console.print(f"{item['size_bytes']:>12,}  {item['path']}", highlight=False, markup=False)
     if as_json:
-        _print_json(found)
+        print_json(found)
 
 
 def _place_in(directory: Path, path: str) -> Path:
@@ -416,34 +423,15 @@ def delete(job: JobId) -> None:
     Service.from_environment().delete(f"/jobs/{job}")
 
 
-def _source(
-    service: Service, workflow: str, server_path: bool, ref: str | None, subdir: str | None
-) -> dict[str, str]:
-    place = {"ref": ref, "subdir": subdir}
-    source: dict[str, str] = {key: value for key, value in place.items() if value is not None}
-    if server_path:
-        return {"path": workflow, **source}
-    if workflow.startswith("sha256:"):
-        return {"bundle": workflow, **source}
-    if "://" in workflow:
-        return {"git": workflow, **source}
-    directory = Path(workflow)
-    if not directory.is_dir():
-        raise ServiceError(
-            f"{workflow} is not a directory on this machine. Correct the path, or use --server-path."
-        )
-    return {"bundle": service.send_directory(directory), **source}
-
-
 def _print_job(service: Service, job: Json, *, watch: bool, as_json: bool) -> None:
     """Prints a job, and with `watch` its progress."""
     if not watch:
-        _print_json(job) if as_json else console.print(job["id"], highlight=False)
+        print_json(job) if as_json else console.print(job["id"], highlight=False)
         return
     if not as_json:
         console.print(f"{job['id']}  {service.url}{job['links']['self']}", highlight=False, soft_wrap=True)
     job = _watched(service, job["id"], as_json=as_json)
-    _print_json(job) if as_json else show_job(console, job)
+    print_json(job) if as_json else show_job(console, job)
     _exit_by(job)
 
 
@@ -462,21 +450,9 @@ def _print_plan(service: Service, job: Json, *, as_json: bool) -> None:
     job = _watched(service, job["id"], as_json=True)
     tasks = list(service.items(f"/jobs/{job['id']}/tasks"))
     if as_json:
-        _print_json({"job": job, "tasks": tasks})
+        print_json({"job": job, "tasks": tasks})
     elif job["status"] == "completed":
         console.print(plan_table(tasks))
     else:
         show_job(console, job)
     _exit_by(job)
-
-
-def _overrides(config: list[str] | None, config_file: Path | None) -> dict[str, Any]:
-    """The configuration of the options; single values override the file's."""
-    content = yaml.safe_load(config_file.read_text()) if config_file is not None else {}
-    if not isinstance(content, dict):
-        raise ServiceError(f"{config_file} must contain a mapping of keys to values.")
-    return {**content, **values_of(config)}
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=2) + "\n")

@@ -1,5 +1,7 @@
 """Shows jobs on a terminal: tables, a progress bar, or plain lines if the output is not a terminal."""
 
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -31,6 +33,46 @@ class SafeConsole(Console):
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(shown(text), **options)
+
+
+console = SafeConsole() if sys.stdout.isatty() else SafeConsole(width=200)
+
+
+def print_json(content: object) -> None:
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
+
+
+def workflows_table(workflows: Iterable[Json]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("workflow", "default version", "group"):
+        table.add_column(heading)
+    for workflow in workflows:
+        table.add_row(workflow["name"], workflow["default_version"] or "-", workflow["group"])
+    return table
+
+
+def versions_table(versions: Iterable[Json]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("version", "", "registered", "by", "commit"):
+        table.add_column(heading)
+    for each in versions:
+        state = "default" if each["default"] else "retired" if each["retired"] else ""
+        commit = (each["commit"] or "")[:12]
+        table.add_row(each["version"], state, each["registered_at"][:10], each["registered_by"], commit)
+    return table
+
+
+def fields_table(schema: Json) -> Table:
+    """The fields of a workflow's configuration, from its JSON Schema."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("config", "type", "required", "description"):
+        table.add_column(heading)
+    required = schema.get("required", ())
+    for name, field in schema.get("properties", {}).items():
+        kind = field.get("enum") or field.get("type") or ""
+        kind = "|".join(map(str, kind)) if isinstance(kind, list) else str(kind)
+        table.add_row(name, kind, "yes" if name in required else "", str(field.get("description", "")))
+    return table
 
 
 def status_text(status: str) -> str:

@@ -23,6 +23,7 @@ _SILENCE_SECONDS = 45.0
 
 _BUSY = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
 _PAUSE_SECONDS = 2.0
+_LONGEST_REQUEST_SECONDS = 120.0
 _RECONNECT_SECONDS = 300.0
 
 Json = dict[str, Any]
@@ -62,6 +63,10 @@ class Service:
 
     def post(self, path: str, body: Json | None = None, headers: dict[str, str] | None = None) -> Json:
         return self._json("POST", path, json=body, headers=headers)
+
+    def put(self, path: str, body: Json) -> Json:
+        """Bounded by what the service waits."""
+        return self._json("PUT", path, json=body, timeout=_LONGEST_REQUEST_SECONDS)
 
     def delete(self, path: str) -> None:
         self._request("DELETE", path)

@@ -36,6 +36,7 @@ from api.web.problems import (
 from api.web.schemas import Job
 from api.web.statuses import OPEN_STATUSES
 from api.webhooks.messages import check_webhook
+from api.workflows.runs import RegisteredRuns
 from flows.contract.spec import EngineName, JobSpec, Label
 from flows.contract.storage import Storage
 
@@ -52,11 +53,19 @@ class Submissions:
     `PrefectUnavailable`.
     """
 
-    def __init__(self, flow_runs: FlowRuns, disposal: Disposal, settings: Settings, storage: Storage) -> None:
+    def __init__(
+        self,
+        flow_runs: FlowRuns,
+        disposal: Disposal,
+        settings: Settings,
+        storage: Storage,
+        registered: RegisteredRuns,
+    ) -> None:
         self._flow_runs = flow_runs
         self._disposal = disposal
         self._settings = settings
         self._storage = storage
+        self._registered = registered
         self._at_once = FairLimit(_SUBMISSIONS_AT_ONCE, _OF_ONE_GROUP)
 
     async def submit(
@@ -68,14 +77,18 @@ class Submissions:
     ) -> Job:
         """Makes one job of `spec`, or none; with a `key` that was used before, it returns that job.
 
-        Raises `WorkflowRefused`, `DataRefused`, `SecretNotAllowed`, `MachineRefused`, `BodyTooLarge`,
-        `WebhookRefused`,
+        Raises `UnknownWorkflow`, `WorkflowRefused`, `DataRefused`, `SecretNotAllowed`, `MachineRefused`,
+        `BodyTooLarge`, `WebhookRefused`,
         `IdempotencyKeyReused`, and `flows.contract.storage.StorageError` when a bundle can't be looked up.
         """
         # A key also where the client sends none: Prefect's client repeats a request without knowing
         # what became of the first one.
         idempotency_key = str(uuid4()) if key is None else f"client:{jobs.caller.name}:{key}"
+        asked, registered = spec, None
         try:
+            if spec.workflow is not None and spec.workflow.name is not None:
+                registered = await self._registered.run_of(jobs, spec)
+                spec = registered.spec
             machine = await self._check(spec)
         except InvalidRequest:
             # The workflow may have been removed since the job was made.
@@ -91,13 +104,17 @@ class Submissions:
                     "parameters": spec.parameters(),
                     "name": spec.name,
                     "tags": spec.prefect_tags(),
-                    "labels": _labels(spec) | {str(label): text for label, text in labels.items()},
+                    "labels": _labels(asked)
+                    | {str(label): text for label, text in labels.items()}
+                    | ({str(label): text for label, text in registered.labels.items()} if registered else {}),
                     "idempotency_key": idempotency_key,
                     "job_variables": machine or None,
+                    **(registered.body if registered is not None else {}),
                 },
                 spec,
+                registered.deployment_id if registered is not None else None,
             )
-        if flow_run.labels.get(Label.SPEC_SHA256) != _fingerprint(spec):
+        if flow_run.labels.get(Label.SPEC_SHA256) != fingerprint(asked):
             raise IdempotencyKeyReused(
                 f"The Idempotency-Key '{key}' was already used for the job {flow_run.id}, with another body.",
                 "Send a new key with a new body, or the same body with this key.",
@@ -117,12 +134,12 @@ class Submissions:
         if changes.fields:
             spec = changes.apply(before.parameters, job.group)
             machine = dict(await self._check(spec)) or None
-        kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL)
+        kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL, Label.WORKFLOW_NAME, Label.WORKFLOW_VERSION)
         labels = {label.value: before.labels[label] for label in kept if label in before.labels}
         labels |= _left_by(before)
         if spec is not None:
             labels |= {
-                Label.SPEC_SHA256.value: _fingerprint(spec),
+                Label.SPEC_SHA256.value: fingerprint(spec),
                 Label.CHANGES.value: ",".join(changes.fields),
             }
         flow_run = await self._make(
@@ -175,11 +192,11 @@ class Submissions:
         Submissions at the same time don't see each other: together they may exceed the limit by as many
         as run at once.
         """
-        deployment_id = await jobs.deployment_of(group)
+        await jobs.deployment_of(group)
         most = self._settings.max_open_jobs_per_group
         if most is None:
             return
-        count = await self._flow_runs.count_open(deployment_id)
+        count = await self._flow_runs.count_open(group)
         if count >= most and await self._flow_runs.made_with(idempotency_key) is None:
             raise TooManyOpenJobs(
                 f"The group '{group}' has {count} open jobs; its limit is {most}.",
@@ -187,9 +204,14 @@ class Submissions:
             )
 
     async def _make(
-        self, jobs: VisibleJobs, group: str, body: Mapping[str, Any], spec: JobSpec | None = None
+        self,
+        jobs: VisibleJobs,
+        group: str,
+        body: Mapping[str, Any],
+        spec: JobSpec | None = None,
+        deployment_id: UUID | None = None,
     ) -> FlowRunRow:
-        """A flow run of the group's deployment. With a `spec`, the workflow must still exist."""
+        """A flow run of that deployment, or of the group's. With a `spec`, the workflow must still exist."""
         key: str = body["idempotency_key"]
         bundle = bundle_of(body["parameters"])
         async with translating_errors(self._settings.submit_timeout_seconds), self._at_once.place(group):
@@ -199,7 +221,7 @@ class Submissions:
                 if spec is not None:  # the last job that needed the bundle may have been removed meanwhile
                     await self._check_workflow(spec)
             try:
-                return await self._flow_runs.create(await jobs.deployment_of(group), body)
+                return await self._flow_runs.create(deployment_id or await jobs.deployment_of(group), body)
             except httpx.HTTPStatusError as error:
                 if error.response.status_code != HTTPStatus.NOT_FOUND:
                     raise
@@ -265,9 +287,10 @@ def _check_size(spec: JobSpec) -> None:
 
 
 def _labels(spec: JobSpec) -> dict[str, str]:
-    labels = {Label.SPEC_SHA256.value: _fingerprint(spec)}
+    labels = {Label.SPEC_SHA256.value: fingerprint(spec)}
     return labels | ({Label.WEBHOOK_URL.value: str(spec.webhook.url)} if spec.webhook else {})
 
 
-def _fingerprint(spec: JobSpec) -> str:
+def fingerprint(spec: JobSpec) -> str:
+    """Hash of a submitted spec."""
     return sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()

@@ -14,9 +14,10 @@ from prefect.client.schemas.objects import StateType
 
 from api.auth.callers import Caller
 from api.prefect.flow_runs import no_job
+from api.prefect.groups import Group
 from api.prefect.reads import JobReads
 from api.web.cursors import JobPosition, LogPosition, RuleJobPosition
-from api.web.problems import FieldProblem, UnknownGroup
+from api.web.problems import FieldProblem, UnknownGroup, UnknownWorkflow
 from api.web.queries import JobQuery, PageQuery, RuleJobQuery
 from api.web.schemas import Job, JobPage, LogPage, RuleJob, RuleJobPage
 from flows.contract.spec import Label
@@ -50,7 +51,11 @@ class VisibleJobs:
         async with self.reads.flow_runs.reading():
             groups = await self._groups()
             if query.group is not None:
-                groups = {await self.deployment_of(query.group, "?group"): query.group}
+                await self.deployment_of(query.group, "?group")
+                groups = {each: name for each, name in groups.items() if name == query.group}
+            if query.workflow is not None:
+                found = await self.workflow(query.workflow, "?workflow")
+                groups = {each: name for each, name in groups.items() if each == found.deployment_id}
             if not groups:
                 return JobPage(items=[], next_cursor=None)
             return await self.reads.flow_runs.page(query, groups, after)
@@ -92,11 +97,23 @@ class VisibleJobs:
         Raises `UnknownGroup`, with the same words for a group of other callers as for one that does
         not exist: which groups exist is not disclosed.
         """
-        names = await self.reads.flow_runs.groups.names_with(group)
-        visible = {name: each for each, name in names.items() if self.caller.may_see(name)}
+        groups = await self.reads.flow_runs.groups.own(group)
+        visible = {name: each.deployment_id for name, each in groups.items() if self.caller.may_see(name)}
         if group not in visible:
             raise _unknown_group(group, sorted(visible), pointer)
         return visible[group]
+
+    async def workflow(self, name: str, pointer: str = "#/workflow/name") -> Group:
+        """The registered workflow with this name. Raises `UnknownWorkflow`, also for one of other callers."""
+        visible = await self.workflows(name)
+        if name not in visible:
+            raise _unknown_workflow(name, sorted(visible), pointer)
+        return visible[name]
+
+    async def workflows(self, name: str | None = None) -> Mapping[str, Group]:
+        """The registered workflows by name; read again if `name` is not among them."""
+        workflows = await self.reads.flow_runs.groups.workflows(name)
+        return {each: group for each, group in workflows.items() if self.caller.may_see(group.name)}
 
     async def _groups(self) -> Mapping[UUID, str]:
         names = await self.reads.flow_runs.groups.names()
@@ -109,3 +126,11 @@ def _unknown_group(group: str, known: list[str], pointer: str) -> UnknownGroup:
     listed = f"Groups: {', '.join(known)}." if known else "No group is deployed yet: ask the operator."
     detail = f"There is no group '{group}'."
     return UnknownGroup(detail, hint + listed, [FieldProblem(pointer=pointer, message=detail)])
+
+
+def _unknown_workflow(name: str, known: list[str], pointer: str) -> UnknownWorkflow:
+    nearest = get_close_matches(name, known, n=1)
+    hint = f"Did you mean '{nearest[0]}'? " if nearest else ""
+    listed = "GET /workflows lists the registered workflows." if known else "None is registered yet."
+    detail = f"There is no registered workflow '{name}'."
+    return UnknownWorkflow(detail, hint + listed, [FieldProblem(pointer=pointer, message=detail)])

@@ -114,7 +114,7 @@ class Health:
                 name=PartName.WORKERS, ready=False, detail="Unknown while Prefect can't be reached."
             )
             return [Part(name=PartName.PREFECT, ready=False, detail=error.detail), unknown]
-        taking_jobs = [group for group in groups if group.takes_jobs]
+        taking_jobs = [group for group in groups if group.takes_jobs and group.workflow is None]
         served = sum(group.work_pool in pools for group in taking_jobs)
         detail = f"{served} of {len(taking_jobs)} groups have a worker."
         return [

@@ -120,7 +120,7 @@ class Metrics:
             if group.takes_jobs:
                 self._group_has_worker.labels(group.name).set(group.work_pool in pools)
             for status, count in (await self._overview.open_jobs(group)).items():
-                self._open.labels(group.name, status).set(count)
+                self._open.labels(group.name, status).inc(count)  # a group may have several deployments
             for status in FINAL_STATUSES:
                 self._finished.labels(group.name, status)  # starts at 0, so that `rate()` sees the first one
         for rule_job_status, count in (await self._overview.rule_jobs_of_open_jobs(groups)).items():

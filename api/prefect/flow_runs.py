@@ -88,9 +88,10 @@ class FlowRuns:
                     counts[row.state_type] += row.count_runs
         return counts
 
-    async def count_open(self, deployment_id: UUID) -> int:
+    async def count_open(self, group: str) -> int:
         """How many jobs of the group have not ended. Unbounded: the caller bounds a whole submission."""
-        flow_runs = flow_run_filter(JobQuery(status=OPEN_STATUSES), [deployment_id], None)
+        deployment_ids = [each for each, name in (await self.groups.names()).items() if name == group]
+        flow_runs = flow_run_filter(JobQuery(status=OPEN_STATUSES), deployment_ids, None)
         body = {"flow_runs": flow_runs.model_dump(mode="json", exclude_unset=True)}
         response = await self._client.request("POST", "/flow_runs/count", json=body)
         return int(response.content)

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import Log, StateType, TaskRun
 from pydantic import ValidationError
 
 from api.prefect.rows import FlowRunRow, RuleJobRow
-from api.web.schemas import Job, JobError, JobLinks, LogLine, Progress, RuleJob
+from api.web.schemas import Job, JobError, JobLinks, LogLine, Progress, RegisteredSource, RuleJob
 from api.web.statuses import JobStatus, job_status, rule_job_status
 from flows.contract.documentation import with_reference
 from flows.contract.spec import TAG_SEPARATOR, EngineName, ErrorKind, Label, RuleJobRecord
@@ -30,6 +30,7 @@ def job_from(flow_run: FlowRunRow, group: str, prefect_ui_url: str, waiting: str
         status=status,
         waiting=waiting if status is JobStatus.PENDING else None,
         phase=_text(flow_run.labels, Label.PHASE) or None if status is JobStatus.RUNNING else None,
+        workflow=_registered(flow_run.labels),
         engine=str(flow_run.parameters.get("engine", EngineName.SNAKEMAKE)),
         snakemake_version=_text(flow_run.labels, Label.SNAKEMAKE_VERSION),
         dry_run=flow_run.parameters.get("dry_run") is True,
@@ -139,6 +140,13 @@ def _record(task_run: TaskRun | RuleJobRow) -> RuleJobRecord:
 def _text(labels: Mapping[str, object], label: Label) -> str | None:
     value = labels.get(label)
     return None if value is None else str(value)
+
+
+def _registered(labels: Mapping[str, object]) -> RegisteredSource | None:
+    name = _text(labels, Label.WORKFLOW_NAME)
+    return (
+        None if name is None else RegisteredSource(name=name, version=_text(labels, Label.WORKFLOW_VERSION))
+    )
 
 
 def _job_id(labels: Mapping[str, object], label: Label) -> UUID | None:

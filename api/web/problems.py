@@ -13,6 +13,7 @@
     ├── BodyTooLarge        413  the body, or the part that Prefect stores, is too large
     ├── InvalidRequest      422  the fields listed under `errors` are invalid
     │   ├── UnknownGroup         there is no deployment with that name
+    │   ├── UnknownWorkflow      no workflow is registered with that name or version
     │   ├── WorkflowRefused      the workflow does not exist, or may not be used
     │   ├── IdempotencyKeyReused the key was used with another body
     │   ├── BundleRefused        the archive holds something unsafe, or is too large
@@ -24,6 +25,7 @@
     │   ├── MachineRefused       no machine has that size or kind
     │   └── RefusedByPrefect     Prefect rejected the request
     ├── NotFound            404  no such job, rule job or output
+    ├── VersionExists       409  that version is registered already, with other content
     ├── JobAlreadyFinished  409  the job can't be cancelled: it has ended
     ├── JobNotFinished      409  the job must have ended first
     ├── NotResumable        409  the job has not ended, or is complete
@@ -209,6 +211,13 @@ class UnknownGroup(InvalidRequest):
     title = "Unknown group"
 
 
+class UnknownWorkflow(InvalidRequest):
+    """No workflow is registered with that name or version."""
+
+    slug = "unknown-workflow"
+    title = "Unknown workflow"
+
+
 class WorkflowRefused(InvalidRequest):
     """The workflow does not exist, or may not be used."""
 
@@ -285,6 +294,14 @@ class NotFound(ProblemError):
     status = 404
     slug = "not-found"
     title = "Not found"
+
+
+class VersionExists(ProblemError):
+    """The version is registered already, or the name is taken."""
+
+    status = 409
+    slug = "version-exists"
+    title = "Version exists"
 
 
 class JobAlreadyFinished(ProblemError):

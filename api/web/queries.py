@@ -57,6 +57,9 @@ class JobQuery(PageQuery):
         examples=[["pending,running"]],
     )
     group: Text | None = Field(default=None, description="Jobs of this group.", examples=["default"])
+    workflow: Text | None = Field(
+        default=None, description="Jobs of this registered workflow.", examples=["rnaseq"]
+    )
     tag: tuple[Text, ...] = Field(
         default=(),
         max_length=50,

@@ -41,6 +41,13 @@ class JobError(BaseModel):
     resolution: str = Field(description="What to do now.")
 
 
+class RegisteredSource(BaseModel):
+    """A registered workflow."""
+
+    name: str
+    version: str | None
+
+
 class JobLinks(BaseModel):
     """Addresses about a job."""
 
@@ -110,6 +117,9 @@ class Job(BaseModel):
     phase: str | None = Field(
         default=None,
         description="What a running job does before its first rule job, while that takes long.",
+    )
+    workflow: RegisteredSource | None = Field(
+        default=None, description="The registered workflow that the job runs, if it runs one."
     )
     engine: str = Field(description="What executes the job: `snakemake` or `mock`.")
     snakemake_version: str | None = Field(

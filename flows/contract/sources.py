@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from flows.contract.field_types import Name, OneLine, Strict, relative_path
+from flows.contract.registered import WorkflowName, WorkflowVersion
 from flows.contract.variables import is_credential, settable, variable_of_setting
 
 FileText = Annotated[str, Field(max_length=500_000)]
@@ -25,7 +26,7 @@ def _subdirectory(value: str) -> str:
 
 
 class WorkflowSource(Strict):
-    """Where the workflow's directory comes from: exactly one of `path`, `git` and `bundle`."""
+    """Where the workflow comes from: exactly one of `path`, `git`, `bundle` and `name`."""
 
     path: Annotated[str, OneLine] | None = Field(
         default=None,
@@ -46,6 +47,14 @@ class WorkflowSource(Strict):
         description="The id of a bundle, from the response to `PUT /bundles`.",
         pattern=r"^sha256:[0-9a-f]{64}$",
     )
+    name: WorkflowName | None = Field(
+        default=None, description="A registered workflow (`GET /workflows`).", examples=["rnaseq"]
+    )
+    version: WorkflowVersion | None = Field(
+        default=None,
+        description="With `name`: the version; the workflow's default version when absent.",
+        examples=["1.2.0"],
+    )
     ref: str | None = Field(
         default=None,
         description="With `git`: a branch, a tag or a full commit id; the repository's HEAD when absent.",
@@ -61,15 +70,20 @@ class WorkflowSource(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("path", "git", "bundle") if getattr(self, name) is not None]
+        sources = ("path", "git", "bundle", "name")
+        given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give exactly one of path, git and bundle; given: {', '.join(given) or 'none of them'}"
+                f"give exactly one of path, git, bundle and name; given: {', '.join(given) or 'none of them'}"
             )
+        if self.version is not None and self.name is None:
+            raise ValueError("version is only allowed with name")
         if self.ref is not None and self.git is None:
             raise ValueError("ref is only allowed with git")
         if self.subdir is not None and self.path is not None:
             raise ValueError("subdir is only allowed with git or bundle; append it to path instead")
+        if self.subdir is not None and self.name is not None:
+            raise ValueError("subdir is only allowed with git or bundle")
         return self
 
 

@@ -3,6 +3,7 @@
 Both use the same keys:
 
     bundles/sha256/<hex>                  a bundle, by the checksum of its bytes
+    workflows/<name>/<version>.json       a version of a registered workflow
     jobs/<job id>/outputs.json            the manifest
     jobs/<job id>/snakemake.log, events.jsonl, report.html
     jobs/<job id>/work/<path>             an output
@@ -156,6 +157,11 @@ def bundle_key(bundle: str) -> str:
 def bundle_use_key(bundle: str, *use: str) -> str:
     """The key under which a job records that it needs a bundle; `use` identifies the job."""
     return "/".join(("bundles", "uses", bundle.partition(":")[2], *use))
+
+
+def workflow_key(name: str, *version: str) -> str:
+    """The key of a version of a registered workflow, or of all of them."""
+    return "/".join(("workflows", name, *(f"{each}.json" for each in version)))
 
 
 def job_key(job_id: UUID, *path: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows.contract.bundles import unpack_bundle
 from flows.contract.sources import WorkflowSource
+from flows.contract.spec import FLOW_NAME
 from flows.contract.storage import BlobNotFound, Storage, StorageError, bundle_key
 from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import check_workflow_directory, check_workflow_path
@@ -81,6 +82,11 @@ class Staging:
                         self._credentials,
                     )
                     staged = Staged(checkout.commit, checkout.notes)
+                case WorkflowSource(name=str(name)):
+                    raise StageError(
+                        f"only the jobs API can look up the registered workflow '{name}'",
+                        f"Submit the job with POST /jobs, or run the deployment '{FLOW_NAME}/{name}'.",
+                    )
                 case _:
                     self._copy(self._source(workflow.path or ""), unfinished)
         except Refused as refusal:

@@ -12,6 +12,7 @@ JOBS_HOME/jobs/<job id>/
   events.jsonl    every workflow event, one JSON line each
   environment.json  the environment of Snakemake: Python and every package
   flow.pid        locked by the job's flow process while it runs
+  workflow.json   what a job that describes its workflow has found
   private/        the job's HOME and /tmp while it runs
   outputs.json    the manifest: path, size and checksum of every output; the Snakefile that ran
 JOBS_HOME/projects/  the lock of each directory that jobs work in, and which job does
@@ -19,6 +20,7 @@ JOBS_HOME/cache/  outputs that jobs share: Snakemake's between-workflow cache
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -33,9 +35,10 @@ from flows.contract.data_roots import check_project_path
 from flows.contract.environments import EnvironmentRecord
 from flows.contract.job_files import remove_tree, work_of
 from flows.contract.manifest import MANIFEST_NAME, FileKind, Manifest, SnakefileItem
+from flows.contract.registered import DESCRIPTION_NAME, WorkflowDescription
 from flows.contract.sources import ProjectDirectory, WorkflowSource
 from flows.contract.spec import DEFAULT_GROUP, EngineName, ExecutionSpec
-from flows.contract.storage import LocalStorage, Storage, StorageError, open_storage
+from flows.contract.storage import LocalStorage, Storage, StorageError, job_key, open_storage
 from flows.contract.untrusted_tree import Refused
 from flows.contract.workflow_roots import SnakefileMissing, find_snakefile
 from flows.workspace.additions import add_files, add_inputs
@@ -216,6 +219,11 @@ class Workspace:
             remove_tree(self.private)
         if self._project is not None:
             self._project.leave()
+
+    def keep_description(self, description: WorkflowDescription) -> None:
+        """Store what the job has found out about its workflow. Raises `StorageError`."""
+        content = io.BytesIO(description.model_dump_json().encode())
+        self.storage.put(job_key(self.job_id, DESCRIPTION_NAME), content)
 
     def record_environment(self, environment: EnvironmentRecord) -> None:
         """Save the environment that Snakemake runs in, for people and for a job that resumes this one."""

@@ -63,6 +63,22 @@ SECTIONS = {
         Exchange("curl -i -r 0-63 localhost:8000/jobs/$JOB/outputs/results/summary.md",
                  "Downloads support ranges:"),
     ],
+    "Register a workflow, and run it by name": [
+        Exchange(
+            f"curl -i -X PUT localhost:8000/workflows/variants/versions/1.0.0 {_JSON} "
+            """-d '{"workflow": {"bundle": "'$BUNDLE'"}, "cores": 2, """
+            """"environment": {"file": "requirements.txt"}}'""",
+        ),
+        Exchange(
+            f"curl localhost:8000/jobs {_JSON} "
+            """-d '{"workflow": {"name": "variants"}, "config": {"depth": 1000}}'""",
+            "What a job sets is checked against the workflow's schema:",
+        ),
+        Exchange("curl localhost:8000/workflows"),
+        Exchange("curl localhost:8000/workflows/variants"),
+        Exchange("curl localhost:8000/workflows/variants/versions/1.0.0"),
+        Exchange("curl -X POST localhost:8000/workflows/variants/versions/1.0.0/retire"),
+    ],
     "See what ran": [
         Exchange("curl -i localhost:8000/jobs/$JOB/graph.svg"),
         Exchange("curl -OJ localhost:8000/jobs/$JOB/ro-crate && unzip -l *.crate.zip"),

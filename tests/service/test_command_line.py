@@ -128,3 +128,20 @@ def test_a_service_that_is_not_there_is_told(run: Run) -> None:
 
     assert answer.returncode == 1
     assert "No service answers at http://127.0.0.1:9" in " ".join(answer.stderr.split())
+
+
+def test_a_workflow_is_registered_shown_run_by_name_and_retired(run: Run, workflow: str) -> None:
+    made = run("workflows", "register", "greeter", workflow, "--version", "1.0", "--config", "names=[Ada]")
+    assert made.stdout == "greeter@1.0\n", made.stdout + made.stderr
+    assert "greeter   1.0" in run("workflows", "list").stdout
+    shown = run("workflows", "show", "greeter").stdout
+    assert "1.0      default" in shown
+
+    submitted = run("submit", "greeter@1.0", "--watch")
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    assert "greet[name=Ada]: completed" in submitted.stdout
+
+    assert run("workflows", "retire", "greeter", "1.0").returncode == 0
+    refused = run("submit", "greeter")
+    assert refused.returncode == 1
+    assert "All versions of the workflow 'greeter' are retired." in refused.stderr

@@ -40,6 +40,9 @@ READS = {
     "downloadOutput": ("GET", "/jobs/{job_id}/outputs/result.txt"),
     "drawJob": ("GET", "/jobs/{job_id}/graph.svg"),
     "packJob": ("GET", "/jobs/{job_id}/ro-crate"),
+    "listWorkflows": ("GET", "/workflows"),
+    "getWorkflow": ("GET", "/workflows/nothing"),
+    "getWorkflowVersion": ("GET", "/workflows/nothing/versions/1"),
     "readMetrics": ("GET", "/metrics"),
 }
 CHANGES = {
@@ -48,6 +51,8 @@ CHANGES = {
     "deleteJob": ("DELETE", "/jobs/{job_id}"),
     "resumeJob": ("POST", "/jobs/{job_id}/resume"),
     "cancelJob": ("POST", "/jobs/{job_id}/cancel"),
+    "registerWorkflow": ("PUT", "/workflows/nothing/versions/1"),
+    "retireWorkflowVersion": ("POST", "/workflows/nothing/versions/1/retire"),
 }
 GUARDED = READS | CHANGES
 OF_ONE_JOB = {name: (method, path) for name, (method, path) in GUARDED.items() if "{job_id}" in path}

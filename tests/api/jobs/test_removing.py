@@ -26,6 +26,8 @@ from api.prefect.overview import Overview
 from api.prefect.reads import JobReads
 from api.settings import Settings
 from api.web.problems import NotFound
+from api.workflows.registry import Registry
+from api.workflows.runs import RegisteredRuns
 from flows.contract.sources import WorkflowSource
 from flows.contract.spec import EngineName, JobSpec, Label
 from flows.contract.storage import LocalStorage, bundle_key, bundle_use_key, open_storage
@@ -256,7 +258,7 @@ class InThisProcess:
         return cls(
             Overview(prefect, 8),
             VisibleJobs(ANYONE, reads),
-            Submissions(reads.flow_runs, disposal, settings, storage),
+            Submissions(reads.flow_runs, disposal, settings, storage, RegisteredRuns(Registry(storage))),
             Removal(reads.flow_runs, disposal),
         )
 

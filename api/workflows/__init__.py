@@ -1,0 +1,1 @@
+"""`/workflows`: workflows that are registered once, and run by name."""
