@@ -182,6 +182,9 @@ async def test_a_generated_client_works(document: Any, service_url: str, tmp_pat
 _METHODS = {"get": "curl", "post": "curl", "put": "curl -T", "delete": "-X DELETE"}
 
 
+_ASKED = {"{path}": ".+", "{name}": r"\w+", "{version}": r"[\w.]+"}
+
+
 async def test_every_operation_is_shown_with_a_real_exchange(document: Any) -> None:
     exchanges = [exchange for section in SECTIONS.values() for exchange in section]
     guide = GUIDE.read_text()
@@ -189,7 +192,7 @@ async def test_every_operation_is_shown_with_a_real_exchange(document: Any) -> N
     wes = yaml.safe_load(WES_DOCUMENT.read_text())["paths"]
     paths = document["paths"] | {f"{WES_PREFIX}{path}": methods for path, methods in wes.items()}
     for path, methods in paths.items():
-        asked = re.sub(r"\{\w+}", lambda part: ".+" if part[0] == "{path}" else r"\$\w+", path)
+        asked = re.sub(r"\{\w+}", lambda part: _ASKED.get(part[0], r"\$\w+"), path)
         for method in methods.keys() & _METHODS:
             asks = [
                 one.command for one in exchanges if re.search(rf"localhost:8000{asked}(?![\w/])", one.command)
