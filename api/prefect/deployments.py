@@ -5,10 +5,11 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import ObjectNotFound
 
 from api.prefect.retries import translating_errors
 from flows.contract.registered import RegisteredVersion
-from flows.contract.spec import Label
+from flows.contract.spec import FLOW_NAME, Label
 
 _OF_THE_GROUP = (
     "flow_id",
@@ -21,6 +22,7 @@ _OF_THE_GROUP = (
 )
 """What a workflow has in common with the group that runs it."""
 
+_OF_A_SCHEDULE = {"schedule", "active", "parameters", "slug", "max_scheduled_runs"}
 _TAG = "registered"
 
 
@@ -61,13 +63,24 @@ class Deployments:
         labels: Mapping[Label, str],
     ) -> None:
         async with translating_errors(self._timeout_seconds):
-            group = (
-                await self._client.request("GET", "/deployments/{id}", path_params={"id": group_deployment})
-            ).json()
-            body = {field: group[field] for field in _OF_THE_GROUP if group.get(field) is not None}
-            known = {Label.WORKFLOW_NAME.value: name, **{str(label): text for label, text in labels.items()}}
-            await self._client.request(
-                "POST",
-                "/deployments/",
-                json={**body, **fields, "name": name, "tags": [_TAG], "labels": known},
+            group = await self._client.request(
+                "GET", "/deployments/{id}", path_params={"id": group_deployment}
             )
+            shared = {key: value for key, value in group.json().items() if key in _OF_THE_GROUP and value}
+            body = {
+                **shared,
+                **fields,
+                "name": name,
+                "tags": [_TAG],
+                "labels": {Label.WORKFLOW_NAME: name, **labels},
+                "schedules": await self._schedules(name),
+            }
+            await self._client.request("POST", "/deployments/", json=body)
+
+    async def _schedules(self, name: str) -> list[dict[str, Any]]:
+        """Those of the deployment: Prefect removes all that come with no request to make it again."""
+        try:
+            deployment = await self._client.read_deployment_by_name(f"{FLOW_NAME}/{name}")
+        except ObjectNotFound:
+            return []
+        return [schedule.model_dump(mode="json", include=_OF_A_SCHEDULE) for schedule in deployment.schedules]

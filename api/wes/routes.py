@@ -81,7 +81,7 @@ async def get_service_info(request: Request, services: WithServices, jobs: WithJ
         "system_state_counts": {state: 0 for state in State}
         | {translation.STATES[state_type]: count for state_type, count in counts.items()},
         "auth_instructions_url": f"{_base_url(request)}/docs",
-        "tags": {},
+        "tags": {"registered_workflows": ", ".join(sorted(await jobs.workflows()))},
     }
 
 

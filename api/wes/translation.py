@@ -38,6 +38,7 @@ STATES: Mapping[StateType, State] = {
 
 _EXIT_CODES = {State.COMPLETE: 0, State.EXECUTOR_ERROR: 1}
 _BLOB = re.compile(r"^(?P<git>https://[^/]+/.+?)(?:/-)?/blob/(?P<ref>[^/]+)/(?P<file>.+)$")
+_REGISTERED = re.compile(r"(?![Ss]nakefile$)(?P<name>[A-Za-z0-9][\w.-]*)(@(?P<version>[A-Za-z0-9][\w.+-]*))?")
 
 
 class Form(BaseModel):
@@ -241,6 +242,8 @@ def _workflow(url: str, bundle: str | None) -> dict[str, Any]:
         return {"workflow": {"path": url.removeprefix("file://")}}
     if "://" in url:
         return {"workflow": {"git": url.removeprefix("git+")}}
+    if registered := _REGISTERED.fullmatch(url):
+        return {"workflow": {key: part for key, part in registered.groupdict().items() if part}}
     raise _refused("workflow_url", "is a relative path, but there is no workflow_attachment")
 
 

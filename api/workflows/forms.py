@@ -84,7 +84,13 @@ def _rewritten(part: Any, known: Mapping[str, Any]) -> Any:
         return part
     reference = part.get("$ref")
     if not isinstance(reference, str):
-        return {key: _rewritten(each, known) for key, each in part.items()}
+        whole = {key: _rewritten(each, known) for key, each in part.items()}
+        if isinstance(fields := whole.get("properties"), Mapping):
+            # Some have `required` among their properties. Prefect can't read a form with what is no schema.
+            whole["properties"] = {
+                name: field for name, field in fields.items() if isinstance(field, Mapping)
+            }
+        return whole
     name = next((reference.removeprefix(start) for start in _LOCAL if reference.startswith(start)), None)
     return {"$ref": f"{_PREFIX}config.{name}"} if name in known else {}
 

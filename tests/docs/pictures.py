@@ -12,7 +12,7 @@ from rich.console import Console
 
 from deployments.local import PROJECT, LocalStack
 from tests.conftest import ENVIRONMENTS, local_settings
-from tests.service.test_prefect_ui import CHROMIUM, OFFLINE
+from tests.service.browser import CHROMIUM, OFFLINE
 from tests.support import JobsClient
 
 EXAMPLES = PROJECT / "flows" / "examples"

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from playwright.sync_api import Page
 
 from deployments.local import LocalStack
+from tests.service.browser import new_page
 from tests.support import wait_until
 
 
@@ -27,3 +29,10 @@ def nothing_stays_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         "no process works in a job's directory any more",
         seconds=20,
     )
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A page of a real browser."""
+    with new_page() as page:
+        yield page

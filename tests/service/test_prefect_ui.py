@@ -6,36 +6,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
-import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from deployments.local import LocalStack
+from tests.service.browser import log_in
 from tests.support import JobsClient
-
-CHROMIUM = "/usr/bin/chromium"
-OFFLINE = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OFFLINE)
-        yield browser.new_page(viewport={"width": 1600, "height": 1200})
-        browser.close()
-
-
-def log_in(page: Page, stack: LocalStack) -> None:
-    page.goto(stack.settings.prefect_url)
-    page.get_by_placeholder("admin:pass").fill(stack.auth_string)
-    page.get_by_role("button", name="Login").click()
-    page.wait_for_url("**/dashboard*")
 
 
 def test_the_page_of_a_job_shows_its_rule_jobs(jobs: JobsClient, stack: LocalStack, page: Page) -> None:

@@ -8,10 +8,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from playwright.sync_api import Page, expect
 
 from deployments.local import LocalStack
 from tests.flows.executions import write_workflow
-from tests.support import JobsClient, Json
+from tests.service.browser import log_in
+from tests.support import JobsClient, Json, wait_until
 
 SNAKEFILE = """
 import csv
@@ -213,6 +215,63 @@ def test_the_deployment_has_a_form_that_prefect_checks(
     (job,) = jobs.items("/jobs", workflow=name)
     assert (job["status"], job["workflow"]) == ("completed", {"name": name, "version": "1.0"})
     assert output(jobs, job["id"], "counted/A") == "A 5 bcftools\n"
+
+
+def test_who_has_only_the_prefect_ui_runs_it_from_its_form(
+    jobs: JobsClient, stack: LocalStack, page: Page, workflow: Path, name: str
+) -> None:
+    registered(jobs, name, "1.0", workflow)
+    log_in(page, stack)
+    page.goto(f"{jobs.http.get(f'/workflows/{name}').json()['prefect']}/run")
+    depth = page.locator("input[type=number]").first
+    expect(depth).to_have_value("1", timeout=30_000)
+    expect(page.get_by_text("How deep to count.")).to_be_visible()
+    expect(page.get_by_text("Columns: sample, reads (optional).")).to_be_visible()
+
+    depth.fill("0")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("less than the minimum of 1").first).to_be_visible(timeout=30_000)
+    assert list(jobs.items("/jobs", workflow=name)) == []
+
+    depth.fill("9")
+    page.get_by_role("button", name="Submit").click()
+    job = wait_until(lambda: list(jobs.items("/jobs", workflow=name)), "the form has made a job")[0]
+    jobs.wait(job["id"], "completed")
+    assert output(jobs, job["id"], "counted/A") == "A 9 bcftools\n"
+
+
+def test_wes_runs_it_by_its_name(jobs: JobsClient, workflow: Path, name: str) -> None:
+    registered(jobs, name, "1.0", workflow)
+    info = jobs.http.get("/ga4gh/wes/v1/service-info").json()
+    assert name in info["tags"]["registered_workflows"].split(", ")
+    form = {
+        "workflow_type": "SMK",
+        "workflow_type_version": "1.0",
+        "workflow_url": f"{name}@1.0",
+        "workflow_params": '{"depth": 3}',
+    }
+    parts = [(field, (None, text)) for field, text in form.items()]
+    run_id = jobs.http.post("/ga4gh/wes/v1/runs", files=parts).json()["run_id"]
+    jobs.wait(run_id, "completed")
+    assert output(jobs, run_id, "counted/A") == "A 3 bcftools\n"
+
+
+def test_a_schedule_of_prefect_runs_it_and_stays_with_another_version(
+    jobs: JobsClient, prefect_api: httpx.Client, workflow: Path, name: str
+) -> None:
+    registered(jobs, name, "1.0", workflow)
+    deployment_id = prefect_api.get(f"/deployments/name/snakemake-job/{name}").json()["id"]
+    schedule = [{"schedule": {"interval": 3600, "anchor_date": "2026-01-01T00:00:00Z"}, "active": True}]
+    prefect_api.post(f"/deployments/{deployment_id}/schedules", json=schedule).raise_for_status()
+    registered(jobs, name, "2.0", workflow, config={"depth": 4})
+
+    deployment = prefect_api.get(f"/deployments/{deployment_id}").json()
+    assert (deployment["version"], len(deployment["schedules"])) == ("2.0", 1)
+    planned = prefect_api.post(f"/deployments/{deployment_id}/schedule", json={"max_runs": 1})
+    planned.raise_for_status()
+    (job,) = wait_until(lambda: list(jobs.items("/jobs", workflow=name)), "a run is scheduled")[:1]
+    assert job["status"] == "pending"
+    assert job["workflow"] == {"name": name, "version": "2.0"}
 
 
 def test_a_workflow_that_cannot_be_read_is_refused_with_the_reason(

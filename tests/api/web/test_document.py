@@ -179,9 +179,7 @@ async def test_a_generated_client_works(document: Any, service_url: str, tmp_pat
     assert (used.stdout, used.stderr) == ("pending\n", "")
 
 
-_METHODS = {"get": "curl", "post": "curl", "put": "curl -T", "delete": "-X DELETE"}
-
-
+_METHODS = {"get": "curl", "post": "curl", "put": "curl -T|-X PUT", "delete": "-X DELETE"}
 _ASKED = {"{path}": ".+", "{name}": r"\w+", "{version}": r"[\w.]+"}
 
 
@@ -197,4 +195,4 @@ async def test_every_operation_is_shown_with_a_real_exchange(document: Any) -> N
             asks = [
                 one.command for one in exchanges if re.search(rf"localhost:8000{asked}(?![\w/])", one.command)
             ]
-            assert any(_METHODS[method] in command for command in asks), f"{method} {path}"
+            assert any(re.search(_METHODS[method], command) for command in asks), f"{method} {path}"
