@@ -1,4 +1,4 @@
-"""`prefect-snakemake submit|status|list|tasks|logs|cancel|resume|outputs|delete|workflows`."""
+"""`prefect-snakemake submit|status|list|tasks|logs|cancel|resume|outputs|usage|compare|delete|workflows`."""
 
 import json
 import sys
@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 from uuid import uuid4
 
 import typer
+import yaml
 from rich.markup import escape
 
 from api.cli.output import (
@@ -26,6 +27,7 @@ from api.cli.parsing import pairs, storage_of, texts_of, values_of
 from api.cli.service import FINAL, Json, Service, ServiceError, output_path
 from api.cli.snakemake_options import CommandWithOptions, given_options
 from api.cli.sources import overrides, source_of
+from api.cli.usage_output import profile_of, show_comparison, show_usage
 from api.cli.workflow_commands import workflows
 
 app = typer.Typer(
@@ -415,6 +417,32 @@ def _place_in(directory: Path, path: str) -> Path:
     if place.is_absolute() or ".." in place.parts:
         raise ServiceError(f"The output '{path}' is outside {directory}; it was not downloaded.")
     return directory / place
+
+
+@app.command()
+def usage(
+    job: JobId,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print a Snakemake profile that would have been enough.")
+    ] = False,
+    margin: Annotated[float, typer.Option(min=0, help="How much more to suggest than was taken.")] = 0.2,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a job took by rule, and what would have been enough."""
+    found = Service.from_environment().get(f"/jobs/{job}/usage", margin=margin)
+    if as_json:
+        print_json(found)
+    elif profile:
+        sys.stdout.write(yaml.safe_dump(profile_of(found["rules"]), sort_keys=False))
+    else:
+        show_usage(console, found)
+
+
+@app.command()
+def compare(job: JobId, other: JobId, as_json: AsJson = False) -> None:
+    """Compare two jobs: what was asked for, versions, rules and outputs."""
+    found = Service.from_environment().get(f"/jobs/{job}/comparison/{other}")
+    print_json(found) if as_json else show_comparison(console, found)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The routes for a job's graph (SVG) and its research object (RO-Crate)."""
+"""The routes for a job's graph (SVG), its research object (RO-Crate), what it took, and comparisons."""
 
 from typing import Annotated
 from uuid import UUID
@@ -7,14 +7,20 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.insight.comparison import Compared, Comparison, comparison_of
 from api.insight.crates import MOST_RULE_JOBS, crate_of
 from api.insight.graphs import GraphOf
 from api.insight.history import history_of
+from api.insight.usage import Usage, WorkflowUsage, rules_of, usage_of
 from api.jobs.dependencies import IfNoneMatch, WithJobs, WithOutputs
-from api.jobs.outputs import check_files_are_here
+from api.jobs.outputs import Outputs, check_files_are_here
+from api.jobs.visible_jobs import VisibleJobs
+from api.prefect.translation import rule_job_from
 from api.services import WithServices
 from api.web.etags import etag_of, named_tags
-from api.web.problems import NotFound, refusals
+from api.web.problems import NotFound, UnknownWorkflow, refusals
+from api.web.queries import JobQuery
+from api.web.statuses import JobStatus
 
 insight_router = APIRouter()
 
@@ -110,3 +116,76 @@ async def pack_job(job_id: UUID, request: Request, jobs: WithJobs, outputs: With
         "Cache-Control": "no-cache",
     }
     return Response(crate, media_type=_ZIP, headers=headers)
+
+
+Margin = Annotated[
+    float, Query(ge=0, le=10, description="How much more is suggested than was taken, as a fraction.")
+]
+
+
+@insight_router.get(
+    "/jobs/{job_id}/usage",
+    operation_id="getUsage",
+    summary="Read what a job took",
+    tags=["jobs"],
+    responses=refusals(404, 422),
+)
+async def get_usage(job_id: UUID, jobs: WithJobs, margin: Margin = 0.2) -> Usage:
+    """Time, CPU and memory by rule, what was asked for, and what would have been enough."""
+    job = await jobs.get(job_id)
+    row = await jobs.reads.flow_runs.row(job_id)
+    rows = await jobs.reads.rule_jobs.rows(job_id)
+    cores = row.parameters.get("cores", 1)
+    return await anyio.to_thread.run_sync(usage_of, job, cores if isinstance(cores, int) else 1, rows, margin)
+
+
+@insight_router.get(
+    "/workflows/{name}/usage",
+    operation_id="getWorkflowUsage",
+    summary="Read what the jobs of a registered workflow took",
+    tags=["workflows"],
+    responses=refusals(404, 422),
+)
+async def get_workflow_usage(
+    name: str,
+    jobs: WithJobs,
+    most_jobs: Annotated[int, Query(ge=1, le=100, description="How many jobs to read, the newest.")] = 20,
+    margin: Margin = 0.2,
+) -> WorkflowUsage:
+    """By rule, over the rule jobs of its newest completed jobs."""
+    query = JobQuery(workflow=name, status=(JobStatus.COMPLETED,), limit=most_jobs)
+    try:
+        page = await jobs.list(query)
+    except UnknownWorkflow as unknown:
+        raise NotFound(unknown.detail, unknown.resolution) from unknown
+    rows = [row for job in page.items for row in await jobs.reads.rule_jobs.rows(job.id)]
+    rules = await anyio.to_thread.run_sync(lambda: rules_of(map(rule_job_from, rows), margin))
+    return WorkflowUsage(jobs=len(page.items), rules=rules)
+
+
+@insight_router.get(
+    "/jobs/{job_id}/comparison/{other_id}",
+    operation_id="compareJobs",
+    summary="Compare two jobs",
+    tags=["jobs"],
+    responses=refusals(404, 422, 500),
+)
+async def compare_jobs(
+    job_id: UUID, other_id: UUID, jobs: WithJobs, outputs: WithOutputs, margin: Margin = 0.2
+) -> Comparison:
+    """What was asked for, versions, time and memory by rule, and outputs by checksum."""
+    one, other = [await _compared(each, jobs, outputs) for each in (job_id, other_id)]
+    return await anyio.to_thread.run_sync(comparison_of, one, other, margin)
+
+
+async def _compared(job_id: UUID, jobs: VisibleJobs, outputs: Outputs) -> Compared:
+    job = await jobs.get(job_id)
+    row = await jobs.reads.flow_runs.row(job_id)
+    rows = await jobs.reads.rule_jobs.rows(job_id)
+    manifest = await outputs.reads.in_thread(jobs.caller.name, outputs.manifest, job_id)
+    return Compared(
+        job=job,
+        parameters=dict(row.parameters),
+        rule_jobs=tuple(map(rule_job_from, rows)),
+        manifest=manifest,
+    )

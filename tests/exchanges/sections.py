@@ -77,11 +77,14 @@ SECTIONS = {
         Exchange("curl localhost:8000/workflows"),
         Exchange("curl localhost:8000/workflows/variants"),
         Exchange("curl localhost:8000/workflows/variants/versions/1.0.0"),
+        Exchange("curl localhost:8000/workflows/variants/usage"),
         Exchange("curl -X POST localhost:8000/workflows/variants/versions/1.0.0/retire"),
     ],
     "See what ran": [
         Exchange("curl -i localhost:8000/jobs/$JOB/graph.svg"),
         Exchange("curl -OJ localhost:8000/jobs/$JOB/ro-crate && unzip -l *.crate.zip"),
+        Exchange("curl localhost:8000/jobs/$JOB/usage", "What each rule took, and what would be enough:"),
+        Exchange("curl localhost:8000/jobs/$JOB/comparison/$JOB"),
     ],
     "Cancel, resume, remove": [
         Exchange(

@@ -43,6 +43,9 @@ READS = {
     "listWorkflows": ("GET", "/workflows"),
     "getWorkflow": ("GET", "/workflows/nothing"),
     "getWorkflowVersion": ("GET", "/workflows/nothing/versions/1"),
+    "getWorkflowUsage": ("GET", "/workflows/nothing/usage"),
+    "getUsage": ("GET", "/jobs/{job_id}/usage"),
+    "compareJobs": ("GET", "/jobs/{job_id}/comparison/{task_id}"),
     "readMetrics": ("GET", "/metrics"),
 }
 CHANGES = {
