@@ -14,10 +14,10 @@ A group without a declaration runs its rule jobs on the worker's machine.
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.contract.field_types import Name
@@ -25,6 +25,7 @@ from flows.contract.options import Options, ResourceValue
 from flows.contract.sources import DefaultStorage
 
 SLURM = "slurm"
+AWS_BATCH = "aws-batch"
 
 _OPERATOR_RESOURCES: Mapping[str, frozenset[str]] = {
     SLURM: frozenset({"slurm_extra", "slurm_account", "qos", "reservation", "cluster", "clusters"}),
@@ -87,6 +88,12 @@ class ClusterExecutor(BaseModel):
     container_image: str | None = Field(
         default=None, max_length=1000, description="The image that rule jobs run in, if the plugin uses one."
     )
+    job_definition: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][\w-]{0,127}(:\d+)?$",
+        description="With `aws-batch`: the job definition of all rule jobs, on Fargate. Image and roles are "
+        "its own then, and nothing is registered. When absent, the plugin registers one for each.",
+    )
 
     @field_validator("executor")
     @classmethod
@@ -94,6 +101,12 @@ class ClusterExecutor(BaseModel):
         if value in _LOCAL:
             raise ValueError(f"'{value}' runs on the worker's machine; leave out the group instead")
         return value
+
+    @model_validator(mode="after")
+    def _has_definitions(self) -> Self:
+        if self.job_definition is not None and self.executor != AWS_BATCH:
+            raise ValueError(f"only '{AWS_BATCH}' has a job_definition")
+        return self
 
     @property
     def requirement(self) -> str:

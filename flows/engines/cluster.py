@@ -65,7 +65,7 @@ def with_defaults(options: Options, cluster: ClusterExecutor) -> Options:
     )
 
 
-def decisions_of(cluster: ClusterExecutor, options: Options) -> ClusterDecisions:
+def decisions_of(cluster: ClusterExecutor, options: Options, job_id: UUID) -> ClusterDecisions:
     """What Snakemake's process needs to know about the cluster."""
     return ClusterDecisions(
         executor=cluster.executor,
@@ -74,6 +74,8 @@ def decisions_of(cluster: ClusterExecutor, options: Options) -> ClusterDecisions
         least_memory_mb=cluster.least_memory_mb,
         cancel_seconds=cluster.cancel_seconds,
         latency_wait=cluster.latency_wait if options.latency_wait is None else None,
+        job_definition=cluster.job_definition,
+        job_id=str(job_id),
     )
 
 

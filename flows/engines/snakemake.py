@@ -189,7 +189,7 @@ def _decisions(
         switched_off=tuple(switched_off(spec.options)),
         names_software=bool(software.methods),
         method_variables=software.method_variables(path),
-        cluster=None if cluster is None else decisions_of(cluster, spec.options),
+        cluster=None if cluster is None else decisions_of(cluster, spec.options, workspace.job_id),
     )
 
 

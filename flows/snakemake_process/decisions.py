@@ -21,6 +21,10 @@ class ClusterDecisions:
     """Seconds to wait for outputs, unless a profile sets it; None if the job does."""
     cancel_seconds: float = 60.0
     """How long the cluster may take to end jobs."""
+    job_definition: str | None = None
+    """AWS Batch: the definition of all rule jobs; None if the plugin registers one for each."""
+    job_id: str = ""
+    """The job whose rule jobs these are."""
 
 
 @dataclass(frozen=True, slots=True)

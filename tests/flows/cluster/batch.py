@@ -62,6 +62,22 @@ class Batch:
         listed = (self.client.list_jobs(jobQueue=QUEUE, jobStatus=name)["jobSummaryList"] for name in names)
         return [job["status"] for jobs in listed for job in jobs]
 
+    def register(self, name: str) -> None:
+        """A job definition whose command, environment and size come with each job."""
+        properties = {"image": "rule-jobs:1", "command": ["false"], "vcpus": 1, "memory": 2048}
+        self.client.register_job_definition(
+            jobDefinitionName=name, type="container", containerProperties=properties
+        )
+
+    def definitions(self) -> set[str]:
+        """Those that are in use."""
+        found = self.client.describe_job_definitions(status="ACTIVE")["jobDefinitions"]
+        return {each["jobDefinitionArn"] for each in found}
+
+    def job(self, id: str) -> dict[str, Any]:
+        (found,) = self.client.describe_jobs(jobs=[id])["jobs"]
+        return dict(found)
+
     def create_queue(self) -> str:
         """Its ARN."""
         role = self._of("iam").create_role(RoleName="batch", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
@@ -130,8 +146,12 @@ def serve(port: int, directory: Path, path: str) -> None:
 
     def describe(job: Any) -> Any:
         described = plain_describe(job)
-        if job.job_stopped and "container" in described:
-            described["container"]["exitCode"] = job.exit_code
+        if "container" in described:
+            described["container"]["resourceRequirements"] = job._get_container_property(
+                "resourceRequirements", []
+            )
+            if job.job_stopped:
+                described["container"]["exitCode"] = job.exit_code
         return described
 
     changes = {
@@ -163,8 +183,7 @@ def _contain(job: Any, directory: Path, path: str) -> None:
     if job.stop:
         _finish(job, _KILLED, job.job_stopped_reason)
         return
-    properties = job.job_definition.container_properties
-    named = {entry["name"]: entry["value"] for entry in properties.get("environment", [])}
+    named = {entry["name"]: entry["value"] for entry in job._get_container_property("environment", [])}
     of_role = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     variables = {**of_role, **named, "PATH": path, "HOME": str(disk), "AWS_BATCH_JOB_ID": job.job_id}
     job.job_started_at = datetime.datetime.now()
@@ -173,7 +192,12 @@ def _contain(job: Any, directory: Path, path: str) -> None:
     job.status = "RUNNING"
     with disk.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(
-            properties["command"], cwd=disk, env=variables, stdout=log, stderr=log, start_new_session=True
+            job._get_container_property("command", []),
+            cwd=disk,
+            env=variables,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     while process.poll() is None:
         if job.stop:

@@ -16,6 +16,8 @@ from tests.flows.cluster.batch import REGION, Batch, batch
 from tests.flows.cluster.runs import last_end, run_on, submissions
 from tests.support import wait_until
 
+DEFINITION = "rule-jobs-of-large"
+
 
 @pytest.fixture(scope="module")
 def environment() -> Environment:
@@ -50,6 +52,13 @@ def cluster(service: Batch) -> ClusterExecutor:
         container_image="rule-jobs:1",
         cancel_seconds=20,
     )
+
+
+@pytest.fixture(scope="module")
+def with_definition(service: Batch, cluster: ClusterExecutor) -> ClusterExecutor:
+    """A cluster whose rule jobs all have one job definition."""
+    service.register(DEFINITION)
+    return cluster.model_copy(update={"job_definition": DEFINITION, "container_image": None})
 
 
 @pytest.fixture
@@ -119,3 +128,47 @@ def test_a_cancel_ends_the_jobs_of_batch(
     run = run_on(cluster, environment, workspace, snakefile, cancel, default_storage=storage)
     assert run.exit_code == 1
     wait_until(lambda: set(service.statuses()) <= {"SUCCEEDED", "FAILED"}, "nothing runs", 20)
+
+
+def test_rule_jobs_use_the_job_definition_that_the_operator_names(
+    environment: Environment,
+    workspace: Workspace,
+    with_definition: ClusterExecutor,
+    storage: dict[str, object],
+    service: Batch,
+) -> None:
+    snakefile = """
+        rule write:
+            output: "of_definition.txt"
+            threads: 3
+            resources: mem_mb=9000
+            shell: "echo {resources.mem_mb} > {output}"
+    """
+    registered = service.definitions()
+    run = run_on(with_definition, environment, workspace, snakefile, default_storage=storage, cores=3)
+
+    assert run.exit_code == 0
+    assert service.text_of("of_definition.txt") == "9000\n"
+    job = service.job(str(submissions(run, "write")[0].external_id))
+    assert f"/{DEFINITION}:1" in job["jobDefinition"]
+    size = {each["type"]: each["value"] for each in job["container"]["resourceRequirements"]}
+    assert size == {"VCPU": "4", "MEMORY": "9216"}
+    assert job["tags"] == {"prefect-snakemake-job": str(workspace.job_id)}
+    assert service.definitions() == registered, "one was registered, or that of the operator is gone"
+
+
+def test_a_rule_job_that_no_container_holds_fails(
+    environment: Environment,
+    workspace: Workspace,
+    with_definition: ClusterExecutor,
+    storage: dict[str, object],
+) -> None:
+    snakefile = """
+        rule write:
+            output: "never.txt"
+            resources: mem_mb=200000
+            shell: "touch {output}"
+    """
+    run = run_on(with_definition, environment, workspace, snakefile, default_storage=storage)
+    assert run.exit_code == 1
+    assert "no container with 1 cores and 200000 MB" in workspace.snakemake_log.read_text()
