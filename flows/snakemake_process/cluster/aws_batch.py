@@ -9,8 +9,6 @@ from flows.snakemake_process.cluster.clusters import Cluster
 from flows.snakemake_process.decisions import ClusterDecisions
 
 _LONGEST_RULE = 80
-_TAG = "prefect-snakemake-job"
-"""Each rule job has the id of its job: the rights of a head may depend on it."""
 
 
 class AwsBatch(Cluster):
@@ -57,7 +55,7 @@ class _FromDefinition:
             jobDefinition=self._decisions.job_definition,
             containerOverrides=overrides,
             timeout={"attemptDurationSeconds": self.settings.task_timeout},
-            tags={_TAG: self._decisions.job_id},
+            tags=dict(self._decisions.job_tags),
             propagateTags=True,
         )
 
