@@ -130,33 +130,6 @@ def test_a_cancel_ends_the_jobs_of_batch(
     wait_until(lambda: set(service.statuses()) <= {"SUCCEEDED", "FAILED"}, "nothing runs", 20)
 
 
-def test_rule_jobs_use_the_job_definition_that_the_operator_names(
-    environment: Environment,
-    workspace: Workspace,
-    with_definition: ClusterExecutor,
-    storage: dict[str, object],
-    service: Batch,
-) -> None:
-    snakefile = """
-        rule write:
-            output: "of_definition.txt"
-            threads: 3
-            resources: mem_mb=9000
-            shell: "echo {resources.mem_mb} > {output}"
-    """
-    registered = service.definitions()
-    run = run_on(with_definition, environment, workspace, snakefile, default_storage=storage, cores=3)
-
-    assert run.exit_code == 0
-    assert service.text_of("of_definition.txt") == "9000\n"
-    job = service.job(str(submissions(run, "write")[0].external_id))
-    assert f"/{DEFINITION}:1" in job["jobDefinition"]
-    size = {each["type"]: each["value"] for each in job["container"]["resourceRequirements"]}
-    assert size == {"VCPU": "4", "MEMORY": "9216"}
-    assert job["tags"] == {"prefect-snakemake-job": str(workspace.job_id)}
-    assert service.definitions() == registered, "one was registered, or that of the operator is gone"
-
-
 def test_a_rule_job_that_no_container_holds_fails(
     environment: Environment,
     workspace: Workspace,
