@@ -48,7 +48,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
         WorkerSettings,
         WarmSettings,
     ),
-    "environments": (EnvironmentSettings,),
+    "environments": (EnvironmentSettings, ExecutorSettings),
     "registration": (RegistrationSettings, ExecutorSettings, WorkPoolSettings),
     "ECS worker": (TaskSettings,),
     "reconciler": (ReconcilerSettings,),
