@@ -75,6 +75,7 @@ def decisions_of(cluster: ClusterExecutor, options: Options, job_id: UUID) -> Cl
         cancel_seconds=cluster.cancel_seconds,
         latency_wait=cluster.latency_wait if options.latency_wait is None else None,
         job_definition=cluster.job_definition,
+        job_id=str(job_id),
         job_tags={RULE_JOB_TAG: str(job_id)},
     )
 

@@ -23,6 +23,8 @@ class ClusterDecisions:
     """How long the cluster may take to end jobs."""
     job_definition: str | None = None
     """AWS Batch: the definition of all rule jobs; None if the plugin registers one for each."""
+    job_id: str = ""
+    """AWS Batch: what the names of such rule jobs begin with."""
     job_tags: Mapping[str, str] = field(default_factory=dict)
     """AWS Batch: tags of each rule job that has this definition."""
 

@@ -12,7 +12,7 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from infra.constructs.nag_suppressions import explain_wildcard
 from infra.constructs.service import HTTPS, TaskContext, log_group
@@ -135,8 +135,7 @@ class RuleJobs(Construct):
 
     def grant_heads(self, role: iam.Role) -> None:
         """Allow what all heads of the group need. The policy of a session limits it to one of them."""
-        stack = Stack.of(self)
-        here = f"arn:{Aws.PARTITION}:batch:{stack.region}:{stack.account}"
+        here = _batch_of(self)
         definition, jobs = f"{here}:job-definition/{self._name}", f"{here}:job/*"
         revisions = f"{definition}:*"
         for actions, resources in (
@@ -158,3 +157,17 @@ class RuleJobs(Construct):
         # For the whole bucket: Snakemake's plugin asks whether there is one, and whether it is empty.
         role.add_to_policy(iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket]))
         explain_wildcard(role, objects, dict.fromkeys(OBJECTS, "The bucket is for files of this group only."))
+
+
+def grant_ending(role: iam.IRole) -> None:
+    """Allow the reconciler to end rule jobs whose head was killed."""
+    jobs = f"{_batch_of(role)}:job/*"
+    for action, resource in (("batch:TerminateJob", jobs), ("batch:ListJobs", "*")):
+        role.add_to_principal_policy(iam.PolicyStatement(actions=[action], resources=[resource]))
+    explain_wildcard(role, jobs, {"batch:TerminateJob": "The ids of rule jobs are not known in advance."})
+
+
+def _batch_of(scope: IConstruct) -> str:
+    """What all ARNs of Batch begin with."""
+    stack = Stack.of(scope)
+    return f"arn:{Aws.PARTITION}:batch:{stack.region}:{stack.account}"

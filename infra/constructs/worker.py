@@ -81,7 +81,11 @@ class Worker(Construct):
         reconciler = self.task.add_container(
             "reconciler",
             ["python", "-m", "deployments", "reconcile"],
-            environment={**environment, "JOBS_ECS_RECONCILE_SECONDS": str(reconcile_seconds)},
+            environment={
+                **environment,
+                "JOBS_ECS_RECONCILE_SECONDS": str(reconcile_seconds),
+                **executors,
+            },
             secrets=prefect.secrets,
         )
         for container in (worker, reconciler):
@@ -135,5 +139,6 @@ class Worker(Construct):
             {
                 "ecs:ListTasks": "A condition restricts it to the cluster.",
                 "ecs:DescribeTaskDefinition": "It supports no narrower resource.",
+                "batch:ListJobs": "It supports no narrower resource. Only with groups on AWS Batch.",
             },
         )

@@ -22,7 +22,7 @@ from infra.constructs.gateway import PATH, Gateway
 from infra.constructs.jobs import Jobs
 from infra.constructs.load_balancer import LoadBalancer
 from infra.constructs.prefect_server import PrefectServer
-from infra.constructs.rule_jobs import RuleJobs
+from infra.constructs.rule_jobs import RuleJobs, grant_ending
 from infra.constructs.service import TaskContext
 from infra.constructs.storage import Storage
 from infra.constructs.worker import Worker
@@ -96,6 +96,8 @@ class ServiceStack(Stack):
             executors=executors,
             **dict(settings.worker.size),
         )
+        if rule_jobs:
+            grant_ending(self.worker.task.definition.task_role)
         facade, webhooks = settings.facade, None
         if facade.webhook_secret_arn is not None:
             webhooks = secretsmanager.Secret.from_secret_complete_arn(

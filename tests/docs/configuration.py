@@ -51,7 +51,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
     "environments": (EnvironmentSettings, ExecutorSettings),
     "registration": (RegistrationSettings, ExecutorSettings, WorkPoolSettings),
     "ECS worker": (TaskSettings,),
-    "reconciler": (ReconcilerSettings,),
+    "reconciler": (ReconcilerSettings, ExecutorSettings),
     "`make up`": (LocalSettings,),
 }
 _COMMANDS = {

@@ -47,6 +47,8 @@ class EcsStack:
     prefect_api_url: str
     agent: Agent
     facade_url: str
+    executors: dict[str, str] = field(default_factory=dict)
+    """The variable that declares where rule jobs run."""
     worker: StackProcess = field(init=False)
     reconciler: StackProcess = field(init=False)
     _numbers: Iterator[int] = field(default_factory=count, init=False)
@@ -58,6 +60,7 @@ class EcsStack:
         return {
             **inherited,
             **self.aws.environment,
+            **self.executors,
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": self.prefect_api_url,
             "PREFECT_API_AUTH_STRING": AUTH_STRING,
@@ -141,11 +144,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
             **rule_jobs,
         }
         facade_url = running.enter_context(facade_process(url, home / "facade", **variables))
-        stack = EcsStack(home, aws, url, agent, facade_url)
+        stack = EcsStack(home, aws, url, agent, facade_url, rule_jobs)
         register = ["-m", "deployments", "register", "--work-pool", "ecs"]
         of_image = {"JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS)}
-        declared = stack.environment | of_image | rule_jobs
-        run_to_end("the registration", register, declared, PROJECT)
+        run_to_end("the registration", register, stack.environment | of_image, PROJECT)
         bake = {**os.environ, "JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS)}
         run_to_end("making the environment", ["-m", "deployments", "environments"], bake, PROJECT)
         stack.start_worker()

@@ -75,6 +75,15 @@ def test_heads_submit_to_one_queue_from_one_definition_and_pass_on_no_role(with_
     }
 
 
+def test_the_reconciler_ends_rule_jobs_whose_head_was_killed(
+    default: Deployment, with_batch: Deployment
+) -> None:
+    rights = allowed(with_batch, "WorkerDefinitionTaskRole")
+    assert rights["batch:TerminateJob"] == {f"{HERE}:job/*"}
+    assert "*" in rights["batch:ListJobs"]
+    assert default.who_may("batch:ListJobs") == default.who_may("batch:TerminateJob") == set()
+
+
 def test_a_rule_job_is_an_ordinary_container_on_fargate_in_the_private_network(
     with_batch: Deployment,
 ) -> None:
@@ -113,9 +122,10 @@ def test_settings_of_the_group_are_those_of_batch(deployments: dict[str, Deploym
     assert [rule["ExpirationInDays"] for rule in rules if "ExpirationInDays" in rule] == [90]
 
 
-def test_facade_registration_and_jobs_know_the_same_executor(with_batch: Deployment) -> None:
-    declared = [values(with_batch, each)["JOBS_EXECUTORS"] for each in ("api", "registration", "job")]
-    assert declared[0] == declared[1] == declared[2]
+def test_all_programs_know_the_same_executor(with_batch: Deployment) -> None:
+    programs = ("api", "registration", "reconciler", "job")
+    declared = [values(with_batch, each)["JOBS_EXECUTORS"] for each in programs]
+    assert all(each == declared[0] for each in declared)
     executor = ClusterExecutor.model_validate(filled_in(declared[0])["large"])
     assert (
         executor.job_definition == with_batch.one("AWS::Batch::JobDefinition").properties["JobDefinitionName"]

@@ -1,6 +1,6 @@
 """AWS Batch: rule jobs from the operator's job definition, instead of one of the plugin for each."""
 
-import uuid
+import re
 from typing import Any
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -8,7 +8,8 @@ from snakemake_interface_common.exceptions import WorkflowError
 from flows.snakemake_process.cluster.clusters import Cluster
 from flows.snakemake_process.decisions import ClusterDecisions
 
-_LONGEST_RULE = 80
+_LONGEST_NAME = 128
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class AwsBatch(Cluster):
@@ -50,7 +51,7 @@ class _FromDefinition:
             "resourceRequirements": self._size(),
         }
         return self.batch_client.submit_job(
-            jobName=f"snakejob-{self.job.name[:_LONGEST_RULE]}-{uuid.uuid4()}",
+            jobName=f"{self._decisions.job_id}-{_NOT_IN_NAME.sub('_', self.job.name)}"[:_LONGEST_NAME],
             jobQueue=self.settings.job_queue,
             jobDefinition=self._decisions.job_definition,
             containerOverrides=overrides,
