@@ -20,6 +20,7 @@ from api.auth.startup import check_startup
 from api.auth.tokens import TokenSource
 from api.events.following import Following
 from api.events.open_streams import OpenStreams
+from api.gateway.batch_access import BatchAccess
 from api.gateway.routes import Gateway
 from api.gateway.storage_access import StorageAccess
 from api.insight.shared_drawings import Drawings
@@ -91,6 +92,7 @@ async def lifespan(
             settings,
             settings.submit_timeout_seconds,
             _storage_access(settings),
+            _batch_access(settings),
         )
         services = app.state.services = _services(client, overview, settings, tokens, prefect_ui_url, gateway)
         await stack.enter_async_context(_delivering(settings, overview, prefect_ui_url, services.metrics))
@@ -157,6 +159,14 @@ def _storage_access(settings: Settings) -> StorageAccess | None:
     if settings.gateway_storage_role_arn is None or settings.storage_url is None:
         return None
     return StorageAccess(settings.gateway_storage_role_arn, settings.storage_url)
+
+
+def _batch_access(settings: Settings) -> BatchAccess | None:
+    if not settings.gateway_batch_role_arns:
+        return None
+    return BatchAccess(
+        settings.gateway_batch_role_arns, settings.executors_by_group, settings.gateway_batch_seconds
+    )
 
 
 @asynccontextmanager

@@ -23,6 +23,9 @@ _SIGNING_KEY_BYTES = range(24, 65)
 """As the Standard Webhooks specification asks for."""
 
 
+RoleArn = Annotated[str, Field(pattern=r"^arn:[\w-]+:iam::\d{12}:role/.+$")]
+
+
 class LogFormat(StrEnum):
     """The format of log lines."""
 
@@ -162,11 +165,22 @@ class Settings(
         description="The most event streams that a token (all clients, if tokens are off) has open at once.",
     )
 
-    gateway_storage_role_arn: str | None = Field(
+    gateway_storage_role_arn: RoleArn | None = Field(
         default=None,
-        pattern=r"^arn:[\w-]+:iam::\d{12}:role/.+$",
         description="The role of AWS of which the service makes credentials for the task of one job, limited "
         "to its files. Without it, tasks need a role of their own for the bucket.",
+    )
+    gateway_batch_role_arns: dict[str, RoleArn] = Field(
+        default={},
+        description="Roles of AWS by group, as JSON: of them the service makes credentials for heads whose "
+        "rule jobs are jobs of AWS Batch, limited to one job. The group's executor names queue, job "
+        "definition and storage.",
+    )
+    gateway_batch_seconds: int = Field(
+        default=3600,
+        ge=900,
+        le=3600,
+        description="How long these credentials are valid; a head gets new ones in time.",
     )
     log_format: LogFormat = Field(
         default=LogFormat.TEXT, description="The log format: `text`, or `json` with one object per line."

@@ -20,6 +20,7 @@ from deployments.settings import LocalSettings
 from deployments.software import NotPrepared
 from deployments.software import prepare as prepare_software
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
+from flows.contract.executors import ExecutorSettings
 from flows.contract.spec import DEFAULT_GROUP, EnvironmentSpec, SoftwareMethod
 from flows.environments.making import Environments
 from flows.environments.software_cache import remove_unused_software
@@ -112,7 +113,7 @@ def reconcile(settings: LocalSettings, console: Console, *, once: bool) -> int:
 
 
 def environments(settings: LocalSettings, console: Console, *, remove_unused: bool) -> int:
-    """Create the environments that prefect.yaml declares, so that no job waits for one."""
+    """Create the environments that prefect.yaml declares, and those of its clusters: no job waits for one."""
     declared = EnvironmentSettings()
     makes = Environments(declared, settings.home, lambda line: console.print(f"  {line}", highlight=False))
     if remove_unused:
@@ -120,9 +121,13 @@ def environments(settings: LocalSettings, console: Console, *, remove_unused: bo
         console.print(f"Removed {len(removed)} environments.")
         return 0
     failures = 0
-    for name in declared.environments:
+    plugins = {cluster.requirement for cluster in ExecutorSettings().executors_by_group.values()}
+    wanted = {name: (EnvironmentSpec(name=name), ()) for name in declared.environments} | {
+        plugin: (None, (plugin,)) for plugin in sorted(plugins)
+    }
+    for name, (spec, more) in wanted.items():
         try:
-            environment = makes.get(makes.wanted(EnvironmentSpec(name=name)))
+            environment = makes.get(makes.wanted(spec, more=more))
         except EnvironmentFailure as failure:
             console.print(f"[red]{name}:[/red] {failure}\n  {failure.resolution}", highlight=False)
             failures += 1

@@ -16,7 +16,7 @@ from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from deployments.ecs import ECS
-from flows.contract.job_tokens import GATEWAY_PATH, STORAGE_PATH, USER, make_token
+from flows.contract.job_tokens import BATCH_PATH, GATEWAY_PATH, STORAGE_PATH, USER, make_token
 from flows.worker.job_configuration import with_allowed_variables
 
 _OF_THE_WORKER = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
@@ -50,6 +50,7 @@ class TaskSettings(BaseSettings):
             "PREFECT_API_URL": gateway,
             "PREFECT_API_AUTH_STRING": f"{USER}:{token}",
             "JOBS_STORAGE_CREDENTIALS_URL": f"{gateway}{STORAGE_PATH}",
+            "JOBS_BATCH_CREDENTIALS_URL": f"{gateway}{BATCH_PATH}",
         }
 
 

@@ -37,7 +37,9 @@ from pythonjsonlogger.json import JsonFormatter
 
 from deployments.ecs import ECS, ClusterSettings
 from deployments.ecs_tasks import EcsTasks
+from deployments.stray_rule_jobs import StrayRuleJobs
 from deployments.verdicts import Ending, GracePeriods, Run, Task, Verdict, judge
+from flows.contract.executors import ExecutorSettings
 from flows.contract.spec import ErrorKind, Label
 from flows.worker.close_task_runs import close_task_runs
 from flows.worker.silent_runs import SILENCE_SECONDS, SilentRuns
@@ -271,7 +273,7 @@ def _task_arn(flow_run: FlowRun) -> str | None:
 
 async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
     """Make pass after pass, and one as soon as a job is cancelled. Failures are retried in the next pass."""
-    tasks = EcsTasks(settings)
+    tasks, rule_jobs = EcsTasks(settings), StrayRuleJobs(ExecutorSettings().executors_by_group.values())
     async with get_client() as client:
         reconciler = Reconciler(client, tasks, settings.grace)
         silent_runs = SilentRuns(SILENCE_SECONDS)
@@ -284,6 +286,7 @@ async def run_reconciler(settings: ReconcilerSettings, *, once: bool) -> None:
             while True:
                 await _make_a_pass(reconciler)
                 await _settle_silent_runs(silent_runs, client)
+                await _end_stray_rule_jobs(rule_jobs, client)
                 is_due.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(settings.reconcile_seconds):
@@ -309,6 +312,13 @@ async def _settle_silent_runs(silent_runs: SilentRuns, client: PrefectClient) ->
         await silent_runs.settle(client)
     except Exception as error:  # noqa: BLE001 - as above
         _log.error("Attached runs can't be read: %r", error)
+
+
+async def _end_stray_rule_jobs(rule_jobs: StrayRuleJobs, client: PrefectClient) -> None:
+    try:
+        await rule_jobs.end(client)
+    except Exception as error:  # noqa: BLE001 - as above
+        _log.error("Rule jobs on AWS Batch can't be looked after: %r", error)
 
 
 async def _listen_for_cancels(client: PrefectClient, is_due: asyncio.Event) -> None:

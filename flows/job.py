@@ -158,6 +158,8 @@ def snakemake_job(
     )
     deployed = Software.of_group(SoftwareSettings(), spec.software, workspace.home, group)
     cluster = ExecutorSettings().executor_of(group)
+    if cluster is not None:
+        cluster = cluster.for_job(UUID(str(flow_run.labels.get(Label.WORK, job_id))))
     with termination.by_sigterm(), Recorder(client, job_id) as recorder:
         try:
             if Label.DESCRIBES in flow_run.labels:

@@ -51,9 +51,15 @@ class OwnRuns:
     def _own(self, flow_run: FlowRun) -> OwnRun:
         named = flow_run.parameters.get("secrets")
         names = set(map(str, named.values())) if isinstance(named, dict) else set()
-        allowed = self._settings.blocks_of(flow_run.work_queue_name or DEFAULT_GROUP)
+        group, first = flow_run.work_queue_name or DEFAULT_GROUP, flow_run.labels.get(Label.WORK)
         return OwnRun(
-            flow_run.id, flow_run.flow_id, flow_run.deployment_id, names & allowed, _files_of(flow_run)
+            flow_run.id,
+            flow_run.flow_id,
+            flow_run.deployment_id,
+            names & self._settings.blocks_of(group),
+            _files_of(flow_run),
+            group,
+            UUID(str(first)) if first else None,
         )
 
 

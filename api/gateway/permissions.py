@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 
 from api.gateway.rule_jobs import RuleJobs
 from api.gateway.storage_access import Files
-from flows.contract.spec import Label
+from flows.contract.spec import DEFAULT_GROUP, Label
 
 Json = Any
 
@@ -56,6 +56,9 @@ class OwnRun:
     """The Secret blocks that the job names, and its group may use."""
     files: Files
     """What it needs of the storage."""
+    group: str = DEFAULT_GROUP
+    first_job: UUID | None = None
+    """The first of the jobs that resume each other, up to this one; None if it is the first."""
 
 
 @dataclass(frozen=True, slots=True)

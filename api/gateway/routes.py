@@ -17,13 +17,14 @@ from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import ObjectNotFound
 from pydantic import SecretStr
 
+from api.gateway.batch_access import BatchAccess
 from api.gateway.own_runs import OwnRuns
-from api.gateway.permissions import NotPermitted, PrefectRequest, permitted
+from api.gateway.permissions import NotPermitted, OwnRun, PrefectRequest, permitted
 from api.gateway.rule_jobs import RuleJobs
 from api.gateway.storage_access import StorageAccess
 from api.prefect.retries import translating_errors
 from api.web.problems import BodyTooLarge, Forbidden, Unauthorized
-from flows.contract.job_tokens import GATEWAY_PATH, STORAGE_PATH, USER, flow_run_of
+from flows.contract.job_tokens import BATCH_PATH, GATEWAY_PATH, STORAGE_PATH, USER, flow_run_of
 from flows.contract.secrets import SecretSettings
 
 _MAX_BYTES = 1 << 26
@@ -44,14 +45,16 @@ class Gateway:
         blocks: SecretSettings,
         timeout_seconds: float,
         storage: StorageAccess | None,
+        batch: BatchAccess | None,
     ) -> None:
-        """Without a secret, nobody has a valid token; without `storage`, nobody gets credentials of it."""
+        """Without a secret, nobody has a valid token; without `storage` or `batch`, no credentials of it."""
         self._client = client
         self._secret = secret
         self._runs = OwnRuns(client, blocks)
         self._rule_jobs = RuleJobs()
         self._timeout_seconds = timeout_seconds
         self._storage = storage
+        self._batch = batch
 
     def job_of(self, authorization: str) -> UUID:
         """The job whose token this is. Raises `Unauthorized`."""
@@ -86,6 +89,20 @@ class Gateway:
         """For the files of this job, while it has not ended. Raises as `answer` does."""
         if self._storage is None:
             raise _forbidden("This service makes no credentials: tasks have a role of their own.")
+        run = await self._unfinished(job_id)
+        return await anyio.to_thread.run_sync(self._storage.credentials, run.files)
+
+    async def batch_credentials(self, job_id: UUID) -> dict[str, Any]:
+        """For the rule jobs of this job, while it has not ended. Raises as `answer` does."""
+        run = await self._unfinished(job_id)
+        if self._batch is None or not self._batch.serves(run.group):
+            raise _forbidden(f"The group '{run.group}' runs no rule jobs on AWS Batch.")
+        return await anyio.to_thread.run_sync(
+            self._batch.credentials, job_id, run.first_job or job_id, run.group
+        )
+
+    async def _unfinished(self, job_id: UUID) -> OwnRun:
+        """The job, which has not ended. Raises `Forbidden` and `PrefectUnavailable`."""
         async with translating_errors(self._timeout_seconds):
             try:
                 run = await self._runs.get(job_id)
@@ -93,7 +110,7 @@ class Gateway:
                     raise _forbidden("The job has ended.")
             except ObjectNotFound as error:
                 raise _forbidden("The job was removed.") from error
-        return await anyio.to_thread.run_sync(self._storage.credentials, run.files)
+        return run
 
     async def _passed_on(self, request: PrefectRequest) -> Response:
         content = None if request.body is None else orjson.dumps(request.body)
@@ -141,6 +158,14 @@ async def make_storage_credentials(request: Request) -> Response:
     gateway: Gateway = request.app.state.services.gateway
     job_id = gateway.job_of(request.headers.get("authorization", ""))
     credentials = await gateway.storage_credentials(job_id)
+    return JSONResponse(credentials, headers={"Cache-Control": "no-store"})
+
+
+@gateway_router.get(f"{GATEWAY_PATH}{BATCH_PATH}", include_in_schema=False)
+async def make_batch_credentials(request: Request) -> Response:
+    gateway: Gateway = request.app.state.services.gateway
+    job_id = gateway.job_of(request.headers.get("authorization", ""))
+    credentials = await gateway.batch_credentials(job_id)
     return JSONResponse(credentials, headers={"Cache-Control": "no-store"})
 
 

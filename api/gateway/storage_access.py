@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from api.gateway.role_sessions import RoleSessions
 from flows.contract.storage import bundle_key, job_key
 
 _SECONDS = 3600
@@ -45,21 +46,14 @@ class StorageAccess:
     """Blocks: call it in a thread. Raises botocore's errors."""
 
     def __init__(self, role_arn: str, storage_url: str) -> None:
-        # An optional package, which only a service on AWS has.
-        import boto3  # noqa: PLC0415 - as said
-
-        self._sts = boto3.client("sts")
+        self._sessions = RoleSessions()
         self._role_arn = role_arn
         self._storage_url = storage_url
 
     def credentials(self, files: Files) -> dict[str, Any]:
         """As `flows.contract.storage_credentials` reads them."""
-        made = self._sts.assume_role(
-            RoleArn=self._role_arn,
-            RoleSessionName=f"job-{files.job_id}",
-            Policy=session_policy(files, self._storage_url, self._role_arn.split(":")[1]),
-            DurationSeconds=_SECONDS,
-        )["Credentials"]
+        policy = session_policy(files, self._storage_url, self._role_arn.split(":")[1])
+        made = self._sessions.begin(self._role_arn, files.job_id, policy, _SECONDS)
         return {
             "access_key_id": made["AccessKeyId"],
             "secret_access_key": made["SecretAccessKey"],

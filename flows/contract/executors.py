@@ -14,10 +14,11 @@ A group without a declaration runs its rule jobs on the worker's machine.
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from uuid import UUID
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.contract.field_types import Name
@@ -25,6 +26,12 @@ from flows.contract.options import Options, ResourceValue
 from flows.contract.sources import DefaultStorage
 
 SLURM = "slurm"
+AWS_BATCH = "aws-batch"
+
+RULE_JOB_TAG = "prefect-snakemake-job"
+"""On each job of AWS Batch that has a job definition of the operator: the id of its job of the service."""
+
+_JOB_ID = "{job_id}"
 
 _OPERATOR_RESOURCES: Mapping[str, frozenset[str]] = {
     SLURM: frozenset({"slurm_extra", "slurm_account", "qos", "reservation", "cluster", "clusters"}),
@@ -82,10 +89,18 @@ class ClusterExecutor(BaseModel):
         default=60, gt=0, le=3600, description="How long the cluster may take to end the jobs of a job."
     )
     default_storage: DefaultStorage | None = Field(
-        default=None, description="The storage for clusters whose nodes don't share the worker's directories."
+        default=None,
+        description="The storage for clusters whose nodes don't share the worker's directories. "
+        "`{job_id}` in its `prefix` stands for the job, or the first one of those that resume each other.",
     )
     container_image: str | None = Field(
         default=None, max_length=1000, description="The image that rule jobs run in, if the plugin uses one."
+    )
+    job_definition: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9][\w-]{0,127}(:\d+)?$",
+        description="With `aws-batch`: the job definition of all rule jobs, on Fargate. Image and roles are "
+        "its own then, and nothing is registered. When absent, the plugin registers one for each.",
     )
 
     @field_validator("executor")
@@ -95,9 +110,24 @@ class ClusterExecutor(BaseModel):
             raise ValueError(f"'{value}' runs on the worker's machine; leave out the group instead")
         return value
 
+    @model_validator(mode="after")
+    def _has_definitions(self) -> Self:
+        if self.job_definition is not None and self.executor != AWS_BATCH:
+            raise ValueError(f"only '{AWS_BATCH}' has a job_definition")
+        return self
+
     @property
     def requirement(self) -> str:
         return self.package or f"snakemake-executor-plugin-{self.executor}"
+
+    def for_job(self, first_job: UUID) -> Self:
+        """With the storage of one job; a job that resumes others has that of the first of them."""
+        if self.default_storage is None:
+            return self
+        prefix = self.default_storage.prefix.replace(_JOB_ID, str(first_job))
+        return self.model_copy(
+            update={"default_storage": self.default_storage.model_copy(update={"prefix": prefix})}
+        )
 
     def resources_of_operator(self) -> frozenset[str]:
         if self.operator_resources is not None:

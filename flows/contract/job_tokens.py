@@ -19,6 +19,9 @@ GATEWAY_PATH: Final = "/prefect-gateway"
 STORAGE_PATH: Final = "/storage-credentials"
 """Below `GATEWAY_PATH`: credentials of the bucket, for the files of one job."""
 
+BATCH_PATH: Final = "/batch-credentials"
+"""Below `GATEWAY_PATH`: credentials of AWS Batch, for the rule jobs of one job."""
+
 USER: Final = "job"
 """The name before the token in `PREFECT_API_AUTH_STRING`."""
 

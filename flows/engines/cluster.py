@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
-from flows.contract.executors import SLURM, ClusterExecutor, PluginSetting
+from flows.contract.executors import RULE_JOB_TAG, SLURM, ClusterExecutor, PluginSetting
 from flows.contract.options import Options
 from flows.environments.environment import Environment
 from flows.snakemake_process.decisions import ClusterDecisions
@@ -65,7 +65,7 @@ def with_defaults(options: Options, cluster: ClusterExecutor) -> Options:
     )
 
 
-def decisions_of(cluster: ClusterExecutor, options: Options) -> ClusterDecisions:
+def decisions_of(cluster: ClusterExecutor, options: Options, job_id: UUID) -> ClusterDecisions:
     """What Snakemake's process needs to know about the cluster."""
     return ClusterDecisions(
         executor=cluster.executor,
@@ -74,6 +74,9 @@ def decisions_of(cluster: ClusterExecutor, options: Options) -> ClusterDecisions
         least_memory_mb=cluster.least_memory_mb,
         cancel_seconds=cluster.cancel_seconds,
         latency_wait=cluster.latency_wait if options.latency_wait is None else None,
+        job_definition=cluster.job_definition,
+        job_id=str(job_id),
+        job_tags={RULE_JOB_TAG: str(job_id)},
     )
 
 

@@ -14,6 +14,7 @@ from typing import Self
 from flows.contract.executors import ClusterExecutor
 from flows.contract.isolation import IsolationSettings
 from flows.contract.spec import ExecutionSpec
+from flows.engines.batch_credentials import batch_variables
 from flows.engines.cluster import (
     decisions_of,
     executor_arguments,
@@ -70,11 +71,7 @@ class SnakemakeEngine:
 
     def start(self, spec: ExecutionSpec, workspace: Workspace) -> "SnakemakeExecution":
         cluster = None if spec.dry_run else self._cluster
-        visible = (*self._isolation.visible_variables, *(visible_variables_of(cluster) if cluster else ()))
-        variables = {
-            **workflow_variables(self._environment, self._software, visible),
-            "HOME": str(create_private_directories(workspace)),
-        }
+        variables = self._variables(workspace)
         workspace.report.unlink(missing_ok=True)  # from an earlier execution in this directory
         cache = _output_cache(spec, workspace)
         more = tuple(visible_directories_of(cluster)) if cluster else ()
@@ -109,6 +106,16 @@ class SnakemakeEngine:
             raise EngineVanishedError(
                 "Snakemake's process did not start; see the worker's log for the reason"
             ) from error
+
+    def _variables(self, workspace: Workspace) -> dict[str, str]:
+        """A dry run has those of a cluster, too: it asks the storage what there is."""
+        cluster, home = self._cluster, create_private_directories(workspace)
+        visible = (*self._isolation.visible_variables, *(visible_variables_of(cluster) if cluster else ()))
+        return {
+            **workflow_variables(self._environment, self._software, visible),
+            "HOME": str(home),
+            **(batch_variables(cluster, self._environment, home) if cluster else {}),
+        }
 
 
 def _started(control: socket.socket, start: Start, locks: list[int]) -> socket.socket:
@@ -189,7 +196,7 @@ def _decisions(
         switched_off=tuple(switched_off(spec.options)),
         names_software=bool(software.methods),
         method_variables=software.method_variables(path),
-        cluster=None if cluster is None else decisions_of(cluster, spec.options),
+        cluster=None if cluster is None else decisions_of(cluster, spec.options, workspace.job_id),
     )
 
 

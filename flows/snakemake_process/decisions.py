@@ -21,6 +21,12 @@ class ClusterDecisions:
     """Seconds to wait for outputs, unless a profile sets it; None if the job does."""
     cancel_seconds: float = 60.0
     """How long the cluster may take to end jobs."""
+    job_definition: str | None = None
+    """AWS Batch: the definition of all rule jobs; None if the plugin registers one for each."""
+    job_id: str = ""
+    """AWS Batch: what the names of such rule jobs begin with."""
+    job_tags: Mapping[str, str] = field(default_factory=dict)
+    """AWS Batch: tags of each rule job that has this definition."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """The jobs API: stateless, in any number of tasks, behind the load balancer."""
 
+import json
+from collections.abc import Mapping, Sequence
+
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
@@ -8,6 +11,7 @@ from constructs import Construct
 
 from infra.constructs.gateway import FACADE_PORT, Gateway
 from infra.constructs.load_balancer import IDLE_SECONDS
+from infra.constructs.rule_jobs import RuleJobs
 from infra.constructs.service import JOBS_HOME, PREFECT_PORT, PrefectAccess, Service, TaskContext
 from infra.constructs.storage import Storage
 
@@ -26,6 +30,8 @@ class Facade(Construct):
         gateway: Gateway,
         tokens: secretsmanager.ISecret,
         webhooks: secretsmanager.ISecret | None,
+        rule_jobs: Sequence[RuleJobs],
+        executors: Mapping[str, str],
         retention_days: int | None,
         replicas: int,
         cpu: int,
@@ -50,6 +56,9 @@ class Facade(Construct):
             environment["JOBS_RETENTION_DAYS"] = str(retention_days)
         role = self.task.definition.task_role
         environment["JOBS_GATEWAY_STORAGE_ROLE_ARN"] = self._files_of_jobs(storage, role).role_arn
+        if rule_jobs:
+            heads = {each.group: self._heads_of(each, role).role_arn for each in rule_jobs}
+            environment |= {**executors, "JOBS_GATEWAY_BATCH_ROLE_ARNS": json.dumps(heads)}
         secrets = {
             **prefect.secrets,
             **gateway.secrets,
@@ -79,5 +88,17 @@ class Facade(Construct):
             description="Files of jobs in the bucket; the facade limits each session to one job",
         )
         storage.grant_jobs(role)
+        role.grant_assume_role(facade)
+        return role
+
+    def _heads_of(self, rule_jobs: RuleJobs, facade: iam.IRole) -> iam.Role:
+        """The role of which the facade makes credentials for heads of a group, likewise for one job each."""
+        role = iam.Role(
+            self,
+            f"HeadsOf-{rule_jobs.group}",
+            assumed_by=iam.ArnPrincipal(facade.role_arn),
+            description=f"Rule jobs of {rule_jobs.group}; the facade limits each session to one job",
+        )
+        rule_jobs.grant_heads(role)
         role.grant_assume_role(facade)
         return role

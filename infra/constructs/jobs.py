@@ -4,6 +4,8 @@ Its role may do nothing, and no secret is injected: rules find both in their tas
 Prefect and of the bucket, it gets from the facade, by the token that the worker gives it.
 """
 
+from collections.abc import Mapping
+
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
@@ -26,7 +28,9 @@ class Jobs(Construct):
         context: TaskContext,
         storage: Storage,
         disk_gib: int | None,
+        executors: Mapping[str, str],
     ) -> None:
+        """`executors` are the variables that declare where rule jobs run."""
         super().__init__(scope, id)
         self.family = f"{context.name}-job"
         self.task = Task(
@@ -45,6 +49,7 @@ class Jobs(Construct):
                 "JOBS_STORAGE_URL": storage.url,
                 "JOBS_HOME": JOBS_HOME,
                 "JOBS_ISOLATION": "off",  # a job is alone in its task, where it could make no room
+                **executors,
             },
             secrets={},
         )

@@ -69,12 +69,7 @@ class Task(Construct):
     ) -> None:
         super().__init__(scope, id)
         self._context = context
-        self.log_group = logs.LogGroup(
-            self,
-            "Logs",
-            retention=logs.RetentionDays[_RETENTION[context.log_days]],
-            removal_policy=RemovalPolicy.DESTROY,
-        )
+        self.log_group = log_group(self, context.log_days)
         self.definition = ecs.FargateTaskDefinition(
             self,
             "Definition",
@@ -153,6 +148,16 @@ class Service(Task):
         # Otherwise a task may start before it has its rights and rules, and count as failed.
         self.service.node.add_dependency(self.security_group, self.definition.obtain_execution_role())
         return self.service
+
+
+def log_group(scope: Construct, days: int) -> logs.LogGroup:
+    """The log of programs. It goes with its stack."""
+    return logs.LogGroup(
+        scope,
+        "Logs",
+        retention=logs.RetentionDays[_RETENTION[days]],
+        removal_policy=RemovalPolicy.DESTROY,
+    )
 
 
 _RETENTION = {

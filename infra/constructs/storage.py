@@ -10,13 +10,53 @@ from infra.constructs.nag_suppressions import explain_wildcard
 PREFIX = "store"
 """All objects of the service are below it, so that grants name it."""
 
+OBJECTS = [
+    *("s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
+    *("s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"),
+]
+"""To read, write and remove objects."""
 
-class Storage(Construct):
-    """Private, encrypted, TLS only. Deleted objects can be restored for `noncurrent_days`.
+
+def private_bucket(
+    scope: Construct,
+    *,
+    bucket_name: str,
+    noncurrent_days: int,
+    logs: s3.IBucket,
+    removal: RemovalPolicy,
+    log_prefix: str = "bucket",
+    keep_days: int | None = None,
+) -> s3.Bucket:
+    """Encrypted, TLS only. Deleted objects can be restored for `noncurrent_days`.
 
     It is encrypted with S3's own key: another key would cost a request for each of a job's files, and
     nobody outside the account reads the bucket.
     """
+    return s3.Bucket(
+        scope,
+        "Bucket",
+        bucket_name=bucket_name,
+        block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+        encryption=s3.BucketEncryption.S3_MANAGED,
+        enforce_ssl=True,
+        object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+        versioned=True,
+        server_access_logs_bucket=logs,
+        server_access_logs_prefix=f"{log_prefix}/",
+        lifecycle_rules=[
+            s3.LifecycleRule(
+                noncurrent_version_expiration=Duration.days(noncurrent_days),
+                expired_object_delete_marker=True,
+                abort_incomplete_multipart_upload_after=Duration.days(2),
+            ),
+            *([] if keep_days is None else [s3.LifecycleRule(expiration=Duration.days(keep_days))]),
+        ],
+        removal_policy=removal,
+    )
+
+
+class Storage(Construct):
+    """The bucket of the service."""
 
     def __init__(
         self,
@@ -31,25 +71,8 @@ class Storage(Construct):
         super().__init__(scope, id)
         # A fixed name, so that stacks that name it do not depend on this one.
         self._name = bucket_name
-        self.bucket = s3.Bucket(
-            self,
-            "Bucket",
-            bucket_name=bucket_name,
-            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            encryption=s3.BucketEncryption.S3_MANAGED,
-            enforce_ssl=True,
-            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            versioned=True,
-            server_access_logs_bucket=logs,
-            server_access_logs_prefix="bucket/",
-            lifecycle_rules=[
-                s3.LifecycleRule(
-                    noncurrent_version_expiration=Duration.days(noncurrent_days),
-                    expired_object_delete_marker=True,
-                    abort_incomplete_multipart_upload_after=Duration.days(2),
-                )
-            ],
-            removal_policy=removal,
+        self.bucket = private_bucket(
+            self, bucket_name=bucket_name, noncurrent_days=noncurrent_days, logs=logs, removal=removal
         )
 
     @property
@@ -76,15 +99,8 @@ class Storage(Construct):
         """Allow a role to list, read, write and remove objects, and not to change the bucket's settings."""
         bucket = f"arn:{Aws.PARTITION}:s3:::{self._name}"
         objects = f"{bucket}/{PREFIX}/*"
-        actions = [
-            "s3:GetObject",
-            "s3:PutObject",
-            "s3:DeleteObject",
-            "s3:AbortMultipartUpload",
-            "s3:ListMultipartUploadParts",
-        ]
-        role.add_to_policy(iam.PolicyStatement(actions=actions, resources=[objects]))
+        role.add_to_policy(iam.PolicyStatement(actions=OBJECTS, resources=[objects]))
         # For the whole bucket: without this right, S3 answers 403 for an object that does not exist.
         role.add_to_policy(iam.PolicyStatement(actions=["s3:ListBucket"], resources=[bucket]))
         unknown = "The keys of jobs and bundles are not known in advance."
-        explain_wildcard(role, objects, dict.fromkeys(actions, unknown))
+        explain_wildcard(role, objects, dict.fromkeys(OBJECTS, unknown))

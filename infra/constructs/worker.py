@@ -36,7 +36,9 @@ class Worker(Construct):
         memory_mib: int,
         reconcile_seconds: int,
         groups: Mapping[str, Mapping[str, int | None]],
+        executors: Mapping[str, str],
     ) -> None:
+        """`executors` are the variables that declare where rule jobs run."""
         super().__init__(scope, id)
         self.task = Service(self, "Worker", context=context, cpu=cpu, memory_mib=memory_mib)
         private = context.vpc.select_subnets(subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS)
@@ -51,7 +53,11 @@ class Worker(Construct):
         registration = self.task.add_container(
             "registration",
             ["python", "-m", "deployments", "register", "--work-pool", WORK_POOL],
-            environment=environment | ({"JOBS_GROUPS": json.dumps(groups)} if groups else {}),
+            environment={
+                **environment,
+                **({"JOBS_GROUPS": json.dumps(groups)} if groups else {}),
+                **executors,
+            },
             secrets=prefect.secrets,
             essential=False,
         )
@@ -75,7 +81,11 @@ class Worker(Construct):
         reconciler = self.task.add_container(
             "reconciler",
             ["python", "-m", "deployments", "reconcile"],
-            environment={**environment, "JOBS_ECS_RECONCILE_SECONDS": str(reconcile_seconds)},
+            environment={
+                **environment,
+                "JOBS_ECS_RECONCILE_SECONDS": str(reconcile_seconds),
+                **executors,
+            },
             secrets=prefect.secrets,
         )
         for container in (worker, reconciler):
@@ -129,5 +139,6 @@ class Worker(Construct):
             {
                 "ecs:ListTasks": "A condition restricts it to the cluster.",
                 "ecs:DescribeTaskDefinition": "It supports no narrower resource.",
+                "batch:ListJobs": "It supports no narrower resource. Only with groups on AWS Batch.",
             },
         )

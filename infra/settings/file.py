@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from infra.settings.batch import Batch, BatchGroup
 from infra.settings.data import AuroraDatabase, ExistingDatabase, InstanceDatabase, Storage
 from infra.settings.delivery import PROJECT, BuiltImage, ForeignImage, GitHub, PushedImage
 from infra.settings.foundation import ExistingCluster, ExistingNetwork, NewCluster, NewNetwork
@@ -14,6 +15,8 @@ from infra.settings.strict import SettingsRefused, StrictModel
 from infra.settings.watch import Watch
 
 SETTINGS_FILE = PROJECT / "infra" / "settings.toml"
+
+_LONGEST_BUCKET = 63
 
 
 class Settings(StrictModel):
@@ -45,6 +48,9 @@ class Settings(StrictModel):
     groups: dict[GroupName, Group] = Field(
         default={}, description="They replace those of prefect.yaml; other names become new groups."
     )
+    batch: dict[BatchGroup, Batch] = Field(
+        default={}, description="Groups whose rule jobs are jobs of AWS Batch."
+    )
     github: GitHub | None = None
     watch: Watch
 
@@ -61,6 +67,20 @@ class Settings(StrictModel):
         elif isinstance(self.cluster, ExistingCluster):
             raise ValueError("cluster: an existing cluster needs network.kind = 'existing', with its VPC")
         return self
+
+    @model_validator(mode="after")
+    def _buckets_have_names(self) -> Self:
+        for group in self.batch:
+            if len(self.batch_bucket(group)) > _LONGEST_BUCKET:
+                raise ValueError(
+                    f"batch.{group}: its bucket would be {self.batch_bucket(group)}, more than "
+                    f"{_LONGEST_BUCKET} characters; shorten the group's name, or `name`"
+                )
+        return self
+
+    def batch_bucket(self, group: str) -> str:
+        """The name of the bucket of a group's rule jobs."""
+        return f"{self.name}-{self.account}-{self.region}-{group}"
 
     def with_image(self, digest: str | None) -> Self:
         """The same settings with a pushed image, if one is named."""

@@ -9,6 +9,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from infra.constructs.database import AuroraDatabase, DatabaseEndpoint, InstanceDatabase, existing_database
+from infra.constructs.rule_job_files import RuleJobFiles
 from infra.constructs.storage import Storage
 from infra.settings.data import AuroraDatabase as AuroraSettings
 from infra.settings.data import ExistingDatabase
@@ -35,6 +36,17 @@ class DataStack(Stack):
             logs=access_logs,
             removal=RemovalPolicy.RETAIN if settings.protect_data else RemovalPolicy.DESTROY,
         )
+        for group, batch in settings.batch.items():
+            RuleJobFiles(
+                self,
+                f"RuleJobFiles-{group}",
+                group=group,
+                bucket_name=settings.batch_bucket(group),
+                noncurrent_days=settings.storage.noncurrent_days,
+                keep_days=batch.keep_days,
+                logs=access_logs,
+                removal=RemovalPolicy.RETAIN if settings.protect_data else RemovalPolicy.DESTROY,
+            )
         self.cluster: rds.DatabaseCluster | None = None
         self.instance: rds.DatabaseInstance | None = None
         self.database = self._database(settings, vpc)

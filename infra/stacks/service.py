@@ -1,5 +1,6 @@
 """The programs: Prefect server, facade, worker, and the task definition of jobs."""
 
+import json
 from typing import Any
 
 from aws_cdk import CfnOutput, IgnoreMode, Stack
@@ -21,10 +22,11 @@ from infra.constructs.gateway import PATH, Gateway
 from infra.constructs.jobs import Jobs
 from infra.constructs.load_balancer import LoadBalancer
 from infra.constructs.prefect_server import PrefectServer
+from infra.constructs.rule_jobs import RuleJobs, grant_ending
 from infra.constructs.service import TaskContext
 from infra.constructs.storage import Storage
 from infra.constructs.worker import Worker
-from infra.settings.delivery import BuiltImage, PushedImage
+from infra.settings.delivery import BuiltImage, ForeignImage, PushedImage
 from infra.settings.file import Settings
 from infra.settings.foundation import ExistingCluster
 
@@ -63,12 +65,16 @@ class ServiceStack(Stack):
         )
         prefect = self.server.access
         gateway = Gateway(self, "Gateway", namespace=self.server.namespace)
+        rule_jobs = self._rule_jobs(context, repository)
+        declared = json.dumps({each.group: each.executor for each in rule_jobs})
+        executors = {"JOBS_EXECUTORS": declared} if rule_jobs else {}
         jobs = Jobs(
             self,
             "Jobs",
             context=context,
             storage=storage,
             disk_gib=settings.jobs.disk_gib,
+            executors=executors,
         )
         self.crash_detection = CrashDetection(
             self,
@@ -87,8 +93,11 @@ class ServiceStack(Stack):
             crash_detection=self.crash_detection,
             reconcile_seconds=settings.worker.reconcile_seconds,
             groups={name: group.model_dump() for name, group in settings.groups.items()},
+            executors=executors,
             **dict(settings.worker.size),
         )
+        if rule_jobs:
+            grant_ending(self.worker.task.definition.task_role)
         facade, webhooks = settings.facade, None
         if facade.webhook_secret_arn is not None:
             webhooks = secretsmanager.Secret.from_secret_complete_arn(
@@ -103,6 +112,8 @@ class ServiceStack(Stack):
             gateway=gateway,
             tokens=secretsmanager.Secret.from_secret_complete_arn(self, "Tokens", facade.tokens_secret_arn),
             webhooks=webhooks,
+            rule_jobs=rule_jobs,
+            executors=executors,
             retention_days=facade.retention_days,
             replicas=facade.replicas,
             **dict(facade.size),
@@ -127,6 +138,20 @@ class ServiceStack(Stack):
             container_insights=cluster.container_insights,
         )
 
+    def _rule_jobs(self, context: TaskContext, repository: ecr.IRepository) -> list[RuleJobs]:
+        return [
+            RuleJobs(
+                self,
+                f"RuleJobs-{group}",
+                context=context,
+                group=group,
+                bucket_name=self._settings.batch_bucket(group),
+                image=_image(batch.image, repository),
+                **batch.model_dump(exclude={"image", "keep_days"}),
+            )
+            for group, batch in self._settings.batch.items()
+        ]
+
     def _image(self, repository: ecr.IRepository) -> ecs.ContainerImage:
         image = self._settings.image
         if isinstance(image, BuiltImage):
@@ -136,9 +161,7 @@ class ServiceStack(Stack):
                 platform=ecr_assets.Platform.LINUX_AMD64,
                 ignore_mode=IgnoreMode.DOCKER,
             )
-        if isinstance(image, PushedImage):
-            return ecs.ContainerImage.from_ecr_repository(repository, image.digest)
-        return ecs.ContainerImage.from_registry(image.uri)
+        return _image(image, repository)
 
     def _load_balancer(self, vpc: ec2.IVpc, access_logs: s3.IBucket) -> LoadBalancer:
         facade = self._settings.facade
@@ -173,3 +196,9 @@ class ServiceStack(Stack):
             domain_name=facade.domain_name,
             validation=acm.CertificateValidation.from_dns(zone),
         )
+
+
+def _image(image: PushedImage | ForeignImage, repository: ecr.IRepository) -> ecs.ContainerImage:
+    if isinstance(image, PushedImage):
+        return ecs.ContainerImage.from_ecr_repository(repository, image.digest)
+    return ecs.ContainerImage.from_registry(image.uri)

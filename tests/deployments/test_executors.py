@@ -1,6 +1,9 @@
 """Clusters that an operator declares: the plugin itself says which settings it has."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,21 @@ def test_prefect_yaml_declares_executors_and_a_variable_replaces_them(tmp_path: 
 def test_a_plugin_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ExecutorRefused, match="its plugin can't be installed"):
         check({"lab": {"executor": "nowhere-to-be-found"}}, tmp_path, monkeypatch)
+
+
+def test_the_environments_of_clusters_are_made_in_advance() -> None:
+    variables = {
+        "JOBS_EXECUTORS": json.dumps({"large": {"executor": "cluster-generic"}}),
+        "JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS),
+    }
+    command = [sys.executable, "-m", "deployments", "environments"]
+    done = subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, check=True
+    )
+    assert [line.partition(":")[0] for line in done.stdout.splitlines() if ", Python " in line] == [
+        "default",
+        "snakemake-executor-plugin-cluster-generic",
+    ]
 
 
 def test_what_the_service_sets_itself_is_refused() -> None:

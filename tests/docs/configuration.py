@@ -23,6 +23,7 @@ from flows.contract.environments import EnvironmentSettings, SoftwareSettings
 from flows.contract.executors import ExecutorSettings
 from flows.contract.isolation import IsolationSettings
 from flows.contract.secrets import SecretSettings
+from flows.engines.batch_credentials import BatchCredentialSettings
 from flows.worker.warm_environments import WarmSettings
 from flows.worker.worker import WorkerSettings
 from flows.workspace.git_credentials import GitCredentialSettings
@@ -39,6 +40,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
         WorkspaceSettings,
         EnvironmentSettings,
         ExecutorSettings,
+        BatchCredentialSettings,
         SoftwareSettings,
         SecretSettings,
         GitCredentialSettings,
@@ -46,10 +48,10 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
         WorkerSettings,
         WarmSettings,
     ),
-    "environments": (EnvironmentSettings,),
+    "environments": (EnvironmentSettings, ExecutorSettings),
     "registration": (RegistrationSettings, ExecutorSettings, WorkPoolSettings),
     "ECS worker": (TaskSettings,),
-    "reconciler": (ReconcilerSettings,),
+    "reconciler": (ReconcilerSettings, ExecutorSettings),
     "`make up`": (LocalSettings,),
 }
 _COMMANDS = {

@@ -61,6 +61,8 @@ class Agent:
 
     aws: Aws
     home: Path
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the task definition, beside those that it has itself."""
     containers: dict[str, Container] = field(default_factory=dict)
     is_held: bool = False
     """Tasks stay PROVISIONING."""
@@ -169,6 +171,7 @@ class Agent:
                     "JOBS_WRITABLE_DIRECTORIES": str(self.home.parent.parent),  # where rules leave marks
                     **self.aws.environment_without_role,
                     **_environment(container),
+                    **self.variables,
                     **_environment(override),
                 },
                 cwd=PROJECT,  # the image's working directory

@@ -13,6 +13,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.ecs.models import EC2ContainerServiceBackend, ecs_backends
 from moto.moto_api import state_manager
 from moto.server import ThreadedMotoServer
+from moto.sts.models import sts_backends
 
 REGION = "eu-central-1"
 CLUSTER = "jobs"
@@ -61,6 +62,11 @@ class Aws:
     def backend(self) -> EC2ContainerServiceBackend:
         """What moto's server keeps of ECS; what it does by itself in AWS is done here by hand."""
         return ecs_backends[DEFAULT_ACCOUNT_ID][REGION]
+
+    def sessions_of(self, role_arn: str, name: str) -> int:
+        """How often STS has made credentials for it."""
+        made = sts_backends[DEFAULT_ACCOUNT_ID]["aws"].assumed_roles
+        return len([each for each in made if (each.role_arn, each.session_name) == (role_arn, name)])
 
     def task(self, arn: str) -> dict[str, Any]:
         """As DescribeTasks tells it."""

@@ -1,5 +1,6 @@
 """One stack whose jobs are ECS tasks: Prefect's server and ECS worker, the facade and the reconciler."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from tests.ecs.aws import (
     Aws,
     aws_account,
 )
+from tests.ecs.rule_jobs import BATCH_ROLE, BATCH_SECONDS, GROUP, RULE_JOBS, rule_jobs_on_batch
 from tests.support import JobsClient, wait_until
 
 _STOP_SECONDS = 20.0
@@ -45,6 +47,8 @@ class EcsStack:
     prefect_api_url: str
     agent: Agent
     facade_url: str
+    executors: dict[str, str] = field(default_factory=dict)
+    """The variable that declares where rule jobs run."""
     worker: StackProcess = field(init=False)
     reconciler: StackProcess = field(init=False)
     _numbers: Iterator[int] = field(default_factory=count, init=False)
@@ -56,6 +60,7 @@ class EcsStack:
         return {
             **inherited,
             **self.aws.environment,
+            **self.executors,
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": self.prefect_api_url,
             "PREFECT_API_AUTH_STRING": AUTH_STRING,
@@ -124,7 +129,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
             )
         )
         aws = running.enter_context(aws_account())
-        agent = running.enter_context(Agent(aws, home / "tasks"))
+        rule_jobs = rule_jobs_on_batch(aws, home / RULE_JOBS)
+        of_tasks = {**rule_jobs, "JOBS_VISIBLE_VARIABLES": "AWS_ENDPOINT_URL"}
+        agent = running.enter_context(Agent(aws, home / "tasks", of_tasks))
         variables = {
             **aws.environment,
             "PREFECT_API_AUTH_STRING": AUTH_STRING,
@@ -132,11 +139,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EcsStack]:
             "JOBS_MACHINES": "fargate",
             "JOBS_GATEWAY_SECRET": GATEWAY_SECRET,
             "JOBS_GATEWAY_STORAGE_ROLE_ARN": STORAGE_ROLE,
+            "JOBS_GATEWAY_BATCH_ROLE_ARNS": json.dumps({GROUP: BATCH_ROLE}),
+            "JOBS_GATEWAY_BATCH_SECONDS": str(BATCH_SECONDS),
+            **rule_jobs,
         }
         facade_url = running.enter_context(facade_process(url, home / "facade", **variables))
-        stack = EcsStack(home, aws, url, agent, facade_url)
+        stack = EcsStack(home, aws, url, agent, facade_url, rule_jobs)
         register = ["-m", "deployments", "register", "--work-pool", "ecs"]
-        run_to_end("the registration", register, stack.environment, PROJECT)
+        of_image = {"JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS)}
+        run_to_end("the registration", register, stack.environment | of_image, PROJECT)
         bake = {**os.environ, "JOBS_ENVIRONMENTS_DIRECTORY": str(ENVIRONMENTS)}
         run_to_end("making the environment", ["-m", "deployments", "environments"], bake, PROJECT)
         stack.start_worker()

@@ -75,7 +75,7 @@ def test_rooms_that_do_not_know_each_other(package: str, rooms: tuple[str, ...])
 
 def test_what_is_for_aws_only_is_imported_in_one_place_of_each_program() -> None:
     """The packages are optional."""
-    assert importers("boto3", "api") == {"api/gateway/storage_access.py"}
+    assert importers("boto3", "api") == {"api/gateway/role_sessions.py"}
     assert importers("prefect_aws", "deployments") == {"deployments/ecs_worker.py"}
 
 

@@ -91,17 +91,30 @@ def test_a_rule_finds_neither_rights_nor_secrets_in_its_task(deployment: Deploym
     assert not {"Policies", "ManagedPolicyArns"} & roles[JOB].keys()
 
 
-def test_only_the_facade_makes_credentials_of_jobs(deployment: Deployment) -> None:
-    role = deployment.one("AWS::IAM::Role", FILES_OF_JOBS)
-    [trusted] = role.properties["AssumeRolePolicyDocument"]["Statement"]
+@pytest.mark.parametrize(
+    ("kind", "roles"),
+    [
+        ("default", {FILES_OF_JOBS}),
+        ("existing", {FILES_OF_JOBS, "FacadeHeadsOfnight"}),
+        ("instance", {FILES_OF_JOBS, "FacadeHeadsOflarge"}),
+    ],
+)
+def test_only_the_facade_makes_credentials_of_jobs(
+    deployments: dict[str, Deployment], kind: str, roles: set[str]
+) -> None:
+    deployment = deployments[kind]
     facade = deployment.one("AWS::IAM::Role", FACADE)
-    assert trusted["Principal"] == {"AWS": {"Fn::GetAtt": [facade.id, "Arn"]}}
-    [assumed] = [
-        statement
+    for role in roles:
+        assume = deployment.one("AWS::IAM::Role", role).properties["AssumeRolePolicyDocument"]
+        [trusted] = assume["Statement"]
+        assert trusted["Principal"] == {"AWS": {"Fn::GetAtt": [facade.id, "Arn"]}}
+    assumed = [
+        name(resource.strip("<>").removesuffix(".Arn"))
         for statement in deployment.statements()
         if "sts:AssumeRole" in statement.actions and name(statement.role) == FACADE
+        for resource in statement.resources
     ]
-    assert {name(each.strip("<>").removesuffix(".Arn")) for each in assumed.resources} == {FILES_OF_JOBS}
+    assert sorted(assumed) == sorted(roles)
 
 
 def test_the_world_does_not_reach_the_gateway_of_tasks(deployment: Deployment) -> None:
@@ -183,6 +196,7 @@ def test_data_outlive_their_stack_unless_the_settings_say_otherwise(
     assert list(unprotected(deployments["default"])) == []
     assert {finding.split()[0] for finding in unprotected(deployments["instance"])} == {
         "StorageBucket",
+        "RuleJobFileslargeBucket",
         "AccessLogsBucket",
         "DatabaseInstance",
     }

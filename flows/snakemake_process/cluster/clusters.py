@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from flows.snakemake_process.decisions import ClusterDecisions
+
 
 class Cluster:
     """A cluster of which only the executor plugin is known."""
 
-    def repair(self) -> None:
-        """Mend faults of the executor plugin that would make a workflow wait for ever."""
+    def repair(self, decisions: ClusterDecisions) -> None:
+        """Change the executor plugin where it would be a danger, or make a workflow wait for ever."""
 
     def why_ended(self, external_id: str) -> str:
         """Why the cluster has ended a job, for the submitter; empty if the job has ended itself."""

@@ -23,6 +23,7 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from flows.snakemake_process.cluster.attempts import Attempt, OpenAttempts
+from flows.snakemake_process.cluster.aws_batch import AwsBatch
 from flows.snakemake_process.cluster.clusters import Cluster
 from flows.snakemake_process.cluster.records import Records
 from flows.snakemake_process.cluster.slurm import Slurm
@@ -53,7 +54,7 @@ _FAILED_WITH_ITS_GROUP = "Another rule job of its group failed."
 _CANCELLED = "It was cancelled."
 _LONGEST_CLUSTER_LOG = 20_000
 _EXECUTOR = re.compile(r"--executor\s+\S+")
-_KNOWN: dict[str, type[Cluster]] = {"slurm": Slurm}
+_KNOWN: dict[str, type[Cluster]] = {"slurm": Slurm, "aws-batch": AwsBatch}
 
 
 def install(decisions: ClusterDecisions) -> None:
@@ -62,7 +63,7 @@ def install(decisions: ClusterDecisions) -> None:
     plugin = plugins[decisions.executor]
     if issubclass(plugin.executor, RemoteExecutor):
         cluster = _KNOWN.get(decisions.executor, Cluster)()
-        cluster.repair()
+        cluster.repair(decisions)
         members = {"_decisions": decisions, "_cluster": cluster}
         plugin.executor = type("Executor", (_Mirrored, plugin.executor), members)
     # Rules that the workflow calls local run on this machine, and are reported as ever.

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from flows.snakemake_process.cluster.clusters import Cluster
+from flows.snakemake_process.decisions import ClusterDecisions
 
 _COMMAND_SECONDS = 20.0
 _AGAIN_SECONDS = 0.3
@@ -20,7 +21,7 @@ _KILLED_BY_OTHERS = ("CANCELLED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLI
 class Slurm(Cluster):
     """SLURM, by the commands of its client."""
 
-    def repair(self) -> None:
+    def repair(self, decisions: ClusterDecisions) -> None:
         """Mend two faults of version 2.8.0, over which a workflow would wait for ever.
 
         It compares whole words, and `sacct` says `CANCELLED by 1000`: it takes such a job for a running one.

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,13 +54,30 @@ class Batch:
         s3.put_object(Bucket=name, Key="kept", Body=b"")
         return name
 
-    def text_of(self, key: str) -> str:
-        return str(self._of("s3").get_object(Bucket=self.bucket, Key=key)["Body"].read().decode())
+    def text_of(self, key: str, bucket: str | None = None) -> str:
+        found = self._of("s3").get_object(Bucket=bucket or self.bucket, Key=key)
+        return str(found["Body"].read().decode())
 
     def statuses(self) -> list[str]:
         names = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING", "SUCCEEDED", "FAILED")
         listed = (self.client.list_jobs(jobQueue=QUEUE, jobStatus=name)["jobSummaryList"] for name in names)
         return [job["status"] for jobs in listed for job in jobs]
+
+    def register(self, name: str) -> None:
+        """A job definition whose command, environment and size come with each job."""
+        properties = {"image": "rule-jobs:1", "command": ["false"], "vcpus": 1, "memory": 2048}
+        self.client.register_job_definition(
+            jobDefinitionName=name, type="container", containerProperties=properties
+        )
+
+    def definitions(self) -> set[str]:
+        """Those that are in use."""
+        found = self.client.describe_job_definitions(status="ACTIVE")["jobDefinitions"]
+        return {each["jobDefinitionArn"] for each in found}
+
+    def job(self, id: str) -> dict[str, Any]:
+        (found,) = self.client.describe_jobs(jobs=[id])["jobs"]
+        return dict(found)
 
     def create_queue(self) -> str:
         """Its ARN."""
@@ -75,7 +92,13 @@ class Batch:
         return str(queue["jobQueueArn"])
 
     def _of(self, service: str) -> Any:
-        return boto3.client(service, endpoint_url=self.variables["AWS_ENDPOINT_URL"], region_name=REGION)
+        return boto3.client(
+            service,
+            endpoint_url=self.variables["AWS_ENDPOINT_URL"],
+            region_name=REGION,
+            aws_access_key_id=self.variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.variables["AWS_SECRET_ACCESS_KEY"],
+        )
 
 
 @contextmanager
@@ -111,10 +134,18 @@ def batch(directory: Path, environment: Environment) -> Iterator[Batch]:
 
 def serve(port: int, directory: Path, path: str) -> None:
     """Run moto's server until the end of the process."""
+    from moto.server import main  # noqa: PLC0415 - only the server needs it, and it takes a second
+
+    of_role = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    run_jobs_as_processes(directory, {**of_role, "PATH": path})
+    main(["-H", "127.0.0.1", "-p", str(port)])
+
+
+def run_jobs_as_processes(directory: Path, variables: Mapping[str, str]) -> None:
+    """Change moto in this process: its Batch runs the command of each job, with these variables."""
     from moto.batch.models import Job  # noqa: PLC0415 - only the server needs it, and it takes a second
     from moto.batch_simple.models import BatchSimpleBackend  # noqa: PLC0415 - as above
     from moto.core.config import default_user_config  # noqa: PLC0415 - as above
-    from moto.server import main  # noqa: PLC0415 - as above
 
     default_user_config["batch"] = {"use_docker": False}
     plain_describe = Job.describe
@@ -122,7 +153,7 @@ def serve(port: int, directory: Path, path: str) -> None:
     def run(backend: Any, include_start_attempt: bool, job: Any) -> None:
         backend.backend._jobs[job.job_id] = job
         job.status = "RUNNABLE"
-        threading.Thread(target=_contain, args=[job, directory, path], daemon=True).start()
+        threading.Thread(target=_contain, args=[job, directory, variables], daemon=True).start()
 
     def terminate(job: Any, reason: str) -> None:
         if not job.job_stopped:
@@ -130,8 +161,12 @@ def serve(port: int, directory: Path, path: str) -> None:
 
     def describe(job: Any) -> Any:
         described = plain_describe(job)
-        if job.job_stopped and "container" in described:
-            described["container"]["exitCode"] = job.exit_code
+        if "container" in described:
+            described["container"]["resourceRequirements"] = job._get_container_property(
+                "resourceRequirements", []
+            )
+            if job.job_stopped:
+                described["container"]["exitCode"] = job.exit_code
         return described
 
     changes = {
@@ -144,7 +179,6 @@ def serve(port: int, directory: Path, path: str) -> None:
     for name, change in changes.items():
         setattr(Job, name, change)
     setattr(BatchSimpleBackend, "_mark_job_as_finished", run)  # noqa: B010 - a method of moto
-    main(["-H", "127.0.0.1", "-p", str(port)])
 
 
 def _state(job: Any) -> str:
@@ -155,7 +189,7 @@ def _set_state(job: Any, state: Any) -> None:
     job.__dict__["_state"] = getattr(state, "value", state)
 
 
-def _contain(job: Any, directory: Path, path: str) -> None:
+def _contain(job: Any, directory: Path, of_image: Mapping[str, str]) -> None:
     """Run the command of a job as Batch runs a container."""
     disk = directory / job.job_id
     disk.mkdir()
@@ -163,17 +197,20 @@ def _contain(job: Any, directory: Path, path: str) -> None:
     if job.stop:
         _finish(job, _KILLED, job.job_stopped_reason)
         return
-    properties = job.job_definition.container_properties
-    named = {entry["name"]: entry["value"] for entry in properties.get("environment", [])}
-    of_role = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    variables = {**of_role, **named, "PATH": path, "HOME": str(disk), "AWS_BATCH_JOB_ID": job.job_id}
+    named = {entry["name"]: entry["value"] for entry in job._get_container_property("environment", [])}
+    variables = {**named, **of_image, "HOME": str(disk), "AWS_BATCH_JOB_ID": job.job_id}
     job.job_started_at = datetime.datetime.now()
     job.log_stream_name = job._stream_name
     job._start_attempt()
     job.status = "RUNNING"
     with disk.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(
-            properties["command"], cwd=disk, env=variables, stdout=log, stderr=log, start_new_session=True
+            job._get_container_property("command", []),
+            cwd=disk,
+            env=variables,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     while process.poll() is None:
         if job.stop:

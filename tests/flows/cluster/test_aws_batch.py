@@ -16,6 +16,8 @@ from tests.flows.cluster.batch import REGION, Batch, batch
 from tests.flows.cluster.runs import last_end, run_on, submissions
 from tests.support import wait_until
 
+DEFINITION = "rule-jobs-of-large"
+
 
 @pytest.fixture(scope="module")
 def environment() -> Environment:
@@ -50,6 +52,13 @@ def cluster(service: Batch) -> ClusterExecutor:
         container_image="rule-jobs:1",
         cancel_seconds=20,
     )
+
+
+@pytest.fixture(scope="module")
+def with_definition(service: Batch, cluster: ClusterExecutor) -> ClusterExecutor:
+    """A cluster whose rule jobs all have one job definition."""
+    service.register(DEFINITION)
+    return cluster.model_copy(update={"job_definition": DEFINITION, "container_image": None})
 
 
 @pytest.fixture
@@ -119,3 +128,20 @@ def test_a_cancel_ends_the_jobs_of_batch(
     run = run_on(cluster, environment, workspace, snakefile, cancel, default_storage=storage)
     assert run.exit_code == 1
     wait_until(lambda: set(service.statuses()) <= {"SUCCEEDED", "FAILED"}, "nothing runs", 20)
+
+
+def test_a_rule_job_that_no_container_holds_fails(
+    environment: Environment,
+    workspace: Workspace,
+    with_definition: ClusterExecutor,
+    storage: dict[str, object],
+) -> None:
+    snakefile = """
+        rule write:
+            output: "never.txt"
+            resources: mem_mb=200000
+            shell: "touch {output}"
+    """
+    run = run_on(with_definition, environment, workspace, snakefile, default_storage=storage)
+    assert run.exit_code == 1
+    assert "no container with 1 cores and 200000 MB" in workspace.snakemake_log.read_text()
