@@ -1,13 +1,14 @@
 """Moves a job into a room of its own, where it finds nothing of other jobs and of the service.
 
     supervisor ──fork──> warden ──fork──> first process of the room (the supervisor goes on here)
-     (outside)        (user, PID, IPC)        (mounts)
+     (outside)    (user, PID, IPC, network)    (mounts)
 
 - The kernel ends every process of the room when its first process ends, however that happens: also
   those that have left their session. The first process ends when the warden ends, and the warden when
   the outer supervisor ends.
 - A process of the room sees, signals and traces no process outside.
-- Its file system is a new one (`flows.snakemake_process.mounts`).
+- Its file system is a new one (`flows.snakemake_process.mounts`), and so is its network, unless it is to have
+  that of the machine (`flows.snakemake_process.network`).
 - What makes the room can't be undone from inside: an ordinary user keeps no capability, and root gets
   those of one more user namespace, for which the kernel locks the mounts. Containers that rules start
   work in namespaces of their own.
@@ -18,14 +19,17 @@ It needs Linux 5.12, user namespaces, and a /proc without masked parts.
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from flows.snakemake_process import mounts, namespaces
+from flows.snakemake_process import mounts, namespaces, network
 from flows.snakemake_process.prctl import die_with_parent
 
 _MAP = b"m"
+_CONNECT = b"c"
 _DONE = b"d"
 _FAILED = b"f"
 
@@ -40,6 +44,12 @@ class Room:
     """What others can be inside of: the service's own directory, files with credentials."""
     private: Mapping[str, str] = field(default_factory=dict)
     """Directories of the system, such as /tmp, and what the job gets in their place."""
+    network: str = network.HOST
+    """What it reaches: one of the words of `flows.snakemake_process.network`."""
+    closed_networks: tuple[str, ...] = ()
+    """Addresses that a network of its own does not reach, beside those of the machine."""
+    private_with_network: Mapping[str, str] = field(default_factory=dict)
+    """More of `private` for a job with a network of its own."""
     is_required: bool = False
     """Whether the job fails where the kernel can't make the room."""
 
@@ -54,29 +64,48 @@ def enter(room: Room, control: socket.socket | None = None) -> None:
     Of the processes outside, none keeps `control` open, so that its other end sees the end of the room.
     Raises `NoRoom` in the process that called this.
     """
+    uplink = _uplink_of(room)
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         ours.close()
+        if uplink is not None:
+            uplink.end()  # its own copy: the other one is for the process outside
         _become_warden(room, theirs, control)
         return
     theirs.close()
-    problem = _serve(pid, ours)
+    problem = _serve(pid, ours, uplink)
     if problem is not None:
         os.waitpid(pid, 0)
+        if uplink is not None:
+            uplink.end()
         raise NoRoom(problem)
     if control is not None:
         control.close()
-    _wait_for_end_of(pid)
+    _wait_for_end_of(pid, uplink)
+
+
+def _uplink_of(room: Room) -> network.Uplink | None:
+    try:
+        return network.Uplink() if room.network == network.OWN else None
+    except OSError as error:
+        raise NoRoom(_reason(error)) from error
 
 
 def _become_warden(room: Room, outside: socket.socket, control: socket.socket | None) -> None:
     """Make the namespaces, and fork the first process, in which this returns."""
     try:
         die_with_parent(signal.SIGKILL)
-        namespaces.unshare(namespaces.NEW_USER | namespaces.NEW_PIDS | namespaces.NEW_IPC)
+        machine = network.addresses_of_machine() if room.network == network.OWN else []
+        namespaces.unshare(
+            namespaces.NEW_USER
+            | namespaces.NEW_PIDS
+            | namespaces.NEW_IPC
+            | (0 if room.network == network.HOST else namespaces.NEW_NETWORK)
+        )
         die_with_parent(signal.SIGKILL)  # the kernel may forget it when capabilities change
         _ask(outside, _MAP)
+        _make_network(room, outside, machine)
         ours, theirs = socket.socketpair()
         pid = os.fork()
     except OSError as error:
@@ -99,6 +128,16 @@ def _become_warden(room: Room, outside: socket.socket, control: socket.socket | 
     _wait_for_end_of(pid)
 
 
+def _make_network(room: Room, outside: socket.socket, addresses_of_machine: list[str]) -> None:
+    if room.network == network.HOST:
+        return
+    network.bring_up_loopback()
+    if room.network == network.OWN:
+        for addresses in (*room.closed_networks, *addresses_of_machine):
+            network.close_off(addresses)
+        _ask(outside, _CONNECT)
+
+
 def _move_in(room: Room, outside: socket.socket) -> None:
     """Make the file system, and give up what could undo it."""
     try:
@@ -106,7 +145,10 @@ def _move_in(room: Room, outside: socket.socket) -> None:
         namespaces.unshare(namespaces.NEW_MOUNTS)
         namespaces.forbid_control_group_namespaces()
         is_root = os.geteuid() == 0
-        mounts.make(room.readable, room.writable, room.hidden, room.private, guard_kernel=is_root)
+        private = dict(room.private)
+        if room.network != network.HOST:
+            private |= room.private_with_network
+        mounts.make(room.readable, room.writable, room.hidden, private, guard_kernel=is_root)
         namespaces.forbid_new_privileges()
         namespaces.restrict_signals_and_abstract_sockets()
         if is_root:
@@ -121,14 +163,17 @@ def _move_in(room: Room, outside: socket.socket) -> None:
         _fail(outside, _reason(error))
 
 
-def _serve(pid: int, child: socket.socket) -> str | None:
+def _serve(pid: int, child: socket.socket, uplink: network.Uplink | None = None) -> str | None:
     """Do for the child what only its parent may; why it failed, or None when it is done."""
     with child:
         while True:
             request = child.recv(4096)
-            if request == _MAP:
+            if request in (_MAP, _CONNECT):
                 try:
-                    namespaces.write_identity_maps(pid)
+                    if request == _MAP:
+                        namespaces.write_identity_maps(pid)
+                    elif uplink is not None:
+                        uplink.connect(pid)
                 except OSError as error:
                     os.kill(pid, signal.SIGKILL)
                     return _reason(error)
@@ -147,7 +192,7 @@ def _ask(parent: socket.socket, request: bytes) -> None:
 
 
 def _reason(error: OSError) -> str:
-    return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    return ": ".join(str(part) for part in (error.filename, error.strerror) if part) or str(error)
 
 
 def _fail(parent: socket.socket, problem: str) -> NoReturn:
@@ -155,15 +200,23 @@ def _fail(parent: socket.socket, problem: str) -> NoReturn:
     os._exit(1)
 
 
-def _wait_for_end_of(pid: int) -> NoReturn:
-    os.waitpid(pid, 0)
-    os._exit(0)
+def _wait_for_end_of(pid: int, uplink: network.Uplink | None = None) -> NoReturn:
+    while True:
+        ended, _ = os.waitpid(-1, 0)
+        if ended == pid:
+            os._exit(0)
+        if uplink is not None and ended == uplink.pid:
+            with suppress(OSError):  # the job goes on without it, and its connections fail
+                uplink.connect(pid)
 
 
-def main() -> None:
-    """Try it out, and print what is missing, a line each: `python -m flows.snakemake_process.room`."""
+def main(kind_of_network: str) -> None:
+    """Try it out, and print what is missing, a line each.
+
+    `python -m flows.snakemake_process.room NETWORK`
+    """
     try:
-        enter(Room())
+        enter(Room(network=kind_of_network))
     except NoRoom as problem:
         print(problem)  # noqa: T201 - read by `flows.worker.isolation_probe`
         return
@@ -172,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -35,7 +35,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import psutil
 
-from flows.snakemake_process import room
+from flows.snakemake_process import network, room
 from flows.snakemake_process.ending import Step, ending
 from flows.snakemake_process.events import EngineExited, Message, encode
 from flows.snakemake_process.limits import limit
@@ -115,20 +115,33 @@ def _enter(start: Start, control: socket.socket) -> bool:
         return False
     wanted = room.Room(**start.room)
     try:
-        room.enter(wanted, control)
+        _enter_with_network(wanted, control)
     except room.NoRoom as problem:
-        text = (
-            f"This machine can't make a room for the job ({problem}), which can read and change other jobs."
-        )
-        level = "WARNING"
+        text = f"This machine can't make a room for the job ({problem})"
         if wanted.is_required:
-            text, level = f"This machine can't make a room for the job ({problem}).", "ERROR"
-        with contextlib.suppress(OSError):
-            control.sendall(encode(Message(time=time.time(), level=level, text=text)))
-        if wanted.is_required:
+            _say(control, "ERROR", f"{text}.")
             os._exit(1)
+        _say(control, "WARNING", f"{text}, which can read and change other jobs.")
         return False
     return True
+
+
+def _enter_with_network(wanted: room.Room, control: socket.socket) -> None:
+    """Enter the room, with the machine's network where it can have no other. Raises `NoRoom`."""
+    try:
+        room.enter(wanted, control)
+    except room.NoRoom as problem:
+        if wanted.network == network.HOST or wanted.is_required:
+            raise
+        room.enter(replace(wanted, network=network.HOST), control)
+        text = f"This machine can't make a network for the job ({problem})"
+        _say(control, "WARNING", f"{text}, which reaches what the machine reaches.")
+
+
+def _say(control: socket.socket, level: str, text: str) -> None:
+    """Add a line to the job's log."""
+    with contextlib.suppress(OSError):
+        control.sendall(encode(Message(time=time.time(), level=level, text=text)))
 
 
 def _make_report(start: Start, control: socket.socket) -> None:
@@ -141,8 +154,7 @@ def _make_report(start: Start, control: socket.socket) -> None:
     if exit_code or was_ended:
         limit = f"it was stopped, at the latest after {start.report_seconds:g} seconds"
         text = f"The report could not be created: {limit if was_ended else 'see snakemake.log'}."
-        with contextlib.suppress(OSError):
-            control.sendall(encode(Message(time=time.time(), level="WARNING", text=text)))
+        _say(control, "WARNING", text)
 
 
 def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:
