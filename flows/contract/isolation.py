@@ -50,9 +50,9 @@ class Limits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     memory_mb: int | None = Field(default=None, ge=64)
-    """Of each process, in MiB; that of the machine when absent."""
+    """In MiB, of the job where control groups can be made, and of each process; no limit when absent."""
     processes: int = Field(default=8192, ge=16)
-    """Processes and threads of the job. Root has no such limit."""
+    """Processes and threads of the job. Root has no such limit where no control groups can be made."""
     file_mb: int = Field(default=1 << 20, ge=1)
     """The largest file, in MiB."""
     open_files: int = Field(default=1 << 16, ge=64)
@@ -110,9 +110,10 @@ class IsolationSettings(BaseSettings):
     limits: dict[str, Limits] = Field(
         default={},
         description="Limits of a job by group, as JSON, where `*` stands for every other group: "
-        '`{"*": {"memory_mb": 65536, "processes": 4096, "file_mb": 524288, "open_files": 4096}}`. Memory and '
-        "open files are those of each process. When absent: the machine's memory, 8192 processes, files of "
-        "1 TiB, 65536 open files.",
+        '`{"*": {"memory_mb": 65536, "processes": 4096, "file_mb": 524288, "open_files": 4096}}`. Memory is '
+        "that of the job where the worker can make control groups, and that of each process elsewhere; open "
+        "files are those of each process. When absent: the machine's memory, 8192 processes, files of 1 TiB, "
+        "65536 open files.",
     )
 
     @field_validator("visible_variables", "closed_networks", mode="before")

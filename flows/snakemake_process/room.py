@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from flows.snakemake_process import mounts, namespaces, network
+from flows.snakemake_process.control_groups import ControlGroup
 from flows.snakemake_process.prctl import die_with_parent
 
 _MAP = b"m"
@@ -58,9 +59,10 @@ class NoRoom(Exception):
     """The kernel can't make the room; the message says why."""
 
 
-def enter(room: Room, control: socket.socket | None = None) -> None:
+def enter(room: Room, control: socket.socket | None = None, group: ControlGroup | None = None) -> None:
     """Continue in the room, as its first process. The process that called this waits for the room's end.
 
+    All processes of the room are in the control group, if there is one, which is removed with the room.
     Of the processes outside, none keeps `control` open, so that its other end sees the end of the room.
     Raises `NoRoom` in the process that called this.
     """
@@ -71,6 +73,8 @@ def enter(room: Room, control: socket.socket | None = None) -> None:
         ours.close()
         if uplink is not None:
             uplink.end()  # its own copy: the other one is for the process outside
+        if group is not None:
+            group.enter()
         _become_warden(room, theirs, control)
         return
     theirs.close()
@@ -79,10 +83,12 @@ def enter(room: Room, control: socket.socket | None = None) -> None:
         os.waitpid(pid, 0)
         if uplink is not None:
             uplink.end()
+        if group is not None:
+            group.remove()
         raise NoRoom(problem)
     if control is not None:
         control.close()
-    _wait_for_end_of(pid, uplink)
+    _wait_for_end_of(pid, uplink, group)
 
 
 def _uplink_of(room: Room) -> network.Uplink | None:
@@ -200,10 +206,14 @@ def _fail(parent: socket.socket, problem: str) -> NoReturn:
     os._exit(1)
 
 
-def _wait_for_end_of(pid: int, uplink: network.Uplink | None = None) -> NoReturn:
+def _wait_for_end_of(
+    pid: int, uplink: network.Uplink | None = None, group: ControlGroup | None = None
+) -> NoReturn:
     while True:
         ended, _ = os.waitpid(-1, 0)
         if ended == pid:
+            if group is not None:
+                group.remove()
             os._exit(0)
         if uplink is not None and ended == uplink.pid:
             with suppress(OSError):  # the job goes on without it, and its connections fail

@@ -35,7 +35,8 @@ from typing import Any, BinaryIO, NoReturn
 
 import psutil
 
-from flows.snakemake_process import network, room
+from flows.snakemake_process import control_groups, network, room
+from flows.snakemake_process.control_groups import ControlGroup
 from flows.snakemake_process.ending import Step, ending
 from flows.snakemake_process.events import EngineExited, Message, encode
 from flows.snakemake_process.limits import limit
@@ -95,7 +96,10 @@ def supervise(control: socket.socket) -> NoReturn:
         os.set_inheritable(lock, False)
     # Before the room hides the file, and so that no process in it has the log of the worker open.
     _redirect_output(start.log_path)
-    is_in_room = _enter(start, control)
+    group = control_groups.current = control_groups.ControlGroup(start.limits)
+    is_in_room = _enter(start, control, group)
+    if not is_in_room:
+        group.enter()
     if is_in_room:
         start = replace(start, environment={**start.environment, **start.variables_in_room})
     limit(start.limits, is_in_room=is_in_room)
@@ -104,18 +108,20 @@ def supervise(control: socket.socket) -> NoReturn:
     _end_all(driver)
     if start.report_argv and exit_code >= 0 and not was_ended:
         _make_report(start, control)
+    if not is_in_room:
+        group.remove()
     with contextlib.suppress(OSError):
         control.sendall(encode(EngineExited(time=time.time(), exit_code=exit_code)))
     os._exit(0)
 
 
-def _enter(start: Start, control: socket.socket) -> bool:
+def _enter(start: Start, control: socket.socket, group: ControlGroup) -> bool:
     """Continue in the room of the job, if it has one and the machine can make it."""
     if start.room is None:
         return False
     wanted = room.Room(**start.room)
     try:
-        _enter_with_network(wanted, control)
+        _enter_with_network(wanted, control, group)
     except room.NoRoom as problem:
         text = f"This machine can't make a room for the job ({problem})"
         if wanted.is_required:
@@ -126,14 +132,14 @@ def _enter(start: Start, control: socket.socket) -> bool:
     return True
 
 
-def _enter_with_network(wanted: room.Room, control: socket.socket) -> None:
+def _enter_with_network(wanted: room.Room, control: socket.socket, group: ControlGroup) -> None:
     """Enter the room, with the machine's network where it can have no other. Raises `NoRoom`."""
     try:
-        room.enter(wanted, control)
+        room.enter(wanted, control, group)
     except room.NoRoom as problem:
         if wanted.network == network.HOST or wanted.is_required:
             raise
-        room.enter(replace(wanted, network=network.HOST), control)
+        room.enter(replace(wanted, network=network.HOST), control, group)
         text = f"This machine can't make a network for the job ({problem})"
         _say(control, "WARNING", f"{text}, which reaches what the machine reaches.")
 
