@@ -4,8 +4,9 @@
      (outside)    (user, PID, IPC, network)    (mounts)
 
 - The kernel ends every process of the room when its first process ends, however that happens: also
-  those that have left their session. The first process ends when the warden ends, and the warden when
-  the outer supervisor ends.
+  those that have left their session. When the outer supervisor ends, the warden ends the first process.
+- The processes outside wait until all of the room are gone, whichever of them is killed. What they keep
+  open until then, such as the lock of a directory, shows that something of the job may still run.
 - A process of the room sees, signals and traces no process outside.
 - Its file system is a new one (`flows.snakemake_process.mounts`), and so is its network, unless it is to have
   that of the machine (`flows.snakemake_process.network`).
@@ -17,6 +18,7 @@ It needs Linux 5.12, user namespaces, and a /proc without masked parts.
 """
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -59,11 +61,10 @@ class NoRoom(Exception):
     """The kernel can't make the room; the message says why."""
 
 
-def enter(room: Room, control: socket.socket | None = None, group: ControlGroup | None = None) -> None:
+def enter(room: Room, group: ControlGroup | None = None) -> None:
     """Continue in the room, as its first process. The process that called this waits for the room's end.
 
     All processes of the room are in the control group, if there is one, which is removed with the room.
-    Of the processes outside, none keeps `control` open, so that its other end sees the end of the room.
     Raises `NoRoom` in the process that called this.
     """
     uplink = _uplink_of(room)
@@ -75,7 +76,7 @@ def enter(room: Room, control: socket.socket | None = None, group: ControlGroup 
             uplink.end()  # its own copy: the other one is for the process outside
         if group is not None:
             group.enter()
-        _become_warden(room, theirs, control)
+        _become_warden(room, theirs)
         return
     theirs.close()
     problem = _serve(pid, ours, uplink)
@@ -86,9 +87,7 @@ def enter(room: Room, control: socket.socket | None = None, group: ControlGroup 
         if group is not None:
             group.remove()
         raise NoRoom(problem)
-    if control is not None:
-        control.close()
-    _wait_for_end_of(pid, uplink, group)
+    _wait_for_warden(pid, uplink, group)
 
 
 def _uplink_of(room: Room) -> network.Uplink | None:
@@ -98,7 +97,7 @@ def _uplink_of(room: Room) -> network.Uplink | None:
         raise NoRoom(_reason(error)) from error
 
 
-def _become_warden(room: Room, outside: socket.socket, control: socket.socket | None) -> None:
+def _become_warden(room: Room, outside: socket.socket) -> None:
     """Make the namespaces, and fork the first process, in which this returns."""
     try:
         die_with_parent(signal.SIGKILL)
@@ -129,9 +128,7 @@ def _become_warden(room: Room, outside: socket.socket, control: socket.socket | 
         _ask(outside, _DONE)
     except OSError:
         os._exit(1)  # the supervisor outside is gone
-    if control is not None:
-        control.close()
-    _wait_for_end_of(pid)
+    _wait_for_room(pid, outside)
 
 
 def _make_network(room: Room, outside: socket.socket, addresses_of_machine: list[str]) -> None:
@@ -170,25 +167,27 @@ def _move_in(room: Room, outside: socket.socket) -> None:
 
 
 def _serve(pid: int, child: socket.socket, uplink: network.Uplink | None = None) -> str | None:
-    """Do for the child what only its parent may; why it failed, or None when it is done."""
-    with child:
-        while True:
-            request = child.recv(4096)
-            if request in (_MAP, _CONNECT):
-                try:
-                    if request == _MAP:
-                        namespaces.write_identity_maps(pid)
-                    elif uplink is not None:
-                        uplink.connect(pid)
-                except OSError as error:
-                    os.kill(pid, signal.SIGKILL)
-                    return _reason(error)
-            elif request == _DONE:
-                child.sendall(_DONE)
-                return None
-            else:
-                return request.removeprefix(_FAILED).decode(errors="replace") or "its first process ended"
-            child.sendall(request)
+    """Do for the child what only its parent may; why it failed, or None when it is done.
+
+    `child` stays open: its other end sees when this process ends.
+    """
+    while True:
+        request = child.recv(4096)
+        if request in (_MAP, _CONNECT):
+            try:
+                if request == _MAP:
+                    namespaces.write_identity_maps(pid)
+                elif uplink is not None:
+                    uplink.connect(pid)
+            except OSError as error:
+                os.kill(pid, signal.SIGKILL)
+                return _reason(error)
+        elif request == _DONE:
+            child.sendall(_DONE)
+            return None
+        else:
+            return request.removeprefix(_FAILED).decode(errors="replace") or "its first process ended"
+        child.sendall(request)
 
 
 def _ask(parent: socket.socket, request: bytes) -> None:
@@ -206,18 +205,46 @@ def _fail(parent: socket.socket, problem: str) -> NoReturn:
     os._exit(1)
 
 
-def _wait_for_end_of(
-    pid: int, uplink: network.Uplink | None = None, group: ControlGroup | None = None
-) -> NoReturn:
+def _wait_for_warden(pid: int, uplink: network.Uplink | None, group: ControlGroup | None) -> NoReturn:
+    """Wait, as the outer supervisor, until all of the room are gone."""
     while True:
-        ended, _ = os.waitpid(-1, 0)
+        ended, status = os.waitpid(-1, 0)
         if ended == pid:
-            if group is not None:
-                group.remove()
-            os._exit(0)
+            break
         if uplink is not None and ended == uplink.pid:
             with suppress(OSError):  # the job goes on without it, and its connections fail
                 uplink.connect(pid)
+    if status:  # it was killed, so its child, which ends with it, is one of this process now
+        if uplink is not None:
+            uplink.end()
+        with suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+    if group is not None:
+        group.remove()
+    os._exit(0)
+
+
+def _wait_for_room(pid: int, outside: socket.socket) -> NoReturn:
+    """Wait, as the warden, until all of the room are gone; end them if the outer supervisor is gone."""
+    die_with_parent(0)
+    poll = select.poll()
+    for descriptor in (os.pidfd_open(pid), outside.fileno()):
+        poll.register(descriptor, select.POLLIN)
+    poll.poll()
+    if not _is_open(outside):
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)  # the kernel has it wait for all others of the room
+    os._exit(0)
+
+
+def _is_open(other_end: socket.socket) -> bool:
+    try:
+        return bool(other_end.recv(1, socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
 
 
 def main(kind_of_network: str) -> None:

@@ -9,6 +9,7 @@ The supervisor runs between the flow process and Snakemake's process:
 - It is the *subreaper* of all its descendants: a process whose parent ends becomes the supervisor's
   child, so the supervisor finds and ends even one that has left the session (prctl(2),
   PR_SET_CHILD_SUBREAPER; on systems without it, it ends the driver's process group).
+- Without a room, another such process waits for it, and does the same if the supervisor is killed.
 - When the flow requests it, or when the flow process is gone (end of file on the socket), it ends all
   of them: SIGTERM to the driver's process group, so that Snakemake removes the outputs of running rule
   jobs, then SIGKILL to the rest.
@@ -99,7 +100,7 @@ def supervise(control: socket.socket) -> NoReturn:
     group = control_groups.current = control_groups.ControlGroup(start.limits)
     is_in_room = _enter(start, control, group)
     if not is_in_room:
-        group.enter()
+        _continue_guarded(group)
     if is_in_room:
         start = replace(start, environment={**start.environment, **start.variables_in_room})
     limit(start.limits, is_in_room=is_in_room)
@@ -132,14 +133,31 @@ def _enter(start: Start, control: socket.socket, group: ControlGroup) -> bool:
     return True
 
 
+def _continue_guarded(group: ControlGroup) -> None:
+    """Continue in a child. This process waits, and ends what the child leaves if it is killed.
+
+    Until then it keeps the locks and the socket open, so that nobody takes the job for ended. The child
+    does not need it.
+    """
+    pid = os.fork()
+    if pid == 0:
+        become_subreaper()
+        group.enter()
+        return
+    os.waitpid(pid, 0)
+    _end_all(pid)
+    group.remove()
+    os._exit(0)
+
+
 def _enter_with_network(wanted: room.Room, control: socket.socket, group: ControlGroup) -> None:
     """Enter the room, with the machine's network where it can have no other. Raises `NoRoom`."""
     try:
-        room.enter(wanted, control, group)
+        room.enter(wanted, group)
     except room.NoRoom as problem:
         if wanted.network == network.HOST or wanted.is_required:
             raise
-        room.enter(replace(wanted, network=network.HOST), control, group)
+        room.enter(replace(wanted, network=network.HOST), group)
         text = f"This machine can't make a network for the job ({problem})"
         _say(control, "WARNING", f"{text}, which reaches what the machine reaches.")
 

@@ -83,15 +83,12 @@ def test_where_the_kernel_makes_no_room_the_log_says_so_and_a_required_one_fails
 
 
 @needs_slirp
-@pytest.mark.parametrize("isolation", ["preferred", "required"])
-def test_where_the_kernel_makes_no_network_the_log_says_so_and_a_required_room_fails_the_job(
-    isolation: str, tmp_path: Path
-) -> None:
-    told = refused("net", isolation, tmp_path)
+def test_where_the_kernel_makes_no_network_the_job_runs_and_its_log_says_so(tmp_path: Path) -> None:
+    told = refused("net", "preferred", tmp_path)
     (said,) = told["said"]
-    assert " for the job (unshare: " in said
-    assert ("which reaches what the machine reaches" in said) == (isolation == "preferred")
-    assert told["has_vanished"] == (isolation == "required")
+    assert "can't make a network for the job (unshare: " in said
+    assert "which reaches what the machine reaches" in said
+    assert not told["has_vanished"]
 
 
 def refused(kind: str, isolation: str, tmp_path: Path) -> dict[str, Any]:
