@@ -100,6 +100,12 @@ _KNOWN = (
         "ended-by-the-cluster",
     ),
     _Known(
+        re.compile(r"The job exceeded its limit of \d+ "),
+        "Let fewer rule jobs run at once (`cores`, `resources`), let the rule take less, or ask the operator "
+        "for more (JOBS_LIMITS); then resume the job.",
+        "over-the-limit",
+    ),
+    _Known(
         re.compile(r"requested by the workflow but undefined[^\n]*\n(?P<name>\w+)"),
         'Set each of them in the job spec: in "env": {{"{name}": "…"}}, or in "secrets": {{"{name}": '
         '"name-of-a-block"}} if the value is a secret. The service hides the '

@@ -41,6 +41,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         environment.setenv("JOBS_PROJECT_ROOTS", str(tmp_path_factory.getbasetemp()))
         # Rules of the tests leave marks beside their jobs.
         environment.setenv("JOBS_WRITABLE_DIRECTORIES", str(tmp_path_factory.getbasetemp()))
+        # Rules of this group use an S3 that listens on loopback.
+        environment.setenv("JOBS_ROOM_NETWORK", '{"large": "host"}')
         environment.setenv("JOBS_SECRET_BLOCKS", json.dumps(SECRET_BLOCKS))
         wheels = tmp_path_factory.mktemp("wheels")
         write_wheel(wheels, "house_greeter", "1.0", "GREETING = 'Moin'\n")

@@ -113,7 +113,10 @@ class Health:
             unknown = Part(
                 name=PartName.WORKERS, ready=False, detail="Unknown while Prefect can't be reached."
             )
-            return [Part(name=PartName.PREFECT, ready=False, detail=error.detail), unknown]
+            detail = error.detail
+            if await self._overview.lacks_its_database():
+                detail = "The Prefect server answers, but it can't reach its database (PostgreSQL)."
+            return [Part(name=PartName.PREFECT, ready=False, detail=detail), unknown]
         taking_jobs = [group for group in groups if group.takes_jobs and group.workflow is None]
         served = sum(group.work_pool in pools for group in taking_jobs)
         detail = f"{served} of {len(taking_jobs)} groups have a worker."

@@ -23,6 +23,7 @@ from api.prefect.filters import flow_run_filter
 from api.prefect.groups import Group, read_groups
 from api.prefect.retries import translating_errors
 from api.prefect.rows import FLOW_RUN_ROWS, FlowRunRow
+from api.web.problems import ProblemError
 from api.web.queries import MAX_LIMIT, JobQuery
 from api.web.statuses import (
     FINAL_STATUSES,
@@ -36,6 +37,9 @@ from flows.contract.spec import Label
 
 OVERLAP = timedelta(seconds=60)
 """How late a state may reach Prefect: each read overlaps the previous one by this time."""
+
+_PROBE_SECONDS = 2.0
+"""A server that is well answers its probes at once."""
 
 
 class Overview:
@@ -58,6 +62,18 @@ class Overview:
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=names))
             )
         return frozenset(pool.name for pool in pools if pool.status is WorkPoolStatus.READY)
+
+    async def lacks_its_database(self) -> bool:
+        """Whether the Prefect server answers, and can't reach its database."""
+        return await self._answers("/health") and not await self._answers("/ready")
+
+    async def _answers(self, path: Literal["/health", "/ready"]) -> bool:
+        try:
+            async with translating_errors(min(self._timeout_seconds, _PROBE_SECONDS)):
+                await self._client.request("GET", path)
+        except ProblemError:
+            return False
+        return True
 
     async def open_jobs(self, group: Group) -> Mapping[JobStatus, int]:
         """How many jobs of the group are in each open status.

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated
 
@@ -32,15 +33,26 @@ class Isolation(StrEnum):
     """Never: jobs on AWS are alone in their task."""
 
 
+class Network(StrEnum):
+    """What a job in its room reaches."""
+
+    OWN = "own"
+    """The world, but neither the machine nor the metadata service of a cloud. It takes slirp4netns."""
+    HOST = "host"
+    """What the machine reaches."""
+    NONE = "none"
+    """Nothing."""
+
+
 class Limits(BaseModel):
     """What a job may take. Absent fields have the default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     memory_mb: int | None = Field(default=None, ge=64)
-    """Of each process, in MiB; that of the machine when absent."""
+    """In MiB, of the job where control groups can be made, and of each process; no limit when absent."""
     processes: int = Field(default=8192, ge=16)
-    """Processes and threads of the job. Root has no such limit."""
+    """Processes and threads of the job. Root has no such limit where no control groups can be made."""
     file_mb: int = Field(default=1 << 20, ge=1)
     """The largest file, in MiB."""
     open_files: int = Field(default=1 << 16, ge=64)
@@ -83,15 +95,28 @@ class IsolationSettings(BaseSettings):
         description="More environment variables of the worker that workflows see, separated by ','; a name "
         "may end in `*`. Others are the locale, proxies and certificates, and what conda and modules need.",
     )
+    room_network: dict[str, Network] = Field(
+        default={},
+        description="What jobs reach in their room, by group, as JSON, where `*` stands for every other "
+        'group: `{"*": "own", "intranet": "host"}`. `own`: the world, but not the machine, Prefect\'s server '
+        "and the metadata services of clouds; it takes `slirp4netns`. `none`: nothing. `host`: what the "
+        "machine reaches. When absent: `own`, and `host` for groups whose rule jobs run on a cluster.",
+    )
+    closed_networks: Annotated[tuple[IPv4Network, ...], NoDecode] = Field(
+        default=(),
+        description="More addresses that jobs with a network of their own do not reach, such as "
+        "`10.1.2.0/24`, separated by ','.",
+    )
     limits: dict[str, Limits] = Field(
         default={},
         description="Limits of a job by group, as JSON, where `*` stands for every other group: "
-        '`{"*": {"memory_mb": 65536, "processes": 4096, "file_mb": 524288, "open_files": 4096}}`. Memory and '
-        "open files are those of each process. When absent: the machine's memory, 8192 processes, files of "
-        "1 TiB, 65536 open files.",
+        '`{"*": {"memory_mb": 65536, "processes": 4096, "file_mb": 524288, "open_files": 4096}}`. Memory is '
+        "that of the job where the worker can make control groups, and that of each process elsewhere; open "
+        "files are those of each process. When absent: the machine's memory, 8192 processes, files of 1 TiB, "
+        "65536 open files.",
     )
 
-    @field_validator("visible_variables", mode="before")
+    @field_validator("visible_variables", "closed_networks", mode="before")
     @classmethod
     def _split_by_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -103,6 +128,16 @@ class IsolationSettings(BaseSettings):
 
     def writable_directories_of(self, group: str) -> tuple[Path, ...]:
         return roots_of(self.writable_directories, group)
+
+    def network_of(self, group: str, *, is_on_cluster: bool = False) -> Network:
+        """A workflow on a cluster has to be reached by its nodes."""
+        default = Network.HOST if is_on_cluster else Network.OWN
+        return self.room_network.get(group) or self.room_network.get(EVERY_GROUP) or default
+
+    def networks(self) -> set[Network]:
+        """Those that jobs on a worker's own machine may need."""
+        wanted = set(self.room_network.values())
+        return wanted if EVERY_GROUP in self.room_network else {*wanted, Network.OWN}
 
     def limits_of(self, group: str) -> Mapping[str, int]:
         """By their names in getrlimit(2)."""

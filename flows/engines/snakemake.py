@@ -75,7 +75,16 @@ class SnakemakeEngine:
         workspace.report.unlink(missing_ok=True)  # from an earlier execution in this directory
         cache = _output_cache(spec, workspace)
         more = tuple(visible_directories_of(cluster)) if cluster else ()
-        room = room_for(spec, workspace, self._environment, self._software, self._isolation, cache, more)
+        room = room_for(
+            spec,
+            workspace,
+            self._environment,
+            self._software,
+            self._isolation,
+            cache,
+            more,
+            is_on_cluster=cluster is not None,
+        )
         start = Start(
             argv=tuple(snakemake_arguments(spec, workspace, self._environment, self._software, cluster)),
             directory=str(workspace.work),

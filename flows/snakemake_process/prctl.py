@@ -8,8 +8,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Receive this signal when the parent ends, however it ends."""
+def die_with_parent(number: signal.Signals | int) -> None:
+    """Receive this signal when the parent ends, however it ends; none if it is 0."""
     _prctl(_PR_SET_PDEATHSIG, number)
 
 

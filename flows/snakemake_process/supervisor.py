@@ -9,6 +9,7 @@ The supervisor runs between the flow process and Snakemake's process:
 - It is the *subreaper* of all its descendants: a process whose parent ends becomes the supervisor's
   child, so the supervisor finds and ends even one that has left the session (prctl(2),
   PR_SET_CHILD_SUBREAPER; on systems without it, it ends the driver's process group).
+- Without a room, another such process waits for it, and does the same if the supervisor is killed.
 - When the flow requests it, or when the flow process is gone (end of file on the socket), it ends all
   of them: SIGTERM to the driver's process group, so that Snakemake removes the outputs of running rule
   jobs, then SIGKILL to the rest.
@@ -35,7 +36,8 @@ from typing import Any, BinaryIO, NoReturn
 
 import psutil
 
-from flows.snakemake_process import room
+from flows.snakemake_process import control_groups, network, room
+from flows.snakemake_process.control_groups import ControlGroup
 from flows.snakemake_process.ending import Step, ending
 from flows.snakemake_process.events import EngineExited, Message, encode
 from flows.snakemake_process.limits import limit
@@ -95,7 +97,10 @@ def supervise(control: socket.socket) -> NoReturn:
         os.set_inheritable(lock, False)
     # Before the room hides the file, and so that no process in it has the log of the worker open.
     _redirect_output(start.log_path)
-    is_in_room = _enter(start, control)
+    group = control_groups.current = control_groups.ControlGroup(start.limits)
+    is_in_room = _enter(start, control, group)
+    if not is_in_room:
+        _continue_guarded(group)
     if is_in_room:
         start = replace(start, environment={**start.environment, **start.variables_in_room})
     limit(start.limits, is_in_room=is_in_room)
@@ -104,31 +109,63 @@ def supervise(control: socket.socket) -> NoReturn:
     _end_all(driver)
     if start.report_argv and exit_code >= 0 and not was_ended:
         _make_report(start, control)
+    if not is_in_room:
+        group.remove()
     with contextlib.suppress(OSError):
         control.sendall(encode(EngineExited(time=time.time(), exit_code=exit_code)))
     os._exit(0)
 
 
-def _enter(start: Start, control: socket.socket) -> bool:
+def _enter(start: Start, control: socket.socket, group: ControlGroup) -> bool:
     """Continue in the room of the job, if it has one and the machine can make it."""
     if start.room is None:
         return False
     wanted = room.Room(**start.room)
     try:
-        room.enter(wanted, control)
+        _enter_with_network(wanted, control, group)
     except room.NoRoom as problem:
-        text = (
-            f"This machine can't make a room for the job ({problem}), which can read and change other jobs."
-        )
-        level = "WARNING"
+        text = f"This machine can't make a room for the job ({problem})"
         if wanted.is_required:
-            text, level = f"This machine can't make a room for the job ({problem}).", "ERROR"
-        with contextlib.suppress(OSError):
-            control.sendall(encode(Message(time=time.time(), level=level, text=text)))
-        if wanted.is_required:
+            _say(control, "ERROR", f"{text}.")
             os._exit(1)
+        _say(control, "WARNING", f"{text}, which can read and change other jobs.")
         return False
     return True
+
+
+def _continue_guarded(group: ControlGroup) -> None:
+    """Continue in a child. This process waits, and ends what the child leaves if it is killed.
+
+    Until then it keeps the locks and the socket open, so that nobody takes the job for ended. The child
+    does not need it.
+    """
+    pid = os.fork()
+    if pid == 0:
+        become_subreaper()
+        group.enter()
+        return
+    os.waitpid(pid, 0)
+    _end_all(pid)
+    group.remove()
+    os._exit(0)
+
+
+def _enter_with_network(wanted: room.Room, control: socket.socket, group: ControlGroup) -> None:
+    """Enter the room, with the machine's network where it can have no other. Raises `NoRoom`."""
+    try:
+        room.enter(wanted, group)
+    except room.NoRoom as problem:
+        if wanted.network == network.HOST or wanted.is_required:
+            raise
+        room.enter(replace(wanted, network=network.HOST), group)
+        text = f"This machine can't make a network for the job ({problem})"
+        _say(control, "WARNING", f"{text}, which reaches what the machine reaches.")
+
+
+def _say(control: socket.socket, level: str, text: str) -> None:
+    """Add a line to the job's log."""
+    with contextlib.suppress(OSError):
+        control.sendall(encode(Message(time=time.time(), level=level, text=text)))
 
 
 def _make_report(start: Start, control: socket.socket) -> None:
@@ -141,8 +178,7 @@ def _make_report(start: Start, control: socket.socket) -> None:
     if exit_code or was_ended:
         limit = f"it was stopped, at the latest after {start.report_seconds:g} seconds"
         text = f"The report could not be created: {limit if was_ended else 'see snakemake.log'}."
-        with contextlib.suppress(OSError):
-            control.sendall(encode(Message(time=time.time(), level="WARNING", text=text)))
+        _say(control, "WARNING", text)
 
 
 def _start_driver(start: Start, argv: Sequence[str], events: BinaryIO) -> int:

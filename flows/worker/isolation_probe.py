@@ -3,9 +3,10 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
-from flows.contract.isolation import Isolation, record_missing
+from flows.contract.isolation import Isolation, IsolationSettings, Network, record_missing
 
 _LANDLOCK = "Landlock"
 _SECONDS = 30.0
@@ -17,13 +18,13 @@ class IsolationMissing(Exception):
     """The operator requires rooms, and this machine can't make them."""
 
 
-def check_isolation(isolation: Isolation, home: Path) -> None:
+def check_isolation(settings: IsolationSettings, home: Path) -> None:
     """Report what this machine lacks, in the log and for the jobs API. Raises `IsolationMissing`."""
-    if isolation is Isolation.OFF:
+    if settings.isolation is Isolation.OFF:
         record_missing(home, None)
         return
-    missing = missing_here()
-    if isolation is Isolation.REQUIRED and missing and missing != [_LANDLOCK]:
+    missing = missing_here(settings.networks())
+    if settings.isolation is Isolation.REQUIRED and missing and missing != [_LANDLOCK]:
         raise IsolationMissing(
             f"JOBS_ISOLATION=required, but this machine can't make a room for a job: {missing[0]}. "
             "See docs/security.md for what it needs, or set JOBS_ISOLATION=preferred."
@@ -33,10 +34,18 @@ def check_isolation(isolation: Isolation, home: Path) -> None:
     record_missing(home, missing)
 
 
-def missing_here() -> list[str]:
-    """What this machine lacks: nothing, a reason why it can't make rooms, or only Landlock."""
+def missing_here(networks: Collection[Network]) -> list[str]:
+    """What this machine lacks: nothing, a reason why it can't make rooms or networks, or only Landlock."""
+    missing = _missing_with(Network.HOST)
+    if missing in ([], [_LANDLOCK]):
+        more = {line for each in sorted(networks) for line in _missing_with(each)}
+        missing += [f"a network for each job: {line}" for line in sorted(more - {_LANDLOCK})]
+    return missing
+
+
+def _missing_with(network: Network) -> list[str]:
     tried = subprocess.run(
-        [sys.executable, "-m", "flows.snakemake_process.room"],
+        [sys.executable, "-m", "flows.snakemake_process.room", network],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -136,7 +136,7 @@ class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorke
     async def setup(self) -> None:
         self._workspace_settings = WorkspaceSettings()
         isolation = IsolationSettings()
-        check_isolation(isolation.isolation, self._workspace_settings.home.resolve())
+        check_isolation(isolation, self._workspace_settings.home.resolve())
         self._warm = WarmEnvironments(WarmSettings(), visible_variables(isolation.visible_variables))
         self._zygote = ZygoteClient(warm_starts=self._warm.descriptor)
         self._flow_processes: dict[UUID, FlowProcess] = {}

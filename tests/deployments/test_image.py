@@ -169,7 +169,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield WANTED
         return
     base = tmp_path_factory.mktemp("base") / "debian.tar"
-    packages = "--include=python3,python3-venv,ca-certificates,git"
+    packages = "--include=python3,python3-venv,ca-certificates,git,slirp4netns"
     subprocess.run(["mmdebstrap", "--variant=minbase", packages, "bookworm", base], check=True)
     scratch = said(buildah("from", "scratch"))
     subprocess.run(buildah("add", "--quiet", scratch, str(base), "/"), check=True)

@@ -1,4 +1,7 @@
-"""Runs a job where the kernel makes no user namespace: `python -m tests.flows.rooms_refused DIRECTORY`."""
+"""Runs a job where the kernel makes no namespaces of a kind, `user` or `net`.
+
+`python -m tests.flows.rooms_refused DIRECTORY KIND`
+"""
 
 import json
 import os
@@ -13,18 +16,18 @@ from tests.flows.executions import HERE, NO_SOFTWARE, new_workspace, staged
 from tests.support import WORKFLOWS
 
 
-def refuse_rooms() -> None:
+def refuse_namespaces(kind: str) -> None:
     """The limit of a user namespace holds for those in it, so only this process is concerned."""
     user, group = os.geteuid(), os.getegid()
     namespaces.unshare(namespaces.NEW_USER)
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{user} {user} 1\n")
     Path("/proc/self/gid_map").write_text(f"{group} {group} 1\n")
-    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    Path(f"/proc/sys/user/max_{kind}_namespaces").write_text("0")
 
 
-def main(place: Path) -> None:
-    refuse_rooms()
+def main(place: Path, kind: str) -> None:
+    refuse_namespaces(kind)
     workspace = new_workspace(place / "home")
     spec = staged(workspace, WORKFLOWS / "touch", config={"count": 1})
     events: list[WorkflowEvent] = []
@@ -34,9 +37,9 @@ def main(place: Path) -> None:
             events.extend(execution.events())
         except EngineVanishedError:
             has_vanished = True
-    said = [text for event in events if "room" in (text := getattr(event, "text", ""))]
+    said = [text for event in events if "machine can't" in (text := getattr(event, "text", ""))]
     print(json.dumps({"said": said, "has_vanished": has_vanished}))  # noqa: T201 - read by the test
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -63,8 +63,28 @@ def _keepers(stack: LocalStack) -> list[psutil.Process]:
     return [child for zygote in _zygotes(stack, ENVIRONMENT_ZYGOTE) for child in _children(zygote)]
 
 
+def _keepers_and_wardens(stack: LocalStack) -> list[psutil.Process]:
+    """The processes that wait outside of the rooms of jobs."""
+    keepers = _keepers(stack)
+    return [*keepers, *(child for keeper in keepers for child in _children(keeper, ENVIRONMENT_ZYGOTE))]
+
+
 def _snakemakes(stack: LocalStack) -> list[psutil.Process]:
-    return [child for keeper in _keepers(stack) for child in _children(keeper)]
+    """Each leads a process group; what is above it does not."""
+    found = []
+    for keeper in _keepers(stack):
+        below = _children(keeper, ENVIRONMENT_ZYGOTE)
+        while below and not _leads_a_group(below[0]):
+            below = _children(below[0], ENVIRONMENT_ZYGOTE)
+        found += below[:1]
+    return found
+
+
+def _leads_a_group(process: psutil.Process) -> bool:
+    try:
+        return os.getpgid(process.pid) == process.pid
+    except ProcessLookupError:
+        return False
 
 
 def _one_of(find: Callable[[LocalStack], list[psutil.Process]]) -> Inflict:
@@ -134,7 +154,7 @@ NOTHING = Fault("nothing", _nothing)
 FAULTS = (
     Fault("SIGKILL of a flow process", _one_of(_flow_processes), ends_jobs=True),
     Fault("SIGKILL of Snakemake", _one_of(_snakemakes), ends_jobs=True),
-    Fault("SIGKILL of a supervisor", _one_of(_keepers), ends_jobs=True),
+    Fault("SIGKILL of a supervisor", _one_of(_keepers_and_wardens), ends_jobs=True),
     Fault("SIGKILL of the worker's zygote", _one_of(lambda stack: _zygotes(stack, FLOW_ZYGOTE))),
     Fault(
         "SIGKILL of an environment's zygote",

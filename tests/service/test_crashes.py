@@ -132,7 +132,7 @@ def test_a_job_that_a_killed_worker_had_claimed_runs_with_the_next(
     stack.restart_worker()
 
     for job_id in ids:
-        jobs.wait(job_id, "completed", seconds=30)
+        jobs.wait(job_id, "completed", seconds=15)
 
 
 def test_the_jobs_of_a_worker_that_is_gone_count_against_the_limit_of_the_next(

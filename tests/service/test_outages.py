@@ -77,6 +77,7 @@ def test_a_database_that_is_away_for_a_moment_costs_no_job(jobs: JobsClient, sta
     ]
     with _database_away(stack):
         flow_process.kill()
+        wait_until(lambda: "can't reach its database" in jobs.http.get("/readyz").text, "/readyz names it")
         time.sleep(6)
 
     wait_until(lambda: jobs.http.get("/readyz").json()["status"] == "ready", "the service is ready again")

@@ -224,16 +224,33 @@ def test_when_snakemake_is_killed_its_rule_jobs_go_with_it(workspace: Workspace)
     assert processes_in(workspace) == []
 
 
-def test_when_the_supervisor_is_killed_the_engine_has_vanished(workspace: Workspace) -> None:
+@pytest.mark.parametrize(
+    ("isolation", "below"),
+    [("required", 0), ("required", 1), ("off", 1)],
+    ids=["in a room, the one outside", "in a room, the warden", "without a room"],
+)
+def test_when_the_supervisor_is_killed_the_engine_has_vanished_and_nothing_runs(
+    isolation: str, below: int, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even what has left its session, from the moment on in which the flow knows."""
+    monkeypatch.setenv("JOBS_ISOLATION", isolation)
+    writer = "while :; do date > alive.txt; done"
+    workflow = write_workflow(
+        tmp_path / "leaving",
+        f"rule leave:\n    output: 'never'\n    shell: \"setsid --fork sh -c '{writer}'; sleep 600\"\n",
+    )
+
     def kill_supervisor(event: WorkflowEvent, _: Execution) -> None:
         if isinstance(event, AttemptStarted):
-            wait_until(lambda: begun(workspace) > 0, "a rule job runs")
-            for supervisor in supervisors():
-                supervisor.kill()
+            wait_until((workspace.work / "alive.txt").exists, "the rule has left its session")
+            (victim,) = supervisors()
+            for _depth in range(below):
+                (victim,) = (each for each in victim.children() if each.name() != "slirp4netns")
+            victim.kill()
 
     with pytest.raises(EngineError, match="the supervisor of Snakemake's process ended"):
-        run(staged(workspace, SLEEPER), workspace, kill_supervisor)
-    wait_until(lambda: not processes_in(workspace), "the kernel has ended the room")
+        run(staged(workspace, workflow), workspace, kill_supervisor)
+    assert processes_in(workspace) == []
 
 
 def test_a_rule_that_kills_its_supervisor_leaves_nothing_running(

@@ -65,6 +65,22 @@ def connect_to_an_abstract_socket():
     return True
 
 
+def connect_to_a_port_of_the_service():
+    return connect("127.0.0.1")
+
+
+def connect_to_an_address_of_the_machine():
+    return connect(targets["address"])
+
+
+def ask_the_metadata_service():
+    return connect("169.254.169.254")
+
+
+def reach_the_world():
+    return connect(targets["world"])
+
+
 def change_its_environment():
     return os.access(os.path.dirname(json.__file__), os.W_OK) or os.access(sys.prefix, os.W_OK)
 
@@ -111,6 +127,11 @@ def start_many_processes():
     finally:
         for process in started:
             process.kill()
+    return True
+
+
+def connect(address):
+    socket.create_connection((address, targets["port"]), timeout=5).close()
     return True
 
 

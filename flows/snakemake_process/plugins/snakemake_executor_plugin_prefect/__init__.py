@@ -25,7 +25,7 @@ from snakemake.executors.local import Executor as LocalExecutor
 from snakemake.executors.local import common_settings  # noqa: F401 - part of the plugin's interface
 from snakemake_interface_executor_plugins.settings import ExecMode
 
-from flows.snakemake_process import capture
+from flows.snakemake_process import capture, control_groups
 from flows.snakemake_process.caching import part_from_cache
 from flows.snakemake_process.cluster.records import DIRECTORY_VARIABLE, Records
 from flows.snakemake_process.emitter import emitter
@@ -44,6 +44,10 @@ _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _EXIT_STATUS = re.compile(r"exit (?:status|code) (-?\d+)")
 
 
+def _overruns() -> dict[str, int]:
+    return {} if control_groups.current is None else control_groups.current.overruns()
+
+
 @dataclass
 class _Attempt:
     """An attempt between its start and the check of its outputs."""
@@ -55,6 +59,8 @@ class _Attempt:
     exception: str = ""
     message: str = ""
     usage: Usage = field(default_factory=Usage)
+    overruns: dict[str, int] = field(default_factory=_overruns)
+    """How often the job was over its limits when the attempt began."""
 
     @property
     def has_failed(self) -> bool:
@@ -63,6 +69,9 @@ class _Attempt:
     def fail(self, error: BaseException) -> None:
         self.exit_code, self.exception = _exit_code(error), type(error).__name__
         self.message = str(error) or self.exception
+        if control_groups.current is not None and (excess := control_groups.current.excess(self.overruns)):
+            # How the command ended follows from that.
+            self.exit_code, self.exception, self.message = None, "", excess
 
 
 class Executor(LocalExecutor):  # type: ignore[misc]  # untyped base
