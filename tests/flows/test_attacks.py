@@ -19,7 +19,8 @@ from flows.workspace.workspace import Workspace
 from tests.flows.executions import run, staged, write_workflow
 from tests.support import NOBODY, WORKFLOWS, become_nobody, wait_until
 
-needs_slirp = pytest.mark.skipif(shutil.which("slirp4netns") is None, reason="needs slirp4netns")
+HAS_NETWORKS = shutil.which("slirp4netns") is not None and os.path.exists("/dev/net/tun")
+needs_slirp = pytest.mark.skipif(not HAS_NETWORKS, reason="needs slirp4netns and /dev/net/tun")
 
 USERS = ["root", "an ordinary user"]
 

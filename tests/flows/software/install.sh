@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What tests need and no Python package brings: environment modules, apptainer, and SLURM with accounting.
+# What tests need and no Python package brings: environment modules, slirp4netns, apptainer, and SLURM with
+# accounting.
 # Debian 12 has no apptainer: it is taken from sid, with sid's libc beside the system's own. That may
 # fail on another system or another day; the tests then say that they skip, and why.
 set -euo pipefail
@@ -11,6 +12,11 @@ install() {
 if [ ! -e /usr/share/modules/init/bash ]; then
     apt-get update -qq
     install environment-modules
+fi
+
+if ! command -v slirp4netns >/dev/null; then
+    apt-get update -qq
+    install slirp4netns || echo "slirp4netns could not be installed: its tests will be skipped." >&2
 fi
 
 if ! command -v slurmctld >/dev/null || ! command -v mariadbd >/dev/null; then
