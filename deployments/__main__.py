@@ -75,9 +75,7 @@ def demo(settings: LocalSettings, console: Console) -> int:
 
 def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
     """Register prefect.yaml on the Prefect server at PREFECT_API_URL. Repeat it after changes."""
-    auth_file = Credentials(settings.home).prefect_file
-    if auth_file.exists():  # of the stack on this machine
-        os.environ.setdefault("PREFECT_API_AUTH_STRING", auth_file.read_text().strip())
+    _authenticate(settings)
     # They take seconds to import, and are only needed here.
     from deployments import executors, registration  # noqa: PLC0415 - as above
 
@@ -99,6 +97,34 @@ def register(settings: LocalSettings, console: Console, work_pool: str) -> int:
         wanted.concurrent_jobs,
     )
     console.print(f"Registered {settings.prefect_file} on {api_url}, in '{work_pool}'.", soft_wrap=True)
+    return 0
+
+
+def notify(
+    settings: LocalSettings,
+    console: Console,
+    *,
+    block: str,
+    group: str | None,
+    completed: bool,
+    remove: bool,
+) -> int:
+    """Have a notification block of Prefect told of failed jobs, with the reason and what to do."""
+    _authenticate(settings)
+    os.environ.setdefault("PREFECT_API_URL", f"{settings.prefect_url}/api")
+    from deployments import notifications  # noqa: PLC0415 - takes seconds to import, and is only needed here
+
+    if remove:
+        was_there = asyncio.run(notifications.stop_notifying(block, group))
+        console.print("Removed." if was_there else "There was none.")
+        return 0
+    states = (*notifications.FAILURES, *([notifications.COMPLETED] if completed else []))
+    try:
+        name = asyncio.run(notifications.notify(block, group, states))
+    except notifications.NoBlock as error:
+        console.print(f"[red]Error:[/red] {error}", soft_wrap=True, highlight=False)
+        return 1
+    console.print(f"'{name}' sends a notification for each job that is {', '.join(states)}.", soft_wrap=True)
     return 0
 
 
@@ -168,6 +194,13 @@ def software(
     return 0
 
 
+def _authenticate(settings: LocalSettings) -> None:
+    """Use the password of the stack on this machine, if there is one and no other is named."""
+    auth_file = Credentials(settings.home).prefect_file
+    if auth_file.exists():
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", auth_file.read_text().strip())
+
+
 def _shown(path: Path) -> str:
     """Relative to the current directory, if it is below it."""
     resolved = path.resolve()
@@ -177,7 +210,7 @@ def _shown(path: Path) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deployments", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (up, demo, register, environments, software, reconcile):
+    for command in (up, demo, register, notify, environments, software, reconcile):
         subparser = commands.add_parser(command.__name__, help=command.__doc__)
         subparser.set_defaults(command=command)
         if command is register:
@@ -187,6 +220,11 @@ def _parser() -> argparse.ArgumentParser:
                 default=WORK_POOL,
                 help=f"where jobs run: as processes of our worker, or as ECS tasks (default: {WORK_POOL})",
             )
+        if command is notify:
+            subparser.add_argument("block", metavar="BLOCK", help="the block, such as slack-webhook/lab")
+            subparser.add_argument("--group", help="only jobs of this group")
+            subparser.add_argument("--completed", action="store_true", help="tell of completed jobs, too")
+            subparser.add_argument("--remove", action="store_true", help="instead, tell it no more")
         if command is environments:
             subparser.add_argument(
                 "--remove-unused",

@@ -31,21 +31,22 @@ def ending(begin: float, cancel_seconds: float = 0.0) -> list[Step]:
         # Only the driver gets the signal: it must not end a command that submits or cancels.
         steps: list[Step] = [(begin, _terminate), (begin + cancel_seconds, _kill_below)]
     else:
-        steps = _ending_of_rule_jobs(begin)
+        steps = _ending_of_rule_jobs(begin, _terminate_group)
     last, _ = steps[-1]
     return [*steps, (last + CLEAN_UP_SECONDS, _kill)]
 
 
 def end_rule_jobs() -> None:
     """End the processes that Snakemake has started on this machine. It runs in Snakemake's own process."""
-    for at, step in _ending_of_rule_jobs(time.monotonic()):
+    # Not to its group: at its end, Snakemake itself no longer survives the signal.
+    for at, step in _ending_of_rule_jobs(time.monotonic(), _terminate_below):
         time.sleep(max(0.0, at - time.monotonic()))
         step(os.getpid())
 
 
-def _ending_of_rule_jobs(begin: float) -> list[Step]:
+def _ending_of_rule_jobs(begin: float, terminate: Callable[[int], None]) -> list[Step]:
     return [
-        *((begin + seconds, _terminate_group) for seconds in _TERMINATE_SECONDS),
+        *((begin + seconds, terminate) for seconds in _TERMINATE_SECONDS),
         (begin + GRACE_SECONDS, _kill_below),
     ]
 
@@ -60,12 +61,20 @@ def _terminate(driver: int) -> None:
         os.kill(driver, signal.SIGTERM)
 
 
+def _terminate_below(driver: int) -> None:
+    _signal_below(driver, signal.SIGTERM)
+
+
 def _kill_below(driver: int) -> None:
     """Kill the processes that Snakemake has started, so that Snakemake itself can still clean up."""
+    _signal_below(driver, signal.SIGKILL)
+
+
+def _signal_below(driver: int, number: signal.Signals) -> None:
     with contextlib.suppress(psutil.Error):
         for process in psutil.Process(driver).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                process.kill()
+                process.send_signal(number)
 
 
 def _kill(driver: int) -> None:
