@@ -16,8 +16,7 @@ class Batch(StrictModel):
 
     image: PushedImage | ForeignImage = Field(
         discriminator="kind",
-        description="What rule jobs run in. It has Snakemake, snakemake-storage-plugin-s3 and the software "
-        "of the rules.",
+        description="What rule jobs run in. It has bash, pip, Snakemake and the software of the rules.",
     )
     max_vcpus: int = Field(
         default=64, ge=1, le=10_000, description="Of all rule jobs of the group that run at once."
