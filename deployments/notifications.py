@@ -1,6 +1,7 @@
 """Tells people when jobs end: automations of Prefect, one for each receiver and group."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from prefect.automations import AutomationCore, EventTrigger, SendNotification
 from prefect.client.orchestration import PrefectClient, get_client
@@ -49,14 +50,14 @@ async def stop_notifying(block: str, group: str | None) -> bool:
 
 
 def _automation(block_id: object, block: str, group: str | None, states: Sequence[str]) -> AutomationCore:
-    related = [{"prefect.resource.role": "flow", "prefect.resource.name": FLOW_NAME}]
+    related: list[Any] = [{"prefect.resource.role": "flow", "prefect.resource.name": FLOW_NAME}]
     if group is not None:  # each group has a work queue of its name
         related.append({"prefect.resource.role": "work-queue", "prefect.resource.name": group})
     return AutomationCore(
         name=_name(block, group),
         description=f"Sends a notification when a job is {' or '.join(states)}.",
         trigger=EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},  # type: ignore[arg-type]  # as JSON
+            match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related=related,
             expect={f"prefect.flow-run.{state}" for state in states},
             for_each={"prefect.resource.id"},
