@@ -99,10 +99,10 @@ def supervise(control: socket.socket) -> NoReturn:
     _redirect_output(start.log_path)
     group = control_groups.current = control_groups.ControlGroup(start.limits)
     is_in_room = _enter(start, control, group)
-    if not is_in_room:
-        _continue_guarded(group)
     if is_in_room:
         start = replace(start, environment={**start.environment, **start.variables_in_room})
+    else:
+        _continue_guarded(group)
     limit(start.limits, is_in_room=is_in_room)
     driver = _start_driver(start, start.argv, control.makefile("wb"))
     exit_code, was_ended = _wait(driver, control, cancel_seconds=start.cancel_seconds)
@@ -136,8 +136,7 @@ def _enter(start: Start, control: socket.socket, group: ControlGroup) -> bool:
 def _continue_guarded(group: ControlGroup) -> None:
     """Continue in a child. This process waits, and ends what the child leaves if it is killed.
 
-    Until then it keeps the locks and the socket open, so that nobody takes the job for ended. The child
-    does not need it.
+    Until then it keeps the locks and the socket open, so that nobody takes the job for ended.
     """
     pid = os.fork()
     if pid == 0:
