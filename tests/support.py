@@ -1,6 +1,7 @@
 """What the tests of the running service share: a client as a user would write it, and patience."""
 
 import os
+import shutil
 import stat
 import sys
 import time
@@ -12,12 +13,16 @@ from typing import Any, TypeVar
 
 import httpx
 import psutil
+import pytest
 
 from flows.snakemake_process import namespaces
 
 WORKFLOWS = Path(__file__).parent / "workflows"
 FINAL = frozenset({"completed", "failed", "cancelled"})
 NOBODY = 65534
+
+_HAS_NETWORKS = shutil.which("slirp4netns") is not None and os.path.exists("/dev/net/tun")
+needs_networks = pytest.mark.skipif(not _HAS_NETWORKS, reason="needs slirp4netns and /dev/net/tun")
 
 Json = dict[str, Any]
 Found = TypeVar("Found")
@@ -101,6 +106,11 @@ class JobsClient:
     def log(self, job_id: str, task_id: str | None = None) -> str:
         path = f"/jobs/{job_id}/tasks/{task_id}/logs" if task_id else f"/jobs/{job_id}/logs"
         return "\n".join(entry["message"] for entry in self.items(path))
+
+
+def is_ready(parts: list[Json]) -> bool:
+    """Whether the service is ready, by the parts of `/readyz`; the machine may lack what rooms want."""
+    return all(part["ready"] for part in parts if part["name"] != "isolation")
 
 
 def processes_of(job_id: str) -> list[psutil.Process]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,10 +16,7 @@ from flows.snakemake_process import control_groups
 from flows.snakemake_process.events import AttemptStarted, WorkflowEvent
 from flows.workspace.workspace import Workspace
 from tests.flows.executions import run, staged, write_workflow
-from tests.support import NOBODY, WORKFLOWS, become_nobody, wait_until
-
-HAS_NETWORKS = shutil.which("slirp4netns") is not None and os.path.exists("/dev/net/tun")
-needs_slirp = pytest.mark.skipif(not HAS_NETWORKS, reason="needs slirp4netns and /dev/net/tun")
+from tests.support import NOBODY, WORKFLOWS, become_nobody, needs_networks, wait_until
 
 USERS = ["root", "an ordinary user"]
 
@@ -54,7 +50,7 @@ def user(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@needs_slirp
+@needs_networks
 def test_a_job_in_its_room_reaches_nothing_of_others(user: str) -> None:
     found = attacks(user, JOBS_ISOLATION="required", JOBS_LIMITS=LIMITS)
     # The kernel counts processes of root in control groups only.
@@ -72,6 +68,7 @@ def test_each_of_these_attacks_succeeds_without_a_room() -> None:
     assert [name for name, has_succeeded in found.items() if not has_succeeded] == protected
 
 
+@needs_networks
 @pytest.mark.parametrize("isolation", ["preferred", "required"])
 def test_where_the_kernel_makes_no_room_the_log_says_so_and_a_required_one_fails_the_job(
     isolation: str, tmp_path: Path
@@ -83,7 +80,7 @@ def test_where_the_kernel_makes_no_room_the_log_says_so_and_a_required_one_fails
     assert told["has_vanished"] == (isolation == "required")
 
 
-@needs_slirp
+@needs_networks
 def test_where_the_kernel_makes_no_network_the_job_runs_and_its_log_says_so(tmp_path: Path) -> None:
     told = refused("net", "preferred", tmp_path)
     (said,) = told["said"]
@@ -106,7 +103,7 @@ def refused(kind: str, isolation: str, tmp_path: Path) -> dict[str, Any]:
     return told
 
 
-@needs_slirp
+@needs_networks
 def test_a_job_gets_its_network_back_when_the_program_that_connects_it_is_killed(
     workspace: Workspace, tmp_path: Path
 ) -> None:

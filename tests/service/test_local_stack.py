@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.conftest import free_ports
-from tests.support import JobsClient, wait_until
+from tests.support import JobsClient, is_ready, wait_until
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_whatever_is_killed_is_started_again_and_a_killed_stack_leaves_nothing(
             os.kill(pid, signal.SIGKILL)
 
         wait_until(lambda: not set(before.values()) & set(parts(home).values()), "all are new")
-        wait_until(lambda: is_ready(url), "the service is ready again")
+        wait_until(lambda: answers_ready(url), "the service is ready again")
         assert jobs.wait(job_id)["status"] == "completed"
         assert_no_secret_is_shown(home)
         up.kill()
@@ -130,9 +130,9 @@ def parts(home: Path) -> dict[str, int]:
     return {name: pid for name, (pid, _) in json.loads((home / "processes.json").read_text()).items()}
 
 
-def is_ready(url: str) -> bool:
+def answers_ready(url: str) -> bool:
     with suppress(httpx.TransportError):
-        return bool(httpx.get(f"{url}/readyz").json()["status"] == "ready")
+        return is_ready(httpx.get(f"{url}/readyz").json()["parts"])
     return False
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from flows.contract.isolation import Isolation, IsolationSettings, Network, read_missing
 from flows.worker.isolation_probe import IsolationMissing, check_isolation
+from tests.support import needs_networks
 
 UNABLE = "#!/bin/sh\necho 'unshare: Operation not permitted'\n"
 
@@ -21,6 +22,7 @@ def unable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(program))
 
 
+@needs_networks
 def test_this_machine_can_keep_jobs_apart(tmp_path: Path) -> None:
     check_isolation(IsolationSettings(isolation=Isolation.REQUIRED), tmp_path)
     assert read_missing(tmp_path) in ([], ["Landlock"])
