@@ -16,6 +16,11 @@ _PATH = "path"
 def problem_of(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None) -> ProblemError:
     """The problem for these errors of pydantic; `model` describes the body or the query."""
     if errors[0]["loc"][0] == _PATH:
+        if str(errors[0]["type"]).startswith("string"):
+            return NotFound(
+                "No workflow or version can have that name.",
+                "Use letters, digits, '.', '_' and '-', and begin with a letter or a digit.",
+            )
         return NotFound("Nothing has that id.", "Use a UUID. GET /jobs lists the jobs with their ids.")
     fields = [_field_problem(error) for error in errors]
     hints = [hint for error in errors if (hint := _hint(error, model))]

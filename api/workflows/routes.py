@@ -58,7 +58,7 @@ WithWorkflow = Annotated[Group, Depends(_workflow)]
         },
         201: {"description": "The version is registered.", "model": WorkflowVersion},
         202: {"description": "This job still reads the workflow: send the same request again.", "model": Job},
-        **refusals(409, 413, 415, 422),
+        **refusals(404, 409, 413, 415, 422),
     },
 )
 async def register_workflow(
@@ -67,18 +67,20 @@ async def register_workflow(
     new: Annotated[NewVersion, Body()],
     jobs: WithJobs,
     registration: WithRegistration,
+    services: WithServices,
     response: Response,
     wait: Annotated[
         float,
         Query(ge=0, le=LONGEST_WAIT, description="How many seconds to wait for the workflow to be read."),
-    ] = 30,
+    ] = 10,
 ) -> WorkflowVersion | Job:
     """A job of the group reads the workflow: its commit, its README, and the schema of its configuration.
 
     The version then never changes. With `default`, jobs that name no version run it, and the run form in
     Prefect has its fields.
     """
-    made, is_new = await registration.register(jobs, name, version, new, wait)
+    longest = services.settings.longest_wait_seconds
+    made, is_new = await registration.register(jobs, name, version, new, min(wait, longest))
     if isinstance(made, Job):
         response.status_code = status.HTTP_202_ACCEPTED
         response.headers["Location"] = made.links.self
