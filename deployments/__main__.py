@@ -109,7 +109,7 @@ def notify(
     completed: bool,
     remove: bool,
 ) -> int:
-    """Have a notification block of Prefect told of failed jobs, with the reason and what to do."""
+    """Send a notification for each failed job, with the reason and what to do."""
     _authenticate(settings)
     os.environ.setdefault("PREFECT_API_URL", f"{settings.prefect_url}/api")
     from deployments import notifications  # noqa: PLC0415 - takes seconds to import, and is only needed here
@@ -223,8 +223,8 @@ def _parser() -> argparse.ArgumentParser:
         if command is notify:
             subparser.add_argument("block", metavar="BLOCK", help="the block, such as slack-webhook/lab")
             subparser.add_argument("--group", help="only jobs of this group")
-            subparser.add_argument("--completed", action="store_true", help="tell of completed jobs, too")
-            subparser.add_argument("--remove", action="store_true", help="instead, tell it no more")
+            subparser.add_argument("--completed", action="store_true", help="also for completed jobs")
+            subparser.add_argument("--remove", action="store_true", help="instead, stop its notifications")
         if command is environments:
             subparser.add_argument(
                 "--remove-unused",

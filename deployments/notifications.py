@@ -1,4 +1,4 @@
-"""Tells people when jobs end: automations of Prefect, one for each receiver and group."""
+"""Sends notifications when jobs end: automations of Prefect, one for each receiver and group."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,9 +26,9 @@ class NoBlock(Exception):
 
 
 async def notify(block: str, group: str | None, states: Sequence[str]) -> str:
-    """Have the block `type/name` told when jobs reach one of the states; the name of the automation.
+    """Send a notification by the block `type/name` when a job reaches one of the states.
 
-    Repeating it changes the automation. Raises `NoBlock`.
+    Returns the name of the automation; repeating it changes that. Raises `NoBlock`.
     """
     async with get_client() as client:
         automation = _automation(await _block_id(client, block), block, group, states)
@@ -80,4 +80,4 @@ async def _block_id(client: PrefectClient, block: str) -> object:
 
 
 def _name(block: str, group: str | None) -> str:
-    return f"Tell {block} of jobs{f' of {group}' if group else ''}"
+    return f"Notify {block} of jobs{f' of {group}' if group else ''}"

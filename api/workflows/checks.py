@@ -16,7 +16,7 @@ from flows.contract.registered import Schema, TableDescription, WorkflowDescript
 from flows.contract.spec import JobSpec
 
 _MOST = 50
-"""Mistakes that are told at once."""
+"""The most mistakes in one answer."""
 
 _MISSING = ("", "NA", "NaN", "nan", "null", "None")
 """What pandas reads as no value."""

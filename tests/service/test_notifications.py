@@ -1,4 +1,4 @@
-"""People are told of failed jobs by blocks of Prefect, in our own words."""
+"""Notifications of failed jobs by blocks of Prefect, in our own words."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def notify(stack: LocalStack, *arguments: str) -> "subprocess.CompletedProcess[s
     )
 
 
-def test_a_failed_job_is_told_with_its_error_and_what_to_do(
+def test_a_failed_job_is_reported_with_its_error_and_what_to_do(
     jobs: JobsClient, stack: LocalStack, prefect_api: httpx.Client
 ) -> None:
     with receiver() as (address, received):
@@ -75,14 +75,14 @@ def test_a_failed_job_is_told_with_its_error_and_what_to_do(
             done = notify(stack, "custom-webhook/lab", "--group", "default")
             assert done.returncode == 0, done.stdout + done.stderr
 
-        failed = jobs.submit_workflow("failing", name="told")
+        failed = jobs.submit_workflow("failing", name="reported")
         jobs.wait(failed, "failed")
-        wait_until(lambda: received, "the receiver was told")
+        wait_until(lambda: received, "the receiver has a message")
         assert notify(stack, "custom-webhook/lab", "--group", "default", "--remove").stdout == "Removed.\n"
 
     (message,) = received
     error = jobs.get(failed)["error"]
-    assert message["subject"] == "told: Failed"
+    assert message["subject"] == "reported: Failed"
     assert failed in message["body"]
     assert error["resolution"] in message["body"]
     assert error["message"].splitlines()[0][:60] in message["body"]

@@ -143,7 +143,7 @@ def test_versions_stay_as_they_are(jobs: JobsClient, workflow: Path, name: str) 
     assert "is retired" in refused.json()["detail"]
 
 
-def test_mistakes_are_told_with_their_places_before_there_is_a_job(
+def test_mistakes_are_reported_with_their_places_before_there_is_a_job(
     jobs: JobsClient, workflow: Path, name: str
 ) -> None:
     registered(jobs, name, "1.0", workflow)
