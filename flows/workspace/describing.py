@@ -23,7 +23,7 @@ _INCLUDE = re.compile(rf"^[ \t]*include:\s*{_STRING}", re.MULTILINE)
 _CONFIG_FILE = re.compile(rf"^[ \t]*configfile:\s*{_STRING}", re.MULTILINE)
 # `validate(samples, schema="../schemas/samples.schema.yaml")`, as snakemake.utils.validate is called
 _VALIDATE = re.compile(
-    rf"\bvalidate\(\s*(\w+)[^,]*,\s*(?:schema\s*=\s*)?(?:workflow\.source_path\(\s*)?{_STRING}"
+    rf"\bvalidate\(\s*(\w+)([^,]*),\s*(?:schema\s*=\s*)?(?:workflow\.source_path\(\s*)?{_STRING}"
 )
 
 _CONFIG_SCHEMAS = tuple(
@@ -111,7 +111,9 @@ def _schemas(tree: Path, sources: Mapping[Path, str]) -> dict[str, Path]:
     """The schema of each thing that the workflow validates, by the name of its variable."""
     found: dict[str, Path] = {}
     for file, text in sources.items():
-        for subject, name in _VALIDATE.findall(text):
+        for variable, rest, name in _VALIDATE.findall(text):
+            # Of `validate(config["samples"], …)`, only the schema's name says what it is about.
+            subject = Path(name).name.partition(".")[0] if rest.strip() else variable
             places = [(directory / name).resolve() for directory in (file.parent, tree)]
             found |= [(subject, place) for place in places[::-1] if _text(tree, place) is not None]
     return found

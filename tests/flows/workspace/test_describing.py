@@ -69,6 +69,16 @@ def test_tables_are_those_that_the_configuration_names(tmp_path: Path) -> None:
     assert (table.path, table.schema_file) == ("config/samples.tsv", "schemas/samples.schema.yaml")
 
 
+def test_the_schema_of_a_part_is_not_that_of_the_configuration(tmp_path: Path) -> None:
+    files = {
+        "Snakefile": """validate(config["data"]["samples"], schema="samples.schema.yaml")\n""",
+        "samples.schema.yaml": "required: [sample]\n",
+        "config/config.yaml": "depth: 1\n",
+    }
+    found = describe(tree_of(tmp_path, files), Path("Snakefile"))
+    assert list(found.config_schema["properties"]) == ["depth"]
+
+
 def test_nothing_outside_of_the_workflow_is_read(tmp_path: Path) -> None:
     (tmp_path / "secret.yaml").write_text("password: x\n")
     lines = [
