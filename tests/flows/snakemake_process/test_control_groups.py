@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.engines.engine import EngineVanishedError, Execution
@@ -13,9 +16,10 @@ from flows.snakemake_process.control_groups import ControlGroup
 from flows.snakemake_process.events import AttemptStarted, WorkflowEvent
 from flows.workspace.workspace import Workspace
 from tests.flows.conftest import supervisors
-from tests.flows.executions import execute, run, staged, write_workflow
+from tests.flows.executions import run, staged, write_workflow
 from tests.support import wait_until
 
+GROUP = re.compile(r"prefect-snakemake-[0-9a-f]+")
 MEMORY_MB, PROCESSES = 600, 150
 GREEDY = """
 rule all:
@@ -43,7 +47,20 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def groups() -> list[Path]:
-    return [each for _, base, _ in control_groups._bases() for each in base.glob("prefect-snakemake-*")]
+    """Those that processes below this one are in: other tests have jobs at the same time."""
+    names: set[str] = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(OSError):
+            names |= set(GROUP.findall(Path(f"/proc/{process.pid}/cgroup").read_text()))
+    return [base / name for _, base, _ in control_groups._bases() for name in names]
+
+
+def is_empty(group: Path) -> bool:
+    """Also when the job of another test has removed it."""
+    try:
+        return not (group / "cgroup.procs").read_text()
+    except FileNotFoundError:
+        return True
 
 
 @pytest.mark.parametrize("isolation", ["preferred", "off"])
@@ -53,7 +70,13 @@ def test_processes_of_one_job_share_its_limits_and_the_error_names_the_limit(
     monkeypatch.setenv("JOBS_ISOLATION", isolation)
     workflow = write_workflow(tmp_path / "workflow", GREEDY)
 
-    told = execute(workspace, workflow, options={"keep_going": True}, cores=1)
+    used: set[Path] = set()
+
+    def note_groups(event: WorkflowEvent, _: Execution) -> None:
+        if isinstance(event, AttemptStarted):
+            used.update(groups())
+
+    told = run(staged(workspace, workflow, options={"keep_going": True}, cores=1), workspace, note_groups)
 
     (memory,), (processes,) = told.finished("memory"), told.finished("processes")
     assert memory.message == f"The job exceeded its limit of {MEMORY_MB} MiB of memory."
@@ -61,7 +84,8 @@ def test_processes_of_one_job_share_its_limits_and_the_error_names_the_limit(
     known = advice("", memory.message)
     assert known is not None
     assert known[2] == "over-the-limit"
-    wait_until(lambda: not groups(), "no control group is left", seconds=5)
+    assert used
+    wait_until(lambda: not any(each.exists() for each in used), "no control group is left", seconds=5)
 
 
 def test_the_group_of_a_killed_supervisor_is_removed_by_the_next_job(
@@ -71,16 +95,18 @@ def test_the_group_of_a_killed_supervisor_is_removed_by_the_next_job(
         tmp_path / "workflow", "rule wait:\n    output: 'never'\n    shell: 'sleep 60'\n"
     )
 
+    left: list[Path] = []
+
     def kill_supervisor(event: WorkflowEvent, _: Execution) -> None:
         if isinstance(event, AttemptStarted):
             (supervisor,) = supervisors()
+            left.extend(groups())
             supervisor.kill()
 
     with pytest.raises(EngineVanishedError):
         run(staged(workspace, workflow), workspace, kill_supervisor)
-    left = groups()
     assert left
-    wait_until(lambda: not any((each / "cgroup.procs").read_text() for each in left), "they are empty")
+    wait_until(lambda: all(map(is_empty, left)), "they are empty")
 
     next_one = ControlGroup({"RLIMIT_DATA": 1 << 30, "RLIMIT_NPROC": 1000})
     if (pid := os.fork()) == 0:
@@ -90,4 +116,4 @@ def test_the_group_of_a_killed_supervisor_is_removed_by_the_next_job(
 
     assert not any(each.exists() for each in left)
     next_one.remove()
-    assert groups() == []
+    assert not any(part.directory.exists() for part in next_one._parts)

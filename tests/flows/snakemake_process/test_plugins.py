@@ -125,7 +125,9 @@ def test_without_a_file_for_events_a_plain_snakemake_runs_as_with_its_own_execut
 def test_the_plugins_pass_the_tests_that_snakemake_ships_for_plugins(installed: Path, tmp_path: Path) -> None:
     """In a process of their own, because they run Snakemake in theirs."""
     shutil.copy(Path(__file__).with_name("conformance.py"), tmp_path)
-    arguments = ("--noconftest", "--rootdir", ".", "-p", "no:cacheprovider", "conformance.py")
+    # In a place of its own: pytest closes the place of all to others, PostgreSQL's user among them.
+    place = f"--basetemp={tmp_path / 'place'}"
+    arguments = ("--noconftest", "--rootdir", ".", "-p", "no:cacheprovider", place, "conformance.py")
     process = run_installed(installed, tmp_path, sys.executable, "-m", "pytest", *arguments)
     assert process.returncode == 0, process.stdout
     assert "passed" in process.stdout
