@@ -19,14 +19,14 @@ from tests.conftest import JOBS_AT_ONCE
 from tests.support import JobsClient, Json, is_ready, processes_of, wait_until
 
 _ORDER = ("pending", "running", "completed")
-MOCK = {"delay_seconds": [15, 20], "success_rate": 1, "rules": 5}
+MOCK = {"delay_seconds": [30, 35], "success_rate": 1, "rules": 5}
 
 
 @pytest.fixture
 def running(jobs: JobsClient) -> list[str]:
     """Mock jobs and one of Snakemake, all of them under way."""
     job_ids = [jobs.submit(engine="mock", mock=MOCK, name="outage") for _ in range(JOBS_AT_ONCE - 1)]
-    job_ids.append(jobs.submit_workflow("sleeper", name="outage", cores=1, config={"seconds": 4}))
+    job_ids.append(jobs.submit_workflow("sleeper", name="outage", cores=1, config={"seconds": 8}))
     wait_until(lambda: _count(jobs, "running") == JOBS_AT_ONCE, "all of them run at once")
     return job_ids
 

@@ -273,6 +273,9 @@ def test_a_schedule_of_prefect_runs_it_and_stays_with_another_version(
     assert job["status"] == "pending"
     assert job["workflow"] == {"name": name, "version": "2.0"}
 
+    (left,) = deployment["schedules"]
+    prefect_api.delete(f"/deployments/{deployment_id}/schedules/{left['id']}").raise_for_status()
+
 
 def test_a_workflow_that_cannot_be_read_is_refused_with_the_reason(
     jobs: JobsClient, tmp_path: Path, name: str
