@@ -85,7 +85,7 @@ browser: ## Install the browser that one test looks at the Prefect UI with.
 builder: ## Install what builds the image without Docker, as root; others skip the test that builds it.
 	@test "$$(id -u)" != 0 || which buildah mmdebstrap >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends buildah mmdebstrap >/dev/null; }
 
-software: ## Install environment modules, apptainer and SLURM for the tests, as root; others skip the tests of them.
+software: ## Install environment modules, slirp4netns, apptainer and SLURM for the tests, as root; others skip the tests of them.
 	@test "$$(id -u)" != 0 || tests/flows/software/install.sh
 
 image: env builder ## Build the image without Docker (needs root), run the service from it, and build it again.

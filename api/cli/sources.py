@@ -1,6 +1,5 @@
 """Where a workflow and its configuration come from, as the command line names them."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,7 @@ import yaml
 
 from api.cli.parsing import values_of
 from api.cli.service import Service, ServiceError
-
-_REGISTERED = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)(@(?P<version>[A-Za-z0-9][\w.+-]*))?")
+from flows.contract.registered import named_workflow
 
 
 def source_of(
@@ -26,8 +24,8 @@ def source_of(
         return {"git": workflow, **source}
     directory = Path(workflow)
     if not directory.is_dir():
-        if (registered := _REGISTERED.fullmatch(workflow)) is not None:
-            return {key: value for key, value in registered.groupdict().items() if value} | source
+        if (registered := named_workflow(workflow)) is not None:
+            return registered | source
         raise ServiceError(
             f"{workflow} is not a directory on this machine. Correct the path, or use --server-path."
         )

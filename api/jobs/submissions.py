@@ -88,7 +88,7 @@ class Submissions:
         try:
             if spec.workflow is not None and spec.workflow.name is not None:
                 registered = await self._registered.run_of(jobs, spec)
-                spec = registered.spec
+                spec, labels = registered.spec, {**labels, **registered.labels}
             machine = await self._check(spec)
         except InvalidRequest:
             # The workflow may have been removed since the job was made.
@@ -104,15 +104,14 @@ class Submissions:
                     "parameters": spec.parameters(),
                     "name": spec.name,
                     "tags": spec.prefect_tags(),
-                    "labels": _labels(asked)
-                    | {str(label): text for label, text in labels.items()}
-                    | ({str(label): text for label, text in registered.labels.items()} if registered else {}),
+                    "labels": _labels(asked) | {str(label): text for label, text in labels.items()},
                     "idempotency_key": idempotency_key,
                     "job_variables": machine or None,
-                    **(registered.body if registered is not None else {}),
+                    # It is checked already, maybe against another version than that of the deployment.
+                    "enforce_parameter_schema": None if registered is None else False,
                 },
                 spec,
-                registered.deployment_id if registered is not None else None,
+                None if registered is None else registered.deployment_id,
             )
         if flow_run.labels.get(Label.SPEC_SHA256) != fingerprint(asked):
             raise IdempotencyKeyReused(

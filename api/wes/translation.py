@@ -16,7 +16,8 @@ from api.web.statuses import RuleJobStatus
 from api.wes.schemas import Log, RunRequest, RunStatus, RunSummary, State, TaskLog
 from flows.contract.environments import TESTED_SNAKEMAKE, of_snakemake
 from flows.contract.options import Options
-from flows.contract.spec import EngineName, ErrorKind, JobSpec, MockOptions
+from flows.contract.registered import named_workflow
+from flows.contract.spec import SNAKEFILE_NAMES, EngineName, ErrorKind, JobSpec, MockOptions
 
 WORKFLOW_TYPES = ("SMK", "Snakemake")
 WORKFLOW_TYPE_VERSIONS = ("1.0", "8", "9")
@@ -38,7 +39,6 @@ STATES: Mapping[StateType, State] = {
 
 _EXIT_CODES = {State.COMPLETE: 0, State.EXECUTOR_ERROR: 1}
 _BLOB = re.compile(r"^(?P<git>https://[^/]+/.+?)(?:/-)?/blob/(?P<ref>[^/]+)/(?P<file>.+)$")
-_REGISTERED = re.compile(r"(?![Ss]nakefile$)(?P<name>[A-Za-z0-9][\w.-]*)(@(?P<version>[A-Za-z0-9][\w.+-]*))?")
 
 
 class Form(BaseModel):
@@ -242,8 +242,8 @@ def _workflow(url: str, bundle: str | None) -> dict[str, Any]:
         return {"workflow": {"path": url.removeprefix("file://")}}
     if "://" in url:
         return {"workflow": {"git": url.removeprefix("git+")}}
-    if registered := _REGISTERED.fullmatch(url):
-        return {"workflow": {key: part for key, part in registered.groupdict().items() if part}}
+    if url not in SNAKEFILE_NAMES and (registered := named_workflow(url)) is not None:
+        return {"workflow": registered}
     raise _refused("workflow_url", "is a relative path, but there is no workflow_attachment")
 
 

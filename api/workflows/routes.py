@@ -21,13 +21,14 @@ from api.workflows.schemas import (
     WorkflowVersion,
     WorkflowVersionDetails,
 )
+from flows.contract.registered import LONGEST_NAME, LONGEST_VERSION, NAME_PATTERN, VERSION_PATTERN
 
 workflows_router = APIRouter(route_class=JsonBodyRoute, tags=["workflows"])
 
 LONGEST_WAIT = 60
 
-Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100, examples=["rnaseq"])]
-Version = Annotated[str, Path(pattern=r"^[A-Za-z0-9][\w.+-]*$", max_length=50, examples=["1.2.0"])]
+Name = Annotated[str, Path(pattern=NAME_PATTERN, max_length=LONGEST_NAME, examples=["rnaseq"])]
+Version = Annotated[str, Path(pattern=VERSION_PATTERN, max_length=LONGEST_VERSION, examples=["1.2.0"])]
 
 
 async def _registration(services: WithServices) -> Registration:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 from uuid import UUID
 
 import anyio.to_thread
@@ -29,11 +28,6 @@ class RegisteredRun:
     deployment_id: UUID
     version: RegisteredVersion
     spec: JobSpec
-
-    @property
-    def body(self) -> Mapping[str, Any]:
-        """What Prefect is to know besides. The spec is checked already, maybe against another version."""
-        return {"enforce_parameter_schema": False}
 
     @property
     def labels(self) -> Mapping[Label, str]:

@@ -1,5 +1,6 @@
 """Registered workflows: what a worker finds out about one, and what is stored of each version."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
@@ -9,8 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 DESCRIPTION_NAME = "workflow.json"
 """Below the key of the job that describes a workflow."""
 
-WorkflowName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=100)]
-WorkflowVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*$", max_length=50)]
+_NAME, _VERSION = r"[A-Za-z0-9][\w.-]*", r"[A-Za-z0-9][\w.+-]*"
+_NAMED = re.compile(rf"(?P<name>{_NAME})(@(?P<version>{_VERSION}))?")
+
+NAME_PATTERN, VERSION_PATTERN = f"^{_NAME}$", f"^{_VERSION}$"
+LONGEST_NAME, LONGEST_VERSION = 100, 50
+
+WorkflowName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
+WorkflowVersion = Annotated[str, Field(pattern=VERSION_PATTERN, max_length=LONGEST_VERSION)]
 
 Schema = dict[str, Any]
 """A JSON Schema."""
@@ -59,6 +66,12 @@ class RegisteredVersion(_Frozen):
         description="The job spec that jobs of this version begin with: source, environment and defaults."
     )
     description: WorkflowDescription
+
+
+def named_workflow(text: str) -> dict[str, str] | None:
+    """`NAME` or `NAME@VERSION` as the source of a workflow; None for another text."""
+    found = _NAMED.fullmatch(text)
+    return None if found is None else {key: part for key, part in found.groupdict().items() if part}
 
 
 def merged(config: Any, update: Any) -> Any:

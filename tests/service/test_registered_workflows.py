@@ -12,6 +12,7 @@ from playwright.sync_api import Page, expect
 
 from deployments.local import LocalStack
 from tests.flows.executions import write_workflow
+from tests.flows.git_servers import Repository, serving_by_git
 from tests.service.browser import log_in
 from tests.support import JobsClient, Json, wait_until
 
@@ -301,6 +302,23 @@ def test_a_registration_that_takes_long_goes_on_when_it_is_sent_again(
     second = jobs.http.put(path, json=body, params={"wait": 0})
     assert second.status_code == 201
     assert jobs.http.get(f"/jobs/{job_id}").status_code == 404
+
+
+def test_a_branch_becomes_the_commit_that_it_names(jobs: JobsClient, tmp_path: Path, name: str) -> None:
+    repository = Repository(tmp_path / "repository.git")
+    snakefile = "rule say:\n    output: 'said'\n    shell: 'echo {} > {{output}}'\n"
+    commit = repository.commit({"Snakefile": snakefile.format("old").encode()})
+    with serving_by_git(repository) as address:
+        made = jobs.http.put(
+            f"/workflows/{name}/versions/1", json={"workflow": {"git": address, "ref": "main"}}
+        )
+        assert made.status_code == 201, made.text
+        assert (made.json()["commit"], made.json()["job"]["workflow"]["ref"]) == (commit, commit)
+
+        repository.commit({"Snakefile": snakefile.format("new").encode()})
+        job_id = jobs.submit(workflow={"name": name})
+        assert jobs.wait(job_id, "completed")["commit"] == commit
+    assert output(jobs, job_id, "said") == "old\n"
 
 
 def test_a_bundle_is_kept_for_as_long_as_a_version_needs_it(
