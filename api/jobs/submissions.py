@@ -40,10 +40,13 @@ from api.workflows.runs import RegisteredRuns
 from flows.contract.spec import EngineName, JobSpec, Label
 from flows.contract.storage import Storage
 
-# Half of the connections that Prefect's client opens, so that reads never queue behind a flood of
-# submissions. More at once make Prefect no faster: it takes about 20 a second either way.
-_SUBMISSIONS_AT_ONCE = 8
-_OF_ONE_GROUP = 6
+# Those of a group go to Prefect together, in one request at a time (`api.prefect.creation`).
+_SUBMISSIONS_AT_ONCE = 32
+_OF_ONE_GROUP = 24
+# Where each counts the open jobs of its group before. It is less than half of the connections that
+# Prefect's client opens, so that reads never queue behind a flood of submissions.
+_COUNTED_SUBMISSIONS_AT_ONCE = 8
+_COUNTED_OF_ONE_GROUP = 6
 
 
 class Submissions:
@@ -66,7 +69,11 @@ class Submissions:
         self._settings = settings
         self._storage = storage
         self._registered = registered
-        self._at_once = FairLimit(_SUBMISSIONS_AT_ONCE, _OF_ONE_GROUP)
+        self._at_once = (
+            FairLimit(_SUBMISSIONS_AT_ONCE, _OF_ONE_GROUP)
+            if settings.max_open_jobs_per_group is None
+            else FairLimit(_COUNTED_SUBMISSIONS_AT_ONCE, _COUNTED_OF_ONE_GROUP)
+        )
 
     async def submit(
         self,

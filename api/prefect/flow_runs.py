@@ -24,6 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from api.prefect.counting import count_by_state
+from api.prefect.creation import Creation
 from api.prefect.filters import flow_run_filter
 from api.prefect.groups import GroupCache
 from api.prefect.job_cache import JobCache
@@ -49,6 +50,7 @@ class FlowRuns:
         self._prefect_ui_url = prefect_ui_url
         self._pending_reasons = PendingReasons(client)
         self._cache = JobCache(self._read_jobs, MAX_LIMIT)
+        self._creation = Creation(client, self._read_again, timeout_seconds)
         self.groups = GroupCache(client)
 
     async def get(self, job_id: UUID) -> Job | None:
@@ -120,14 +122,7 @@ class FlowRuns:
 
     async def create(self, deployment_id: UUID, body: Mapping[str, object]) -> FlowRunRow:
         """A new scheduled flow run. Unbounded, and raises `httpx.HTTPStatusError`: the caller repeats it."""
-        response = await self._client.request(
-            "POST",
-            "/deployments/{id}/create_flow_run",
-            path_params={"id": deployment_id},
-            json={name: value for name, value in body.items() if value is not None}
-            | {"state": {"type": StateType.SCHEDULED}},
-        )
-        return FlowRunRow.model_validate_json(response.content)
+        return await self._creation.create(deployment_id, body)
 
     async def cancel(self, job_id: UUID) -> None:
         """Asks Prefect to cancel. A job that has not started is then cancelled at once."""
@@ -174,6 +169,10 @@ class FlowRuns:
         }
         response = await self._client.request("POST", "/flow_runs/filter", json=body)
         return FLOW_RUN_ROWS.validate_json(response.content)
+
+    async def _read_again(self, job_ids: Sequence[UUID]) -> Sequence[FlowRunRow]:
+        found = FlowRunFilter(id=FlowRunFilterId(any_=list(job_ids)))
+        return await self._read(found, MAX_LIMIT) if job_ids else ()
 
     async def _read_jobs(self, job_ids: frozenset[UUID]) -> Mapping[UUID, Job]:
         async with self.reading():

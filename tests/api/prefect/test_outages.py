@@ -22,7 +22,7 @@ IMPATIENT = Settings(read_timeout_seconds=0.3, submit_timeout_seconds=0.5)
 
 
 class UnreliablePrefect:
-    """Passes requests on to Prefect, and loses its first answer to every creation of a flow run.
+    """Passes requests on to Prefect, and loses its first answer to every creation of flow runs.
 
     Half of them it answers with 503, in the middle of the other half it hangs up.
     """
@@ -30,6 +30,8 @@ class UnreliablePrefect:
     def __init__(self, prefect_api_url: str) -> None:
         self._upstream = httpx.AsyncClient(base_url=prefect_api_url.removesuffix("/api"), timeout=60)
         self.lost: set[str] = set()
+        """The idempotency keys in those requests."""
+        self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive)
@@ -41,10 +43,11 @@ class UnreliablePrefect:
         )
         status = answer.status_code
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.content))]
-        key = json.loads(body)["idempotency_key"] if scope["path"].endswith("/create_flow_run") else None
-        if key and key not in self.lost:
-            self.lost.add(key)
-            if len(self.lost) % 2:
+        keys = _keys_in(scope["path"], body)
+        if not keys <= self.lost:
+            self.lost |= keys
+            self._requests += 1
+            if self._requests % 2:
                 # Less than was announced: the server hangs up.
                 await send({"type": "http.response.start", "status": 201, "headers": headers})
                 await send({"type": "http.response.body", "body": answer.content[:10], "more_body": True})
@@ -52,6 +55,13 @@ class UnreliablePrefect:
             status = 503
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.content})
+
+
+def _keys_in(path: str, body: bytes) -> set[str]:
+    """Of the flow runs that the request creates, alone or together."""
+    if path.endswith("/create_flow_run"):
+        return {json.loads(body)["idempotency_key"]}
+    return {each["idempotency_key"] for each in json.loads(body)} if path.endswith("/bulk") else set()
 
 
 async def silent_prefect(scope: Scope, receive: Receive, send: Send) -> None:
