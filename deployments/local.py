@@ -139,6 +139,7 @@ class LocalStack:
             "DO_NOT_TRACK": "1",
             "JOBS_HOME": str(self._home),
             "JOBS_API_PORT": str(self.settings.api_port),
+            "JOBS_PUBLIC_URL": os.environ.get("JOBS_PUBLIC_URL") or self.settings.api_url,
             "JOBS_WORKFLOW_ROOTS": self.settings.workflow_roots,
             "JOBS_CONCURRENT_JOBS": str(self.settings.concurrent_jobs),
         }

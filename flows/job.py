@@ -43,12 +43,14 @@ from flows.contract.storage import StorageError
 from flows.diagnosis import JobError
 from flows.engines.choice import engine_for
 from flows.engines.engine import Engine, EngineVanishedError, Execution
+from flows.engines.snakemake import REPORT_REQUIREMENT
 from flows.engines.software import Software
 from flows.engines.storage import missing_plugin
 from flows.environments.environment import Environment
 from flows.environments.making import Environments
 from flows.environments.uv import Cancelled as EnvironmentCancelled
 from flows.environments.uv import EnvironmentFailure
+from flows.presentation import Presentation
 from flows.record.excerpts import tail
 from flows.record.mirror import Ending, RuleJob
 from flows.record.recorder import Recorder, RecordError
@@ -160,7 +162,9 @@ def snakemake_job(
     cluster = ExecutorSettings().executor_of(group)
     if cluster is not None:
         cluster = cluster.for_job(UUID(str(flow_run.labels.get(Label.WORK, job_id))))
-    with termination.by_sigterm(), Recorder(client, job_id) as recorder:
+    presentation = Presentation.of(flow_run, client)
+    artifacts = presentation.artifacts if presentation else None
+    with termination.by_sigterm(), Recorder(client, job_id, artifacts) as recorder:
         try:
             if Label.DESCRIBES in flow_run.labels:
                 error, ending = _describe(spec, workspace, recorder)
@@ -169,8 +173,6 @@ def snakemake_job(
         except Exception as failure:  # noqa: BLE001 - the boundary of the process: the job must report every error
             recorder.log(logging.CRITICAL, traceback.format_exc())
             error, ending = diagnosis.of_service(failure), Ending.CRASHED
-        if spec.dry_run:
-            workspace.remove()
         if error is not None:
             error = error.redacted(recorder.redaction)
             recorder.label(error.labels())
@@ -181,7 +183,12 @@ def snakemake_job(
             client.update_flow_run_labels(
                 job_id, {str(label): text for label, text in error.labels().items()}
             )
-        return _final_state(client, job_id, spec, error, recorder)
+        state = _final_state(client, job_id, spec, error, recorder)
+        if presentation is not None:
+            presentation.show_end(state, error, spec, workspace, recorder)
+        if spec.dry_run:
+            workspace.remove()
+        return state
 
 
 def _run(
@@ -202,8 +209,11 @@ def _run(
         recorder.redact(Redaction(secrets.values()))
         _stage(spec, workspace, recorder)
         before = None if "environment" in changes else workspace.environment_before()
-        more = (cluster.requirement,) if cluster else ()
-        environment = _prepare_environment(spec, before, more, workspace, recorder)
+        more = [cluster.requirement] if cluster else []
+        # A named environment is the operator's, who decides what is in it.
+        if spec.options.report and spec.environment is not None and spec.environment.name is None:
+            more.append(REPORT_REQUIREMENT)
+        environment = _prepare_environment(spec, before, tuple(more), workspace, recorder)
     except EnvironmentCancelled:
         return None, Ending.STOPPED
     except (StageError, SecretRefused, SecretUnusable, EnvironmentFailure) as failure:

@@ -13,7 +13,7 @@ ALL_GROUPS = "*"
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/openapi.json"})
 """For load balancers and readers of the documentation. Every other path needs a token."""
 
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL_NAME = "localhost"
 
 
@@ -56,7 +56,7 @@ ANYONE = Caller("anyone", TokenScope.ADMIN, None)
 
 def scope_needed(method: str) -> TokenScope:
     """`read` for safe methods, else `submit`: so no new route is open by mistake."""
-    return TokenScope.READ if method in _SAFE_METHODS else TokenScope.SUBMIT
+    return TokenScope.READ if method in SAFE_METHODS else TokenScope.SUBMIT
 
 
 def is_loopback(host: str) -> bool:

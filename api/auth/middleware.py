@@ -4,6 +4,7 @@ It is middleware rather than a dependency of routes, so that it protects every n
 """
 
 import math
+from base64 import b64decode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.auth.callers import ANYONE, OPEN_PATHS, Caller, is_loopback, scope_needed
+from api.auth.callers import ANYONE, OPEN_PATHS, SAFE_METHODS, Caller, is_loopback, scope_needed
 from api.auth.rates import Rates
 from api.auth.tokens import Expired, TokenSource, TokensUnreadable, find
 from api.web.problems import (
@@ -26,8 +27,8 @@ from api.web.problems import (
 from flows.contract.job_tokens import GATEWAY_PATH
 
 _MAKE_ONE = (
-    "Send a valid token as `Authorization: Bearer TOKEN`. The operator creates tokens with "
-    "`python -m api tokens create`."
+    "Send a valid token as `Authorization: Bearer TOKEN`; in a browser, it is the password. "
+    "The operator creates tokens with `python -m api tokens create`."
 )
 
 
@@ -69,10 +70,10 @@ class AuthMiddleware:
             scope.setdefault("state", {})["caller"] = ANYONE
             self._check_rate(f"address {_address(scope)}")
             return ANYONE
-        secret = _bearer_token(scope)
+        secret = _token_of(scope)
         if secret is None:
             self._check_rate(f"address {_address(scope)}")
-            raise _Refused(Unauthorized("This request has no token.", _MAKE_ONE), _challenge())
+            raise _Refused(Unauthorized("This request has no token.", _MAKE_ONE), _first_challenge(scope))
         try:
             found = find(secret, self._tokens.read(), datetime.now(UTC))
         except TokensUnreadable as error:
@@ -168,9 +169,30 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _bearer_token(scope: Scope) -> str | None:
-    scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-    return token.strip() or None if scheme.lower() == "bearer" else None
+def _token_of(scope: Scope) -> str | None:
+    """Of `Bearer TOKEN`; or the password of `Basic`, with any user name, for people with a browser.
+
+    Browsers also send that password when a page of another site sends them here, and so it only counts
+    for requests that change nothing.
+    """
+    scheme, _, value = Headers(scope=scope).get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip() or None
+    if scheme.lower() == "basic" and scope["method"] in SAFE_METHODS:
+        try:
+            return b64decode(value, validate=True).decode().partition(":")[2] or None
+        except ValueError:
+            return None
+    return None
+
+
+def _first_challenge(scope: Scope) -> dict[str, str]:
+    """To a browser that shows a page: it asks for a user name and a password."""
+    challenge = _challenge()
+    is_page = "text/html" in Headers(scope=scope).get("accept", "")
+    if is_page and scope["method"] in SAFE_METHODS:
+        challenge["WWW-Authenticate"] += ', Basic realm="jobs: any user name, and a token", charset="UTF-8"'
+    return challenge
 
 
 def _address(scope: Scope) -> str:

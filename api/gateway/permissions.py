@@ -6,6 +6,7 @@ it came: it is made anew from the fields that are known here, with the filters t
     NotPermitted    the request is not one that a job sends, or concerns something else
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,8 @@ _TASK_RUN = frozenset(
 )
 _TASK_RUN_PREFIX = "prefect.task-run."
 _EVENT = ("occurred", "event")
+_ARTIFACT_PATH = re.compile(r"/artifacts/(?P<id>[0-9a-f-]{36})")
+_ARTIFACT = ("key", "type", "data", "description")
 
 REPORTED = frozenset(
     {
@@ -71,6 +74,8 @@ class PrefectRequest:
     parameters: dict[str, str] = field(default_factory=dict)
     changes_run: bool = False
     """Whether it changes the flow run itself: no longer possible when it has ended."""
+    artifact: UUID | None = None
+    """The artifact that it changes, which must be the job's."""
 
 
 class NotPermitted(Exception):
@@ -115,6 +120,8 @@ def _changed(path: str, body: Json, run: OwnRun) -> PrefectRequest | None:
         return PrefectRequest("PATCH", path, _known(body, _OF_FLOW_RUN), changes_run=True)
     if path == f"/flow_runs/{run.id}/labels":
         return PrefectRequest("PATCH", path, _labels(body), changes_run=True)
+    if (found := _ARTIFACT_PATH.fullmatch(path)) is not None:
+        return PrefectRequest("PATCH", path, _known(body, ("data",)), artifact=UUID(found["id"]))
     return None
 
 
@@ -126,6 +133,9 @@ def _posted(path: str, body: Json, run: OwnRun, rule_jobs: RuleJobs) -> PrefectR
             return PrefectRequest("POST", path, _task_run_filter(body, run.id))
         case "/logs":
             return PrefectRequest("POST", "/logs/", [_log(entry, run.id, rule_jobs) for entry in body])
+        case "/artifacts":
+            artifact = {**_known(body, _ARTIFACT), "flow_run_id": str(run.id)}
+            return PrefectRequest("POST", "/artifacts/", artifact)
         case "/events":
             return PrefectRequest("POST", path, [_event(event, run.id) for event in body])
         case _ if path == f"/flow_runs/{run.id}/set_state":

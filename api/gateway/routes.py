@@ -78,6 +78,8 @@ class Gateway:
                 request = permitted(method, path, body, parameters, run, self._rule_jobs)
                 if request.changes_run and (state := await self._runs.final_state(job_id)):
                     return _of_a_final_run(request, state)
+                if request.artifact is not None:
+                    await self._check_is_own(job_id, request.artifact)
             except NotPermitted as refusal:
                 _log.warning("Job %s may not %s /%s: %s.", job_id, method, path, refusal)
                 raise _forbidden(f"The job may not send this request: {refusal}.") from refusal
@@ -111,6 +113,13 @@ class Gateway:
             except ObjectNotFound as error:
                 raise _forbidden("The job was removed.") from error
         return run
+
+    async def _check_is_own(self, job_id: UUID, artifact_id: UUID) -> None:
+        """Raises `NotPermitted` for the artifact of another job, as for one that does not exist."""
+        filters = {"artifacts": {"id": {"any_": [str(artifact_id)]}, "flow_run_id": {"any_": [str(job_id)]}}}
+        found = await self._client.request("POST", "/artifacts/count", json=filters)
+        if found.json() != 1:
+            raise NotPermitted("an artifact belongs to another job")
 
     async def _passed_on(self, request: PrefectRequest) -> Response:
         content = None if request.body is None else orjson.dumps(request.body)

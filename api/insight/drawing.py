@@ -1,21 +1,13 @@
-"""Draws a graph as a self-contained SVG: no scripts, no external resources. Pure.
+"""Draws a graph as an SVG, which shows each state by a sign as well as a colour. Pure."""
 
-It is light or dark like the reader's system, and shows each state by a sign as well as a colour. Names
-come from workflows and may contain anything. They can only become text, because the document is built
-as a tree, and characters that XML does not allow are replaced.
-"""
-
-import re
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from xml.etree import ElementTree
 
 from api.insight.graphs import Graph, GraphOf, Node
 from api.insight.layout import Box, Edge, Layout, Point, Size, arrange_fitting
+from api.insight.svg import HEAD, MARGIN, add, cells, document, duration, encoded, shortened
 from api.web.statuses import RuleJobStatus
-
-NAMESPACE = "http://www.w3.org/2000/svg"
 
 _STATES = (
     RuleJobStatus.COMPLETED,
@@ -36,29 +28,6 @@ _SIGNS: Mapping[RuleJobStatus, str] = {
 }
 """Paths, drawn on a disc with a radius of 6.5."""
 
-_STYLE = """
-svg{--paper:#fff;--card:#f8fafc;--rim:#cbd5e1;--ink:#0f172a;--faint:#5b6b80;--line:#9aa8ba;--rail:#e2e8f0;
---completed:#15803d;--skipped:#5f9ea0;--running:#2563eb;--pending:#94a3b8;--failed:#dc2626;--cancelled:#b45309;
-font-family:ui-sans-serif,system-ui,'Segoe UI',Helvetica,Arial,sans-serif;background:var(--paper)}
-@media (prefers-color-scheme:dark){svg{--paper:#0d1420;--card:#172131;--rim:#344256;--ink:#e6edf6;
---faint:#9fb0c5;--line:#56677e;--rail:#2a384c;--completed:#3fb968;--skipped:#5fb3b3;--running:#5b9bff;
---pending:#64748b;--failed:#f26d6d;--cancelled:#e0a040}}
-.paper{fill:var(--paper)}.card{fill:var(--card);stroke:var(--rim)}.rail{fill:var(--rail)}
-.edge{fill:none;stroke:var(--line);stroke-width:1.3}.tip{fill:var(--line)}
-.name{font:500 13px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:var(--ink)}
-.head{font-size:16px;font-weight:600;fill:var(--ink)}.note{font-size:11.5px;fill:var(--faint)}
-.end{text-anchor:end}.count{font-variant-numeric:tabular-nums}
-.sign{fill:none;stroke:var(--paper);stroke-width:1.7;stroke-linecap:round;stroke-linejoin:round}
-.completed{fill:var(--completed)}.skipped{fill:var(--skipped)}.running{fill:var(--running)}
-.failed{fill:var(--failed)}.cancelled{fill:var(--cancelled)}.pending{fill:var(--rail)}
-circle.pending{fill:none;stroke:var(--pending);stroke-width:1.6}
-.card.is-failed{stroke:var(--failed);stroke-width:1.6}.card.is-running{stroke:var(--running);stroke-width:1.6}
-@media (prefers-reduced-motion:no-preference){rect.running{animation:breathe 1.6s ease-in-out infinite}
-@keyframes breathe{50%{opacity:.45}}}
-"""
-
-_MARGIN = 24.0
-_HEAD = 62.0
 _FOOT = 40.0
 _RULE_HEIGHT = 56.0
 _JOB_HEIGHT = 32.0
@@ -73,42 +42,24 @@ _WIDE = 1100.0
 _NARROWEST = 620.0
 """The width of the legend."""
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""https://www.w3.org/TR/xml/#charsets"""
-
 
 def draw(graph: Graph, kind: GraphOf, heading: str, subheading: str) -> bytes:
     """The document. Raises `api.insight.layout.TooManyPlaces`."""
     layout = arrange_fitting([_size(node, kind) for node in graph.nodes], graph.edges, _WIDE)
-    width = max(layout.width + 2 * _MARGIN, _NARROWEST)
-    height = layout.height + _HEAD + _FOOT + (_MARGIN if graph.nodes else 0.0)
-    svg = ElementTree.Element(
-        "svg",
-        {
-            "xmlns": NAMESPACE,
-            "viewBox": f"0 0 {width:.0f} {height:.0f}",
-            "width": f"{width:.0f}",
-            "height": f"{height:.0f}",
-            "role": "img",
-        },
-    )
-    _add(svg, "title", text=f"{heading}: {subheading}")
-    _add(svg, "style", text=_STYLE)
+    width = max(layout.width + 2 * MARGIN, _NARROWEST)
+    height = layout.height + HEAD + _FOOT + (MARGIN if graph.nodes else 0.0)
+    svg = document(width, height, heading, subheading)
     _add_arrowhead(svg)
-    _add(svg, "rect", _class="paper", width="100%", height="100%")
-    _add(svg, "text", _class="head", x=_MARGIN, y=32, text=_shortened(heading, int((width - 48) / 10)))
-    _add(svg, "text", _class="note count", x=_MARGIN, y=51, text=subheading)
-    drawing = _add(svg, "g", transform=f"translate({(width - layout.width) / 2:.1f} {_HEAD + 12:.1f})")
+    drawing = add(svg, "g", transform=f"translate({(width - layout.width) / 2:.1f} {HEAD + 12:.1f})")
     _add_edges(drawing, graph, layout)
     for node, box in zip(graph.nodes, layout.boxes, strict=True):
         (_add_rule if kind is GraphOf.RULES else _add_job)(drawing, node, box)
     _add_legend(svg, graph.counts, height - 18)
-    document: bytes = ElementTree.tostring(svg, encoding="utf-8", xml_declaration=True)
-    return document
+    return encoded(svg)
 
 
 def _size(node: Node, kind: GraphOf) -> Size:
-    name = _cells(_shortened(node.name, _LONGEST_NAME)) * _LETTER
+    name = cells(shortened(node.name, _LONGEST_NAME)) * _LETTER
     if kind is GraphOf.JOBS:
         return Size(
             name + 92, _JOB_HEIGHT
@@ -118,7 +69,7 @@ def _size(node: Node, kind: GraphOf) -> Size:
 
 def _add_edges(parent: ElementTree.Element, graph: Graph, layout: Layout) -> None:
     for edge, route in layout.routes.items():
-        path = _add(
+        path = add(
             parent,
             "path",
             _class="edge",
@@ -126,7 +77,7 @@ def _add_edges(parent: ElementTree.Element, graph: Graph, layout: Layout) -> Non
             marker_end="url(#tip)",
         )
         before, after = (graph.nodes[number].name for number in edge)
-        _add(path, "title", text=f"{before} → {after}")
+        add(path, "title", text=f"{before} → {after}")
 
 
 def _path(edge: Edge, route: tuple[Point, ...], *, is_downwards: bool) -> str:
@@ -158,13 +109,11 @@ def _at(point: Point, is_downwards: bool) -> str:
 def _add_rule(parent: ElementTree.Element, node: Node, box: Box) -> None:
     group = _add_card(parent, node, box)
     _add_sign(group, node.status, box.x + 17, box.y + 18)
-    _add(
-        group, "text", _class="name", x=box.x + 31, y=box.y + 22.5, text=_shortened(node.name, _LONGEST_NAME)
-    )
-    _add(group, "text", _class="note count", x=box.x + 11, y=box.y + 40, text=_short_count(node))
+    add(group, "text", _class="name", x=box.x + 31, y=box.y + 22.5, text=shortened(node.name, _LONGEST_NAME))
+    add(group, "text", _class="note count", x=box.x + 11, y=box.y + 40, text=_short_count(node))
     if node.seconds is not None and node.status in (RuleJobStatus.COMPLETED, RuleJobStatus.SKIPPED):
-        seconds = f"up to {_duration(node.seconds)}" if node.total > 1 else _duration(node.seconds)
-        _add(
+        seconds = f"up to {duration(node.seconds)}" if node.total > 1 else duration(node.seconds)
+        add(
             group,
             "text",
             _class="note count end",
@@ -178,26 +127,24 @@ def _add_rule(parent: ElementTree.Element, node: Node, box: Box) -> None:
 def _add_job(parent: ElementTree.Element, node: Node, box: Box) -> None:
     group = _add_card(parent, node, box)
     _add_sign(group, node.status, box.x + 16, box.y + box.height / 2)
-    _add(
-        group, "text", _class="name", x=box.x + 30, y=box.y + 20.5, text=_shortened(node.name, _LONGEST_NAME)
-    )
+    add(group, "text", _class="name", x=box.x + 30, y=box.y + 20.5, text=shortened(node.name, _LONGEST_NAME))
     if node.seconds is not None:
-        _add(
+        add(
             group,
             "text",
             _class="note count end",
             x=box.x + box.width - 10,
             y=box.y + 20.5,
-            text=_duration(node.seconds),
+            text=duration(node.seconds),
         )
 
 
 def _add_card(parent: ElementTree.Element, node: Node, box: Box) -> ElementTree.Element:
     """The box with its tooltip."""
-    group = _add(parent, "g")
+    group = add(parent, "g")
     counts = ", ".join(f"{node.counts[state]} {state}" for state in _STATES if node.counts.get(state))
-    _add(group, "title", text="\n".join([node.name, counts, *node.notes])[:_LONGEST_NOTE])
-    _add(
+    add(group, "title", text="\n".join([node.name, counts, *node.notes])[:_LONGEST_NOTE])
+    add(
         group,
         "rect",
         _class=f"card is-{node.status}",
@@ -213,32 +160,32 @@ def _add_card(parent: ElementTree.Element, node: Node, box: Box) -> ElementTree.
 def _add_bar(parent: ElementTree.Element, node: Node, box: Box) -> None:
     """The progress of a rule: its rule jobs by state, side by side."""
     left, length, top = box.x + 11, box.width - 22, box.y + box.height - 9
-    _add(parent, "rect", _class="rail", x=left, y=top, width=length, height=3, rx=1.5)
+    add(parent, "rect", _class="rail", x=left, y=top, width=length, height=3, rx=1.5)
     visible = [state for state in _STATES if state is not RuleJobStatus.PENDING and node.counts.get(state)]
     shares = [length * node.counts[state] / node.total for state in visible]
     for state, share, start in zip(visible, shares, accumulate([0.0, *shares]), strict=False):
-        _add(parent, "rect", _class=state.value, x=left + start, y=top, width=share, height=3, rx=1.5)
+        add(parent, "rect", _class=state.value, x=left + start, y=top, width=share, height=3, rx=1.5)
 
 
 def _add_legend(svg: ElementTree.Element, counts: Mapping[RuleJobStatus, int], y: float) -> None:
-    x = _MARGIN + 7
+    x = MARGIN + 7
     for state in _STATES:
         text = f"{counts.get(state, 0):,} {state}"
         _add_sign(svg, state, x, y - 4)
-        _add(svg, "text", _class="note count", x=x + 12, y=y, text=text)
+        add(svg, "text", _class="note count", x=x + 12, y=y, text=text)
         x += 34 + _NOTE_LETTER * len(text)
 
 
 def _add_sign(parent: ElementTree.Element, state: RuleJobStatus, x: float, y: float) -> None:
     radius = 5.7 if state is RuleJobStatus.PENDING else 6.5
-    _add(parent, "circle", _class=state.value, cx=x, cy=y, r=radius)
+    add(parent, "circle", _class=state.value, cx=x, cy=y, r=radius)
     if _SIGNS[state]:
-        _add(parent, "path", _class="sign", d=_SIGNS[state], transform=f"translate({x:.1f} {y:.1f})")
+        add(parent, "path", _class="sign", d=_SIGNS[state], transform=f"translate({x:.1f} {y:.1f})")
 
 
 def _add_arrowhead(svg: ElementTree.Element) -> None:
-    marker = _add(
-        _add(svg, "defs"),
+    marker = add(
+        add(svg, "defs"),
         "marker",
         id="tip",
         viewBox="0 0 8 8",
@@ -249,21 +196,7 @@ def _add_arrowhead(svg: ElementTree.Element) -> None:
         markerUnits="userSpaceOnUse",
         orient="auto",
     )
-    _add(marker, "path", _class="tip", d="M0,0.6 L7.4,4 L0,7.4 L1.8,4 Z")
-
-
-def _add(
-    parent: ElementTree.Element, tag: str, *, text: str | None = None, **attributes: str | float
-) -> ElementTree.Element:
-    """A new element; `_class` stands for `class`, `marker_end` for `marker-end`."""
-    named = {
-        name.removeprefix("_").replace("_", "-"): value if isinstance(value, str) else f"{value:.5g}"
-        for name, value in attributes.items()
-    }
-    element = ElementTree.SubElement(parent, tag, named)
-    if text is not None:
-        element.text = _NOT_XML.sub("\ufffd", text)
-    return element
+    add(marker, "path", _class="tip", d="M0,0.6 L7.4,4 L0,7.4 L1.8,4 Z")
 
 
 def _short_count(node: Node) -> str:
@@ -271,25 +204,3 @@ def _short_count(node: Node) -> str:
     notable = (RuleJobStatus.FAILED, RuleJobStatus.RUNNING, RuleJobStatus.CANCELLED)
     others = [f"{node.counts[state]:,} {state}" for state in notable if node.counts.get(state)]
     return " · ".join([f"{node.done:,} of {node.total:,}", *others])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min {rest:02} s"
-
-
-def _shortened(text: str, cells: int) -> str:
-    """As much of it as fits on one line."""
-    text = " ".join(text.split())
-    if _cells(text) <= cells:
-        return text
-    widths = accumulate(_cells(letter) for letter in text)
-    fitting = sum(width < cells for width in widths)
-    return f"{text[:fitting]}…"
-
-
-def _cells(text: Iterable[str]) -> int:
-    """Its width in letters of a monospaced font."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

@@ -1,6 +1,6 @@
 """The routes for a job's graph (SVG), its research object (RO-Crate), what it took, and comparisons."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import anyio.to_thread
@@ -12,6 +12,7 @@ from api.insight.crates import MOST_RULE_JOBS, crate_of
 from api.insight.graphs import GraphOf
 from api.insight.history import history_of
 from api.insight.usage import Usage, WorkflowUsage, rules_of, usage_of
+from api.insight.usage_drawing import draw_usage
 from api.jobs.dependencies import IfNoneMatch, WithJobs, WithOutputs
 from api.jobs.outputs import Outputs, check_files_are_here
 from api.jobs.visible_jobs import VisibleJobs
@@ -20,11 +21,18 @@ from api.services import WithServices
 from api.web.etags import etag_of, named_tags
 from api.web.problems import NotFound, UnknownWorkflow, refusals
 from api.web.queries import JobQuery
+from api.web.schemas import Job
 from api.web.statuses import JobStatus
 
 insight_router = APIRouter()
 
 _SVG = "image/svg+xml"
+_SVG_FILE: dict[str, Any] = {
+    _SVG: {
+        "schema": {"type": "string"},
+        "example": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 480">…</svg>',
+    }
+}
 _ZIP = "application/zip"
 _ZIP_FILE = {"schema": {"type": "string", "format": "binary"}, "example": "PK…"}
 _AS_A_PICTURE_ONLY = {
@@ -55,12 +63,7 @@ class GraphQuery(BaseModel):
     responses={
         200: {
             "description": "The drawing.",
-            "content": {
-                _SVG: {
-                    "schema": {"type": "string"},
-                    "example": '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 480">…</svg>',
-                }
-            },
+            "content": _SVG_FILE,
         },
         304: {"description": "The drawing has not changed since the response with that `ETag`."},
         **refusals(404, 422),
@@ -132,7 +135,26 @@ Margin = Annotated[
 )
 async def get_usage(job_id: UUID, jobs: WithJobs, margin: Margin = 0.2) -> Usage:
     """Time, CPU and memory by rule, what was asked for, and what would have been enough."""
+    return await _usage(await jobs.get(job_id), jobs, margin)
+
+
+@insight_router.get(
+    "/jobs/{job_id}/usage.svg",
+    operation_id="drawUsage",
+    summary="Draw what a job took",
+    tags=["jobs"],
+    response_class=Response,
+    responses={200: {"description": "The drawing.", "content": _SVG_FILE}, **refusals(404, 422)},
+)
+async def draw_usage_of_job(job_id: UUID, jobs: WithJobs) -> Response:
+    """A row for each rule: its time, CPU efficiency and memory against what was asked for."""
     job = await jobs.get(job_id)
+    svg = await anyio.to_thread.run_sync(draw_usage, await _usage(job, jobs), job.name)
+    return Response(svg, media_type=_SVG, headers=_AS_A_PICTURE_ONLY)
+
+
+async def _usage(job: Job, jobs: VisibleJobs, margin: float = 0.2) -> Usage:
+    job_id = job.id
     row = await jobs.reads.flow_runs.row(job_id)
     rows = await jobs.reads.rule_jobs.rows(job_id)
     cores = row.parameters.get("cores", 1)

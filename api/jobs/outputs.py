@@ -67,9 +67,15 @@ class Outputs:
         }
 
     def download(
-        self, job_id: UUID, path: str, method: Method, sharing: Collection[UUID] = frozenset()
+        self,
+        job_id: UUID,
+        path: str,
+        method: Method,
+        sharing: Collection[UUID] = frozenset(),
+        *,
+        is_shown: bool = False,
     ) -> Response:
-        """The file, with support for ranges; or a redirect to it.
+        """The file, with support for ranges; or a redirect to it. If `is_shown`, browsers show it.
 
         It is a file of the job, or of one of those in `sharing`, in whose directory the job works.
         Raises `NotFound` for every path that the manifest does not list.
@@ -82,7 +88,7 @@ class Outputs:
         except BlobNotFound as error:
             raise _no_output(job_id, path) from error
         if not isinstance(place, str):
-            return _OpenFile(place, path)
+            return _OpenFile(place, path, is_shown=is_shown)
         # The signature is valid for this method only, and 307 keeps it; clients send Range again.
         return RedirectResponse(
             place, status.HTTP_307_TEMPORARY_REDIRECT, headers={"Cache-Control": "no-store"}
@@ -93,23 +99,40 @@ class Outputs:
         return self._manifests.read(job_id).manifest
 
 
+_SHOWN_AS_TEXT = frozenset({".bed", ".csv", ".err", ".json", ".log", ".md", ".out", ".tsv", ".vcf", ".yaml"})
+_INLINE = "data: blob: 'unsafe-inline'"
+_AS_A_STRANGER = {
+    "Content-Security-Policy": "sandbox allow-scripts allow-popups allow-downloads; "
+    f"default-src {_INLINE}; script-src {_INLINE} 'unsafe-eval'; base-uri 'none'; form-action 'none'"
+}
+"""A page that a workflow has made, such as a report, runs its scripts. It has an origin of its own, and so
+reaches nothing of this service; and it connects to nothing."""
+
+
 class _OpenFile(FileResponse):
     """An output that is already open: the file that was checked is sent, even if a rule replaces it."""
 
-    def __init__(self, file: BinaryIO, path: str) -> None:
+    def __init__(self, file: BinaryIO, path: str, *, is_shown: bool) -> None:
         self._file = file
         super().__init__(
             f"/proc/self/fd/{file.fileno()}",
-            media_type=media_type_of(path),
+            media_type=_shown_type(path) if is_shown else media_type_of(path),
             filename=PurePosixPath(path).name,
             stat_result=os.fstat(file.fileno()),
             # An output is data: browsers must not interpret it as a page of this service.
-            headers={"X-Content-Type-Options": "nosniff"},
+            headers={"X-Content-Type-Options": "nosniff", **(_AS_A_STRANGER if is_shown else {})},
+            content_disposition_type="inline" if is_shown else "attachment",
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._file:
             await super().__call__(scope, receive, send)
+
+
+def _shown_type(path: str) -> str:
+    """Browsers save what they don't know; these are text."""
+    is_text = PurePosixPath(path).suffix in _SHOWN_AS_TEXT
+    return "text/plain; charset=utf-8" if is_text else media_type_of(path)
 
 
 def check_files_are_here(job: Job) -> None:

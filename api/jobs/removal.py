@@ -34,6 +34,7 @@ class Removal:
         bundle = bundle_of(flow_run.parameters)
         if bundle is not None and flow_run.idempotency_key is not None:
             await anyio.to_thread.run_sync(self._disposal.end_use, bundle, flow_run.idempotency_key)
+        await self._flow_runs.delete_artifacts(job_id)
         await self._flow_runs.delete(job_id)
 
     async def _check_not_needed(self, job_id: UUID) -> None:

@@ -1,6 +1,7 @@
 """The routes of `/jobs` and `/bundles`."""
 
 import asyncio
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -358,15 +359,22 @@ async def list_outputs(
     },
 )
 async def download_output(
-    request: Request, job_id: UUID, path: str, jobs: WithJobs, outputs: WithOutputs
+    request: Request,
+    job_id: UUID,
+    path: str,
+    jobs: WithJobs,
+    outputs: WithOutputs,
+    view: Annotated[
+        bool, Query(description="Let a browser show the file, instead of saving it. Not for files in S3.")
+    ] = False,
 ) -> Response:
     """Supports `Range` and `If-Range`, so that a download can be resumed."""
     job = await jobs.get(job_id)
     check_files_are_here(job)
     method: Method = "HEAD" if request.method == "HEAD" else "GET"
     sharing = await jobs.sharing_work(job)
-    caller = jobs.caller.name
-    return await outputs.reads.in_thread(caller, outputs.download, job_id, path, method, sharing)
+    download = partial(outputs.download, job_id, path, method, sharing, is_shown=view)
+    return await outputs.reads.in_thread(jobs.caller.name, download)
 
 
 @jobs_router.get(

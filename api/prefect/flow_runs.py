@@ -7,7 +7,7 @@ What is read for one caller is shared with all others, so nothing here asks who 
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -20,6 +20,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from api.prefect.counting import count_by_state
@@ -141,6 +142,15 @@ class FlowRuns:
                 job_id, {label.value: text for label, text in labels.items()}
             )
         self._cache.forget(job_id)
+
+    async def delete_artifacts(self, job_id: UUID) -> None:
+        """Prefect keeps those of a flow run that is deleted."""
+        filters = {"artifacts": {"flow_run_id": {"any_": [str(job_id)]}}, "limit": MAX_LIMIT}
+        async with self.reading():
+            found = await self._client.request("POST", "/artifacts/filter", json=filters)
+            for artifact in found.json():
+                with suppress(ObjectNotFound):  # somebody else removes the job, too
+                    await self._client.delete_artifact(UUID(artifact["id"]))
 
     async def delete(self, job_id: UUID) -> None:
         async with self.reading():

@@ -41,6 +41,9 @@ logger = logging.getLogger("prefect.flow_runs.snakemake")
 _LEAVING_SECONDS = 30.0
 """The supervisor needs 8 s at most, unless the kernel can't end a process."""
 
+REPORT_REQUIREMENT = "pygments"
+"""What Snakemake needs for a report beyond what it installs (its extra `reports`)."""
+
 _REPORT_SECONDS = 300
 """Time limit for the report, because the job waits for it."""
 

@@ -253,6 +253,15 @@ class Mirror:
             failed = [job for job in self._jobs.values() if job.state.type is StateType.FAILED]
         return sorted(failed, key=lambda job: job.state.timestamp)
 
+    def rule_jobs(self) -> list[RuleJob]:
+        """Those of the workflow as it is now, in the order of the plan."""
+        with self._lock:
+            return [job for job in self._jobs.values() if not job.is_dropped]
+
+    def reported(self) -> list[str]:
+        """Outputs that exist and that the workflow marks with `report()`."""
+        return [path for job in self.rule_jobs() if job.has_completed for path in job.planned.reported]
+
     def outputs(self) -> Iterator[str]:
         """Outputs of the rule jobs that completed or had nothing to do."""
         with self._lock:

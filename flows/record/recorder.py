@@ -25,6 +25,7 @@ import orjson
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.contract.spec import Label
+from flows.record.artifacts import Artifacts, ProgressArtifact
 from flows.record.attempt_logs import AttemptLogs
 from flows.record.mirror import Ending, Mirror, Progress
 from flows.record.redaction import NOTHING, Redaction
@@ -59,9 +60,15 @@ class RecordError(Exception):
 class Recorder:
     """Sends the states of a mirror to Prefect. Leave the context only after `close`."""
 
-    def __init__(self, client: SyncPrefectClient, flow_run_id: UUID) -> None:
+    def __init__(
+        self, client: SyncPrefectClient, flow_run_id: UUID, artifacts: Artifacts | None = None
+    ) -> None:
+        """With `artifacts`, one of them shows the progress."""
         self.mirror = Mirror(flow_run_id)
         self.redaction = NOTHING
+        self.labels: dict[Label, str | int] = {}
+        """All that were set."""
+        self._artifact = None if artifacts is None else ProgressArtifact(artifacts)
         self._prefect = _Prefect(client, flow_run_id)
         self._attempt_logs = AttemptLogs(flow_run_id)
         self._messages: deque[JsonObject] = deque(maxlen=_MESSAGES_KEPT)
@@ -97,6 +104,7 @@ class Recorder:
 
     def label(self, labels: Mapping[Label, str | int]) -> None:
         """Set labels of the job's flow run."""
+        self.labels.update(labels)
         self._unsent_labels.update(labels)
 
     def close(self, ending: Ending) -> None:
@@ -119,6 +127,8 @@ class Recorder:
                 time.sleep(1)
                 continue
             if recorded >= len(self.mirror) and not self._has_more() and self._try(self._show_progress):
+                if self._artifact is not None:
+                    self._artifact.finish(self._shown_progress.done, self._shown_progress.total)
                 break
             if recorded != last_recorded:
                 last_recorded, last_change = recorded, time.monotonic()
@@ -217,6 +227,8 @@ class Recorder:
         if progress != self._shown_progress:
             self._prefect.label({Label.PROGRESS_DONE: progress.done, Label.PROGRESS_TOTAL: progress.total})
             self._shown_progress = progress
+        if self._artifact is not None:
+            self._artifact.show(progress.done, progress.total)
         return True
 
     def _resend_lost(self) -> None:

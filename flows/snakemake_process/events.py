@@ -49,6 +49,8 @@ class RuleJobPlanned:
     outputs: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
     benchmarks: tuple[str, ...] = ()
+    reported: tuple[str, ...] = ()
+    """Those of `outputs` that the workflow marks with `report()`."""
     is_done: bool = False
     """Its outputs were up to date before this execution, so it will not run."""
     undeployed: tuple[str, ...] = ()

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from snakemake.io import is_flagged
+
 from flows.snakemake_process.emitter import emitter
 from flows.snakemake_process.events import AttemptStarted, PlanCompleted, RuleJobDropped, RuleJobPlanned
 from flows.snakemake_process.software import undeployed
@@ -66,6 +68,7 @@ class PlanReport:
                 outputs=self._paths(job.output),
                 logs=self._paths(job.log),
                 benchmarks=self._paths([job.benchmark] if job.benchmark else []),
+                reported=self._paths(file for file in job.output if is_flagged(file, "report")),
                 is_done=not self._dag.needrun(job),
                 undeployed=undeployed(job.rule, self._methods),
             )

@@ -29,8 +29,9 @@ class Jobs(Construct):
         storage: Storage,
         disk_gib: int | None,
         executors: Mapping[str, str],
+        public_url: str,
     ) -> None:
-        """`executors` are the variables that declare where rule jobs run."""
+        """`public_url` is the facade's; `executors` are the variables that declare where rule jobs run."""
         super().__init__(scope, id)
         self.family = f"{context.name}-job"
         self.task = Task(
@@ -48,6 +49,7 @@ class Jobs(Construct):
             environment={
                 "JOBS_STORAGE_URL": storage.url,
                 "JOBS_HOME": JOBS_HOME,
+                "JOBS_PUBLIC_URL": public_url,
                 "JOBS_ISOLATION": "off",  # a job is alone in its task, where it could make no room
                 **executors,
             },

@@ -75,6 +75,7 @@ class ServiceStack(Stack):
             storage=storage,
             disk_gib=settings.jobs.disk_gib,
             executors=executors,
+            public_url=f"https://{settings.facade.domain_name}",
         )
         self.crash_detection = CrashDetection(
             self,

@@ -22,6 +22,7 @@ from deployments.settings import LocalSettings
 from flows.contract.environments import EnvironmentSettings, SoftwareSettings
 from flows.contract.executors import ExecutorSettings
 from flows.contract.isolation import IsolationSettings
+from flows.contract.presentation import PresentationSettings
 from flows.contract.secrets import SecretSettings
 from flows.engines.batch_credentials import BatchCredentialSettings
 from flows.worker.warm_environments import WarmSettings
@@ -47,6 +48,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
         IsolationSettings,
         WorkerSettings,
         WarmSettings,
+        PresentationSettings,
     ),
     "environments": (EnvironmentSettings, ExecutorSettings),
     "registration": (RegistrationSettings, ExecutorSettings, WorkPoolSettings),

@@ -84,6 +84,7 @@ SECTIONS = {
         Exchange("curl -i localhost:8000/jobs/$JOB/graph.svg"),
         Exchange("curl -OJ localhost:8000/jobs/$JOB/ro-crate && unzip -l *.crate.zip"),
         Exchange("curl localhost:8000/jobs/$JOB/usage", "What each rule took, and what would be enough:"),
+        Exchange("curl -i localhost:8000/jobs/$JOB/usage.svg"),
         Exchange("curl localhost:8000/jobs/$JOB/comparison/$JOB"),
     ],
     "Cancel, resume, remove": [

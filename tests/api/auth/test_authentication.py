@@ -44,6 +44,7 @@ READS = {
     "getWorkflow": ("GET", "/workflows/nothing"),
     "getWorkflowVersion": ("GET", "/workflows/nothing/versions/1"),
     "getWorkflowUsage": ("GET", "/workflows/nothing/usage"),
+    "drawUsage": ("GET", "/jobs/{job_id}/usage.svg"),
     "getUsage": ("GET", "/jobs/{job_id}/usage"),
     "compareJobs": ("GET", "/jobs/{job_id}/comparison/{task_id}"),
     "readMetrics": ("GET", "/metrics"),
@@ -342,3 +343,34 @@ class TestWithoutTokens:
             response = await client.get("/jobs", headers={"Host": "localhost"})
 
         assert the_problem(response, 403)["type"].endswith(":forbidden")
+
+
+PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+"""What a browser asks for when somebody opens a link."""
+
+
+class TestABrowser:
+    """People open links to plots and reports: their browser asks for a password, which is the token."""
+
+    async def test_is_asked_for_a_password(self, guarded: httpx.AsyncClient) -> None:
+        response = await guarded.get("/jobs", headers=PAGE)
+
+        assert response.status_code == 401
+        assert ', Basic realm="' in response.headers["www-authenticate"]
+
+    async def test_reads_with_a_token_as_the_password(
+        self, guarded: httpx.AsyncClient, secrets: dict[str, str]
+    ) -> None:
+        for password, code in ((secrets["default-read"], 200), ("jobs_guessed", 401), ("", 401)):
+            response = await guarded.get("/jobs", headers=PAGE, auth=("anyone", password))
+            assert response.status_code == code
+
+    async def test_changes_nothing_with_it(
+        self, guarded: httpx.AsyncClient, secrets: dict[str, str], job_of_default: UUID
+    ) -> None:
+        """A page of another site could make it send that."""
+        response = await guarded.post(
+            f"/jobs/{job_of_default}/cancel", headers=PAGE, auth=("anyone", secrets["default-submit"])
+        )
+
+        the_problem(response, 401)

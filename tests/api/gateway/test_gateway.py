@@ -10,6 +10,7 @@ import httpx
 import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
@@ -107,6 +108,19 @@ class TestItsOwn:
         for path in (f"/deployments/{run['deployment_id']}", f"/flows/{run['flow_id']}", "/admin/version"):
             assert (await ask(api, own, "GET", path)).status_code == 200
 
+    async def test_artifacts_are_made_and_changed(
+        self, api: httpx.AsyncClient, prefect: PrefectClient, own: UUID, other: UUID
+    ) -> None:
+        body = {"key": "progress", "type": "progress", "data": 10.0, "flow_run_id": str(other)}
+        made = (await ask(api, own, "POST", "/artifacts/", body)).json()
+        assert made["flow_run_id"] == str(own), "whatever the task says"
+
+        await ask(api, own, "PATCH", f"/artifacts/{made['id']}", {"data": 20.0})
+
+        the_problem(await ask(api, other, "PATCH", f"/artifacts/{made['id']}", {"data": 0.0}), 403)
+        filters = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[own]))
+        assert [each.data for each in await prefect.read_artifacts(artifact_filter=filters)] == [20.0]
+
     async def test_end_is_final(self, api: httpx.AsyncClient, worker: Worker, own: UUID) -> None:
         """Labels say how it ended and what it left: nothing of the job changes them afterwards."""
         await worker.bring_to(own, StateType.COMPLETED)
@@ -161,6 +175,8 @@ def attacks(own: UUID, other: UUID) -> dict[str, tuple[str, str, Any]]:
         "notify somebody": ("PATCH", f"/flow_runs/{own}/labels", {Label.WEBHOOK_URL.value: "https://e.org"}),
         "wait again": ("POST", f"/flow_runs/{own}/set_state", {"state": {"type": "SCHEDULED"}}),
         "submit": ("POST", "/flow_runs/", {"flow_id": str(uuid4())}),
+        "change an artifact that is not there": ("PATCH", f"/artifacts/{uuid4()}", {"data": 1}),
+        "read artifacts": ("POST", "/artifacts/filter", {}),
         "list deployments": ("POST", "/deployments/filter", {}),
         "read a work pool": ("GET", "/work_pools/ecs", None),
         "read all secrets": ("POST", "/block_documents/filter", {"include_secrets": True}),

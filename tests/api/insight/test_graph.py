@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.client.schemas.objects import StateType
 
-from api.insight.drawing import NAMESPACE, draw
+from api.insight.drawing import draw
 from api.insight.graphs import Graph, GraphOf, Node
+from api.insight.svg import NAMESPACE
 from api.web.statuses import RuleJobStatus
 from flows.contract.spec import RuleJobState
 from tests.api.support import RuleJobInState, Worker, submit, the_problem

@@ -116,6 +116,23 @@ async def test_a_download_says_what_it_is_and_is_never_run_as_a_page(
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [("results/calls.vcf", "text/plain; charset=utf-8"), ("results/plot.svg", "image/svg+xml")],
+)
+async def test_what_a_browser_shows_runs_as_a_page_of_nobody(
+    api: httpx.AsyncClient, job_id: UUID, path: str, media_type: str
+) -> None:
+    response = await api.get(f"/jobs/{job_id}/outputs/{path}", params={"view": "true"})
+
+    assert response.headers["content-type"] == media_type
+    assert response.headers["content-disposition"] == f'inline; filename="{Path(path).name}"'
+    policy = response.headers["content-security-policy"].split("; ")
+    assert policy[0] == "sandbox allow-scripts allow-popups allow-downloads", "no origin of this service"
+    assert not any("http" in each or "'self'" in each for each in policy), "connects to nothing"
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
 async def test_a_download_can_be_taken_up_again(api: httpx.AsyncClient, job_id: UUID) -> None:
     path = f"/jobs/{job_id}/outputs/results/data"
     whole = await api.get(path)

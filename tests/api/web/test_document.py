@@ -62,6 +62,7 @@ async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) ->
         "getWorkflowUsage",
         "compareJobs",
         "drawJob",
+        "drawUsage",
         "packJob",
         "isAlive",
         "isReady",

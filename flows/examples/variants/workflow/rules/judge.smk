@@ -16,7 +16,7 @@ rule plot:
         alignments=expand(rules.sort_reads.output.alignments, sample=SAMPLES),
         indexes=expand(rules.sort_reads.output.index, sample=SAMPLES),
     output:
-        "results/plot.png",
+        report("results/plot.png", category="Results"),
     log:
         "logs/plot.log",
     params:
