@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from deployments.postgres import Postgres
 from deployments.processes import StackError, StackProcess, python, run_to_end
 from deployments.settings import LocalSettings
 from deployments.supervision import Part, Supervision, end_recorded
+from deployments.valkey import Valkey
 
 PROJECT = Path(__file__).parent.parent
 WORK_POOL = "snakemake"
@@ -44,9 +45,12 @@ class LocalStack:
         self.database_url = ""
         self.database_variables: dict[str, str] = {}
         """What a client of the database needs in its environment."""
+        self._broker_variables: Mapping[str, str] = {}
         self.auth_string = ""
         """User and password of the Prefect server."""
-        self._server: Part
+        self._servers: list[Part] = []
+        self._services: Part | None = None
+        self._valkey: Part | None = None
         self._worker: Part
         self._api: Part
 
@@ -75,7 +79,23 @@ class LocalStack:
 
     @property
     def server(self) -> StackProcess:
-        return self._server.process
+        """The Prefect server, or the first of its processes."""
+        return self.servers[0]
+
+    @property
+    def servers(self) -> list[StackProcess]:
+        """The processes that serve Prefect's API."""
+        return [part.process for part in self._servers]
+
+    @property
+    def services(self) -> StackProcess | None:
+        """Prefect's services, if they run in a process of their own."""
+        return None if self._services is None else self._services.process
+
+    @property
+    def valkey(self) -> StackProcess | None:
+        """What the processes of a larger Prefect server share."""
+        return None if self._valkey is None else self._valkey.process
 
     @property
     def worker(self) -> StackProcess:
@@ -97,7 +117,8 @@ class LocalStack:
 
     def restart_server(self) -> None:
         """Replace the Prefect server by a new one. Returns when it responds."""
-        self._supervision.restart(self._server)
+        for part in self._servers:
+            self._supervision.restart(part)
         self._wait_for_server()
 
     def restart_api(self) -> None:
@@ -137,10 +158,7 @@ class LocalStack:
         making = self._make_environments()
         self._say("Starting PostgreSQL and the Prefect server …")
         self._start_database()
-        self._server = self._add(
-            "prefect-server", "The Prefect server", self._start_server, _SERVER_STOP_SECONDS
-        )
-        self._wait_for_server()
+        self._start_prefect()
         self._say("Creating the environments of workflows, if they do not exist …")
         making.wait()
         self._say("Starting the worker and the jobs API …")
@@ -182,20 +200,55 @@ class LocalStack:
         part = self._add("postgres", "PostgreSQL", postgres.start, _SERVER_STOP_SECONDS)
         self._wait_until(lambda: postgres.is_ready(part.process.pid), "PostgreSQL is ready")
 
-    def _start_server(self) -> StackProcess:
+    def _start_prefect(self) -> None:
+        """Start the Prefect server: one process, or several that share Valkey."""
+        if self.settings.prefect_workers == 1:
+            self._add_server("prefect-server", ["--host", "127.0.0.1"])
+        else:
+            self._start_valkey()
+            run_to_end("The migration of Prefect's database", _MIGRATE, self._server_environment, PROJECT)
+            self._services = self._add(
+                "prefect-services", "Prefect's services", self._start_services, _SERVER_STOP_SECONDS
+            )
+            for number in range(1, self.settings.prefect_workers + 1):
+                self._add_server(f"prefect-server-{number}", ["api", "--host", "127.0.0.1"])
+                self._wait_for_server()  # the first makes the files of the UI for all
+        self._wait_for_server()
+
+    def _add_server(self, name: str, command: list[str]) -> None:
+        def start() -> StackProcess:
+            return self._start_python(
+                name,
+                ["-m", "deployments.server", *command, "--port", str(self.settings.prefect_port)],
+                self._server_environment,
+            )
+
+        self._servers.append(self._add(name, "The Prefect server", start, _SERVER_STOP_SECONDS))
+
+    def _start_services(self) -> StackProcess:
+        command = ["-m", "deployments.server", "services"]
+        return self._start_python("prefect-services", command, self._server_environment)
+
+    def _start_valkey(self) -> None:
+        valkey = Valkey(self._home / "valkey", self._home / "logs")
+        valkey.prepare(self._stack)
+        self._broker_variables = valkey.variables
+        self._valkey = self._add("valkey", "Valkey", valkey.start, _SERVER_STOP_SECONDS)
+        self._wait_until(valkey.is_ready, "Valkey is ready")
+
+    @property
+    def _server_environment(self) -> dict[str, str]:
         origins = [f"http://{host}:{self.settings.prefect_port}" for host in ("127.0.0.1", "localhost")]
-        environment = {
+        return {
             # Pages of other origins may not call the API; the UI is a page of these.
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(origins),
             **self.environment,
             **self.database_variables,
+            **self._broker_variables,
             "PREFECT_API_DATABASE_CONNECTION_URL": self.database_url,
             "PREFECT_SERVER_API_AUTH_STRING": self.auth_string,
             "PREFECT_UI_API_URL": f"{self.settings.prefect_url}/api",
         }
-        port = str(self.settings.prefect_port)
-        command = ["-m", "deployments.server", "--host", "127.0.0.1", "--port", port]
-        return self._start_python("prefect-server", command, environment)
 
     def _wait_for_server(self) -> None:
         self._wait_until(
@@ -243,6 +296,7 @@ class LocalStack:
             time.sleep(0.1)
 
 
+_MIGRATE = ["-m", "deployments.server", "migrate"]
 _REGISTER = ["-m", "deployments", "register"]
 
 

@@ -21,17 +21,16 @@ from urllib.parse import quote
 import psutil
 
 from deployments.credentials import Credentials
-from deployments.processes import StackError, StackProcess, as_user
+from deployments.processes import StackError, StackProcess, as_user, own_variables
+from deployments.sockets import short_path
 from deployments.supervision import end_all
 
 USER = "postgres"
 """The user of the database."""
 
 _SYSTEM_USER = "embedded_postgres"
-_VISIBLE = ("PATH", "LANG", "LC_ALL", "TZ")
 _HERE = "/proc/self/cwd"
 _SOCKET = ".s.PGSQL.5432"
-_LONGEST_SOCKET_PATH = 107  # sun_path in sockaddr_un, without the final zero
 _READ_BY_ALL = Path("/var/lib/prefect-snakemake")
 _CLOSED = "local all all reject\n"
 _RULES = "# Written by prefect-snakemake.\nlocal all all scram-sha-256\n"
@@ -60,7 +59,7 @@ class Postgres:
         if not (self._directory / "PG_VERSION").exists():
             self._run("initdb", "-D", _HERE, "-U", USER, "--auth=reject", "--encoding=utf8")
         self._set_password()
-        self._socket_directory = self._short_path(stack)
+        self._socket_directory = short_path(self._directory, _SOCKET, stack)
 
     def start(self) -> StackProcess:
         """Start it. It is ready when `is_ready` says so."""
@@ -70,7 +69,7 @@ class Postgres:
         return StackProcess.start(
             "postgres",
             command,
-            _variables(),
+            own_variables(),
             self._logs,
             directory=self._directory,
             owner=self._owner,
@@ -113,7 +112,7 @@ class Postgres:
             **as_user(self._owner),
             input=text,
             cwd=self._directory,
-            env=_variables(),
+            env=own_variables(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -141,20 +140,16 @@ class Postgres:
         try:
             command = [str(installed / "bin" / "postgres"), "--version"]
             result = subprocess.run(
-                command, **as_user(self._owner), cwd="/", env=_variables(), capture_output=True, check=False
+                command,
+                **as_user(self._owner),
+                cwd="/",
+                env=own_variables(),
+                capture_output=True,
+                check=False,
             )
             return result.returncode == 0
         except PermissionError:
             return False
-
-    def _short_path(self, stack: ExitStack) -> Path:
-        """A path of its socket's directory that fits into the address of a socket."""
-        if len(os.fsencode(self._directory / _SOCKET)) <= _LONGEST_SOCKET_PATH:
-            return self._directory
-        closed = stack.enter_context(tempfile.TemporaryDirectory(prefix="prefect-snakemake-"))
-        link = Path(closed) / "postgres"
-        link.symlink_to(self._directory)
-        return link
 
     def _end_left(self) -> None:
         """End a PostgreSQL that an earlier stack has left in this directory."""
@@ -185,11 +180,6 @@ class Postgres:
             return (self._directory / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return []
-
-
-def _variables() -> dict[str, str]:
-    """PostgreSQL gets no others: the service's may hold secrets."""
-    return {name: value for name, value in os.environ.items() if name in _VISIBLE}
 
 
 def _system_user() -> pwd.struct_passwd:

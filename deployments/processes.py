@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import pwd
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 from flows.snakemake_process.prctl import die_with_parent
 
 _SHOWN_LINES = 15
+_VISIBLE = ("PATH", "LANG", "LC_ALL", "TZ")
 
 
 class StackError(Exception):
@@ -106,6 +108,11 @@ def as_user(owner: pwd.struct_passwd | None) -> Any:
     if owner is None:
         return {}
     return {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+
+
+def own_variables() -> dict[str, str]:
+    """What a program that is not ours gets of the environment: the service's variables may hold secrets."""
+    return {name: value for name, value in os.environ.items() if name in _VISIBLE}
 
 
 def python(*arguments: str) -> list[str]:

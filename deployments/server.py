@@ -1,7 +1,13 @@
 """Starts the Prefect server, tuned for jobs of many rule jobs: `python -m deployments.server --host …`.
 
 It takes the options of `prefect server start`. The tuning sets variables of Prefect's own that are not
-set already.
+set already. A larger server runs in several processes that share Valkey:
+
+| command | runs |
+|---|---|
+| `python -m deployments.server migrate` | the migration of the database, before all others |
+| `python -m deployments.server api --host … --port …` | the API; several processes share one port |
+| `python -m deployments.server services` | what is done in the background, once |
 """
 
 import os
@@ -22,16 +28,31 @@ TUNING: Mapping[str, str] = {
     # A job that waits in a full group is not late, and marking it Late costs a change of state.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
 }
+BROKER_TUNING: Mapping[str, str] = {
+    # Events of rule jobs reach Valkey in as large batches as they reach the server.
+    "PREFECT_REDIS_MESSAGING_PUBLISHER_BATCH_SIZE": "200",
+}
+
+_LONGEST_PAUSE_SECONDS = 3.0
+_COMMANDS = {"migrate": ["database", "upgrade", "--yes"], "services": ["services", "start"]}
 
 
 def main() -> None:
-    for name, value in TUNING.items():
+    for name, value in {**TUNING, **BROKER_TUNING}.items():
         os.environ.setdefault(name, value)
     # Prefect reads its settings when it is imported.
     from prefect.cli import app  # noqa: PLC0415 - as above
 
     _record_within_fractions_of_a_second()
-    sys.argv = ["prefect", "server", "start", *sys.argv[1:]]
+    if "PREFECT_REDIS_MESSAGING_URL" in os.environ:
+        _come_back_soon()
+    if sys.argv[1:2] == ["api"]:
+        from deployments import server_process  # noqa: PLC0415 - as above
+
+        server_process.main(sys.argv[2:])
+        return
+    arguments = sys.argv[1:]
+    sys.argv = ["prefect", "server", *_COMMANDS.get("".join(arguments[:1]), ["start", *arguments])]
     app()
 
 
@@ -51,6 +72,22 @@ def _record_within_fractions_of_a_second() -> None:
         return consumer(write_batch_size, interval, **options)  # type: ignore[arg-type]  # it only sleeps so long
 
     task_run_recorder.consumer = consumer_in_time  # type: ignore[assignment]  # as it is called
+
+
+def _come_back_soon() -> None:
+    """Let those who read from Valkey look for it every few seconds while it is away.
+
+    `prefect_redis.messaging.Consumer.run` waits up to a minute, without a setting: jobs that have ended
+    would wait for as long to become final.
+    """
+    from prefect_redis import messaging  # noqa: PLC0415 - an optional package
+
+    pause = messaging.exponential_backoff_with_jitter
+
+    def short_pause(attempt: int, base_delay: float, max_delay: float) -> float:
+        return float(pause(attempt, base_delay, min(max_delay, _LONGEST_PAUSE_SECONDS)))
+
+    messaging.exponential_backoff_with_jitter = short_pause
 
 
 if __name__ == "__main__":

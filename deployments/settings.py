@@ -20,6 +20,13 @@ class LocalSettings(BaseSettings):
         validation_alias=AliasChoices("PREFECT_SERVER_API_PORT", "prefect_port"),
         description="Port of the Prefect server and its UI.",
     )
+    prefect_workers: int = Field(
+        default=1,
+        ge=1,
+        le=32,
+        description="Processes of the Prefect server that answer requests. More than one need the extra "
+        "`scale`, and run its services in a process of their own.",
+    )
     database_url: SecretStr | None = Field(
         default=None,
         description="An existing PostgreSQL, as `postgresql+asyncpg://…`. Starts one when absent.",

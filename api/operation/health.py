@@ -36,6 +36,10 @@ class PartName(StrEnum):
 _ONLY_DEGRADE = frozenset({PartName.WORKERS, PartName.ISOLATION})
 """Without these parts, the service still accepts jobs."""
 
+_LACKS_BROKER = (
+    "The Prefect server answers, but it can't reach Valkey, which its processes share: it can't create jobs."
+)
+
 
 class ReadinessStatus(StrEnum):
     """The readiness of the service as a whole."""
@@ -117,11 +121,16 @@ class Health:
             if await self._overview.lacks_its_database():
                 detail = "The Prefect server answers, but it can't reach its database (PostgreSQL)."
             return [Part(name=PartName.PREFECT, ready=False, detail=detail), unknown]
+        lacks_broker = await self._overview.lacks_its_broker()
         taking_jobs = [group for group in groups if group.takes_jobs and group.workflow is None]
         served = sum(group.work_pool in pools for group in taking_jobs)
         detail = f"{served} of {len(taking_jobs)} groups have a worker."
         return [
-            Part(name=PartName.PREFECT, ready=True, detail="Prefect answers."),
+            Part(
+                name=PartName.PREFECT,
+                ready=not lacks_broker,
+                detail=_LACKS_BROKER if lacks_broker else "Prefect answers.",
+            ),
             Part(name=PartName.WORKERS, ready=0 < served == len(taking_jobs), detail=detail),
         ]
 

@@ -67,6 +67,10 @@ class Overview:
         """Whether the Prefect server answers, and can't reach its database."""
         return await self._answers("/health") and not await self._answers("/ready")
 
+    async def lacks_its_broker(self) -> bool:
+        """Whether the Prefect server, whose database answers, can't reach Valkey, and so creates no jobs."""
+        return not await self._answers("/ready")
+
     async def _answers(self, path: Literal["/health", "/ready"]) -> bool:
         try:
             async with translating_errors(min(self._timeout_seconds, _PROBE_SECONDS)):

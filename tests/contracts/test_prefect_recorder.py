@@ -6,11 +6,14 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
 
-from flows.record.mirror import Mirror
+from flows.record import recorder as recording
+from flows.record.mirror import Ending, Mirror
+from flows.record.recorder import Recorder
 from flows.record.task_runs import JsonObject
 from tests.api.servers import prefect_server
-from tests.flows.stories import Ask, planned, play, started, succeeded
+from tests.flows.stories import START, Ask, planned, play, started, succeeded
 from tests.support import wait_until
 
 
@@ -78,3 +81,23 @@ def test_two_states_of_one_time_still_cost_the_others_in_their_request(
         return recorded(prefect, mirror) - {0}
 
     assert not {1, 2} & wait_until(others, "one of a later request is recorded")
+
+
+def test_a_batch_that_the_server_drops_is_sent_again(
+    prefect: httpx.Client, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another flow run of the same server has spoilt it."""
+    monkeypatch.setattr(recording, "CLOSE_TIMEOUT_SECONDS", 60)
+    others = Mirror(uuid4())
+    spoilt = completed(others, range(1))[0]
+    spoilt["payload"]["task_run"]["name"] = "a\x00b"
+    with SyncPrefectClient(str(prefect.base_url)) as client, Recorder(client, mirror.flow_run_id) as recorder:
+        for event in (planned, started, succeeded):
+            for job_id in range(5):
+                recorder.observe(event(job_id))
+        recorder._stop.set()
+        recorder._thread.join()
+        send(prefect, [spoilt, *recorder.mirror.due(START + 5, 200)])
+        recorder.close(Ending.FINISHED)
+
+    assert recorded(prefect, mirror) == set(range(5))

@@ -10,7 +10,9 @@ import prefect.settings
 import pytest
 from prefect.server.services import task_run_recorder
 from prefect.server.services.task_run_recorder import TaskRunRecorder
+from prefect.server.utilities.messaging import Message
 from prefect.settings import PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL, temporary_settings
+from prefect_redis import messaging
 
 from deployments import server
 
@@ -62,6 +64,42 @@ def test_our_server_keeps_to_the_interval(asked_for: dict[str, Any]) -> None:
     start_recorder()
 
     assert asked_for["flush_every"] == 0.5
+
+
+@pytest.fixture
+def longest_pause(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The longest pauses with which a consumer that can't reach Valkey has asked for a pause."""
+    asked: list[float] = []
+
+    def pause(attempt: int, base_delay: float, max_delay: float) -> float:
+        asked.append(max_delay)
+        raise Asked
+
+    monkeypatch.setattr(messaging, "exponential_backoff_with_jitter", pause)
+    monkeypatch.setenv("PREFECT_REDIS_MESSAGING_URL", "unix:///nowhere/valkey.sock")
+    return asked
+
+
+def start_consumer() -> None:
+    async def ignore(message: Message) -> None:
+        pass
+
+    with pytest.raises(Asked):
+        asyncio.run(messaging.Consumer("events").run(ignore))
+
+
+def test_a_consumer_still_waits_up_to_a_minute_for_valkey(longest_pause: list[float]) -> None:
+    """When this fails, `_come_back_soon` has become superfluous."""
+    start_consumer()
+    assert longest_pause == [60]
+
+
+def test_a_consumer_of_our_server_looks_for_valkey_every_few_seconds(longest_pause: list[float]) -> None:
+    server._come_back_soon()
+
+    start_consumer()
+
+    assert longest_pause == [3]
 
 
 @pytest.mark.parametrize("name", server.TUNING)

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from deployments.local import PROJECT, LocalStack
+from deployments.settings import LocalSettings
 from tests.conftest import ENVIRONMENTS, local_settings
 from tests.prove.faults import FAULTS, NOTHING, Fault
 from tests.prove.report import table
@@ -35,18 +36,30 @@ def main() -> int:
     os.environ["JOBS_ENVIRONMENTS_DIRECTORY"] = str(ENVIRONMENTS)
     with _home() as (home, has_own_disk):
         settings = local_settings(home, [WORKFLOWS]).model_copy(update={"concurrent_jobs": _AT_ONCE})
-        with LocalStack(settings, lambda _: None) as stack:
-            own_seconds = max(arguments.seconds, 1.5 * run(NOTHING, stack, arguments.jobs, 300).seconds)
-            for fault in [fault for fault in chosen if has_own_disk or not fault.needs_own_disk]:
-                for number in range(arguments.repeat):
-                    trial = run(fault, stack, arguments.jobs, own_seconds)
-                    trials.append(trial)
-                    console.print(
-                        f"{fault.name} {number + 1}/{arguments.repeat}: {_said(trial)}", markup=False
-                    )
-                    _write(trials, chosen, seed, arguments.jobs)
+        possible = [fault for fault in chosen if has_own_disk or not fault.needs_own_disk]
+        for is_larger in (False, True):
+            faults = [fault for fault in possible if fault.needs_larger_server is is_larger]
+            sized = settings.model_copy(update={"prefect_workers": 2 if is_larger else 1})
+            for trial in _trials(faults, sized, arguments, console):
+                trials.append(trial)
+                _write(trials, chosen, seed, arguments.jobs)
     console.print(_write(trials, chosen, seed, arguments.jobs), markup=False, soft_wrap=True)
     return int(any(trial.wrong for trial in trials))
+
+
+def _trials(
+    faults: list[Fault], settings: LocalSettings, arguments: argparse.Namespace, console: Console
+) -> Iterator[Trial]:
+    """Each of these faults as often as wanted, on one stack."""
+    if not faults:
+        return
+    with LocalStack(settings, lambda _: None) as stack:
+        own_seconds = max(arguments.seconds, 1.5 * run(NOTHING, stack, arguments.jobs, 300).seconds)
+        for fault in faults:
+            for number in range(arguments.repeat):
+                trial = run(fault, stack, arguments.jobs, own_seconds)
+                console.print(f"{fault.name} {number + 1}/{arguments.repeat}: {_said(trial)}", markup=False)
+                yield trial
 
 
 def _said(trial: Trial) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 from deployments.local import LocalStack
+from deployments.processes import StackProcess
 from tests.benchmarks.processes import ENVIRONMENT_ZYGOTE, FLOW_ZYGOTE
 
 _AGAIN_SECONDS = 2.5
@@ -34,6 +35,8 @@ class Fault:
     ends_jobs: bool = False
     """Whether jobs that run may fail of it. They must say so, and complete when they are resumed."""
     needs_own_disk: bool = False
+    needs_larger_server: bool = False
+    """Whether what it kills is there only with several processes of the Prefect server."""
 
 
 class NoVictimError(Exception):
@@ -143,6 +146,12 @@ def _nothing(_: LocalStack) -> Iterator[None]:
     yield
 
 
+def _optional(process: StackProcess | None) -> int:
+    if process is None:
+        raise NoVictimError
+    return process.pid
+
+
 def _postmaster(stack: LocalStack) -> int:
     file = stack.settings.home / "postgres" / "postmaster.pid"
     return int(file.read_text().split()[0])
@@ -164,6 +173,17 @@ FAULTS = (
     Fault("SIGKILL of the worker", _part(lambda stack: stack.worker.pid)),
     Fault("SIGKILL of the worker and all flow processes", _worker_and_flow_processes, ends_jobs=True),
     Fault("SIGKILL of the Prefect server", _part(lambda stack: stack.server.pid)),
+    Fault(
+        "SIGKILL of a process of the Prefect server",
+        _part(lambda stack: random.choice(stack.servers).pid),
+        needs_larger_server=True,
+    ),
+    Fault(
+        "SIGKILL of Prefect's services",
+        _part(lambda stack: _optional(stack.services)),
+        needs_larger_server=True,
+    ),
+    Fault("SIGKILL of Valkey", _part(lambda stack: _optional(stack.valkey)), needs_larger_server=True),
     Fault("SIGKILL of PostgreSQL", _part(_postmaster)),
     Fault("SIGKILL of the jobs API", _part(lambda stack: stack.api.pid)),
     Fault("SIGSTOP of the Prefect server", _server_stopped, STOP_SECONDS),
