@@ -34,6 +34,8 @@ from api.web.reference import reference_router
 from api.web.validation import problem_of
 from api.wes.routes import wes_router
 from api.workflows.routes import workflows_router
+from api.workflows.schedule_routes import schedules_router
+from api.workflows.trigger_routes import triggers_router
 from flows.contract.storage import StorageError
 
 _log = logging.getLogger(__name__)
@@ -44,6 +46,8 @@ _ROUTERS = (
     jobs_router,
     insight_router,
     workflows_router,
+    schedules_router,
+    triggers_router,
     service_router,
     reference_router,
     wes_router,

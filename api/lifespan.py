@@ -33,16 +33,21 @@ from api.jobs.visible_jobs import VisibleJobs
 from api.operation.health import Health
 from api.operation.metrics import Metrics
 from api.operation.retention import Retention
+from api.prefect.automations import Automations
 from api.prefect.changes import Changes
 from api.prefect.deployments import Deployments
 from api.prefect.overview import Overview
 from api.prefect.reads import JobReads
+from api.prefect.schedules import Schedules
 from api.services import Services
 from api.settings import Settings
 from api.webhooks.deliveries import Deliveries
+from api.workflows.plans import Plans
 from api.workflows.registration import Registration
 from api.workflows.registry import Registry
 from api.workflows.runs import RegisteredRuns
+from api.workflows.scheduling import Scheduling
+from api.workflows.triggering import Triggering
 from flows.contract.storage import open_storage
 
 _log = logging.getLogger(__name__)
@@ -96,6 +101,14 @@ async def lifespan(
         )
         services = app.state.services = _services(client, overview, settings, tokens, prefect_ui_url, gateway)
         await stack.enter_async_context(_delivering(settings, overview, prefect_ui_url, services.metrics))
+        plans = Plans(
+            overview,
+            Schedules(client, settings.read_timeout_seconds),
+            services.reads,
+            services.submissions,
+            services.removal,
+        )
+        await stack.enter_async_context(_running(plans.run()))
         if settings.retention_days is not None:
             retention = Retention(
                 overview,
@@ -143,6 +156,8 @@ def _services(
         removal=removal,
         registry=registry,
         registration=registration,
+        scheduling=Scheduling(Schedules(client, timeout_seconds), submissions),
+        triggering=Triggering(Automations(client, timeout_seconds), submissions),
         prefect_ui_url=prefect_ui_url,
         drawings=Drawings(reads.rule_jobs),
         following=Following(

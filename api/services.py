@@ -19,6 +19,8 @@ from api.prefect.reads import JobReads
 from api.settings import Settings
 from api.workflows.registration import Registration
 from api.workflows.registry import Registry
+from api.workflows.scheduling import Scheduling
+from api.workflows.triggering import Triggering
 from flows.contract.storage import Storage
 
 
@@ -35,6 +37,8 @@ class Services:
     removal: Removal
     registry: Registry
     registration: Registration
+    scheduling: Scheduling
+    triggering: Triggering
     prefect_ui_url: str
     drawings: Drawings
     following: Following

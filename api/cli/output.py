@@ -62,6 +62,31 @@ def versions_table(versions: Iterable[Json]) -> Table:
     return table
 
 
+def schedules_table(schedules: Iterable[Json]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("schedule", "when", "time zone", "", "sets"):
+        table.add_column(heading)
+    for each in schedules:
+        interval = each["interval_seconds"]
+        when = each["cron"] or each["rrule"] or f"every {interval:g} s"
+        notes = [] if each["active"] else ["paused"]
+        notes += ["only if changed"] if each["only_if_changed"] else []
+        sets = ", ".join(each["parameters"])
+        table.add_row(each["slug"] or "-", when, each["timezone"] or "", ", ".join(notes), sets)
+    return table
+
+
+def triggers_table(triggers: Iterable[Json]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("trigger", "after a job of", "", "outputs", "sets"):
+        table.add_column(heading)
+    for each in triggers:
+        outputs = ", ".join(f"{place}={path}" for place, path in each["outputs"].items())
+        state = "" if each["active"] else "paused"
+        table.add_row(each["slug"], each["completed"], state, escape(outputs), ", ".join(each["parameters"]))
+    return table
+
+
 def fields_table(schema: Json) -> Table:
     """The fields of a workflow's configuration, from its JSON Schema."""
     table = Table(box=None, pad_edge=False)

@@ -8,9 +8,11 @@ import typer
 from rich.markup import escape
 
 from api.cli.output import console, fields_table, print_json, versions_table, workflows_table
+from api.cli.schedule_commands import add_schedule_commands
 from api.cli.service import Json, Service, ServiceError
 from api.cli.snakemake_options import CommandWithOptions, given_options
 from api.cli.sources import overrides, source_of
+from api.cli.trigger_commands import add_trigger_commands
 
 _LONGEST_SECONDS = 3600.0
 
@@ -131,6 +133,10 @@ def retire(
 ) -> None:
     """Refuse new jobs of a version. Its jobs stay."""
     Service.from_environment().post(f"/workflows/{name}/versions/{version}/retire")
+
+
+add_schedule_commands(workflows)
+add_trigger_commands(workflows)
 
 
 def _registered(service: Service, path: str, body: Json) -> Json:

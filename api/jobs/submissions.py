@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import get_current_settings
 
 from api.jobs.changes import JobChanges
-from api.jobs.data import check_data
+from api.jobs.data import check_data, check_outputs_of_jobs
 from api.jobs.disposal import Disposal, bundle_of
 from api.jobs.environments import check_environment, check_executor
 from api.jobs.machines import job_variables
@@ -96,7 +96,7 @@ class Submissions:
             if spec.workflow is not None and spec.workflow.name is not None:
                 registered = await self._registered.run_of(jobs, spec)
                 spec, labels = registered.spec, {**labels, **registered.labels}
-            machine = await self._check(spec)
+            machine = await self._check(jobs, spec)
         except InvalidRequest:
             # The workflow may have been removed since the job was made.
             made_before = await self._flow_runs.made_with(idempotency_key) if key is not None else None
@@ -127,6 +127,15 @@ class Submissions:
             )
         return self._flow_runs.job_from(flow_run, spec.group)
 
+    async def check(self, jobs: VisibleJobs, spec: JobSpec) -> JobSpec:
+        """The whole spec of a job of a registered workflow that somebody else will make, if it may be made.
+
+        Raises as `submit` does.
+        """
+        whole = (await self._registered.run_of(jobs, spec)).spec
+        await self._check(jobs, whole)
+        return whole
+
     async def resume(self, jobs: VisibleJobs, job_id: UUID, changes: JobChanges) -> Job:
         """A new job that continues this one in its directory. Repeating the request returns the same job.
 
@@ -139,7 +148,7 @@ class Submissions:
         spec, machine = None, before.job_variables
         if changes.fields:
             spec = changes.apply(before.parameters, job.group)
-            machine = dict(await self._check(spec)) or None
+            machine = dict(await self._check(jobs, spec)) or None
         kept = (Label.SPEC_SHA256, Label.WEBHOOK_URL, Label.WORKFLOW_NAME, Label.WORKFLOW_VERSION)
         labels = {label.value: before.labels[label] for label in kept if label in before.labels}
         labels |= _left_by(before)
@@ -173,12 +182,13 @@ class Submissions:
         await self._flow_runs.label(job_id, {Label.RESUMED_BY: str(flow_run.id)})
         return self._flow_runs.job_from(flow_run, job.group)
 
-    async def _check(self, spec: JobSpec) -> Mapping[str, object]:
+    async def _check(self, jobs: VisibleJobs, spec: JobSpec) -> Mapping[str, object]:
         """The job variables of a job that may be made. Raises as `submit` does."""
         machine = job_variables(spec, self._settings.machines)
         check_environment(spec, self._settings)
         check_executor(spec, self._settings)
         await anyio.to_thread.run_sync(check_data, spec, self._settings)
+        await check_outputs_of_jobs(jobs, spec, self._settings)
         check_secrets(spec, self._settings)
         await self._check_workflow(spec)
         check_webhook(

@@ -1,6 +1,7 @@
 """Where the files of a job come from: its workflow, its data, and the directory that it works in."""
 
 from typing import Annotated, Self
+from uuid import UUID
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
@@ -91,9 +92,25 @@ _ServerPath = Annotated[str, OneLine, Field(min_length=1, max_length=4096, patte
 
 
 class Input(Strict):
-    """A file or a directory of the server, below a data root of the job's group."""
+    """A file or a directory of the server: below a data root of the job's group, or made by another job."""
 
-    path: _ServerPath = Field(description="Its absolute path.", examples=["/srv/data/run42"])
+    path: Annotated[str, OneLine, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")] = Field(
+        description="Its absolute path; with `job`, the path in the working directory of that job.",
+        examples=["/srv/data/run42"],
+    )
+    job: UUID | None = Field(
+        default=None,
+        description="A job of the same group that has completed, whose outputs are the data. They are "
+        "linked, so that job must stay.",
+    )
+
+    @model_validator(mode="after")
+    def _is_where_it_says(self) -> Self:
+        if self.job is not None:
+            relative_path(self.path)
+        elif not self.path.startswith("/"):
+            raise ValueError("path must be absolute, unless `job` names the job that has made it")
+        return self
 
 
 class ProjectDirectory(Strict):

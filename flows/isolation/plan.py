@@ -49,6 +49,7 @@ def room_for(
     readable = (
         workspace.directory,
         *_roots_of(workspace),
+        *workspace.work_of_inputs(spec),
         *_directories_of(environment),
         *_named_by(software),
         *settings.visible_directories_of(workspace.group),

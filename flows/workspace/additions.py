@@ -5,8 +5,9 @@ In a resumed job, rules have run: a place may be a link, or behind one.
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from uuid import UUID
 
 from flows.contract.data_roots import check_input_path
 from flows.contract.sources import Input
@@ -35,10 +36,12 @@ def add_files(work: Path, files: Mapping[str, str]) -> None:
             place.write_bytes(content)
 
 
-def add_inputs(work: Path, inputs: Mapping[str, Input], roots: Sequence[Path]) -> None:
-    """Link `inputs`, by path, to data below `roots`."""
+def add_inputs(
+    work: Path, inputs: Mapping[str, Input], roots: Sequence[Path], outputs: Callable[[UUID, str], Path]
+) -> None:
+    """Link `inputs`, by path, to data below `roots`, or to `outputs` of jobs."""
     for name, data in inputs.items():
-        target = check_input_path(data.path, roots)
+        target = check_input_path(data.path, roots) if data.job is None else outputs(data.job, data.path)
         place = place_in(work, name)
         if place.is_symlink() and os.readlink(place) == str(target):
             continue

@@ -46,6 +46,7 @@ from flows.workspace.copying import Report
 from flows.workspace.git import LFS_POINTER
 from flows.workspace.git_credentials import NO_CREDENTIALS, Credentials
 from flows.workspace.lock import DirectoryInUse, DirectoryLock
+from flows.workspace.neighbours import note_group, output_to_read, work_to_read
 from flows.workspace.project import Project
 from flows.workspace.publishing import Publishing, files_of, outside_of, snakefile_item
 from flows.workspace.settings import WorkspaceSettings
@@ -153,6 +154,7 @@ class Workspace:
         return staged
 
     def _stage(self, spec: ExecutionSpec, report: Report, is_stopped: Callable[[], bool]) -> Staged:
+        note_group(self.directory, self.group)
         staging = Staging(self.settings, self.storage, self.group, report, self._credentials)
         if spec.directory is not None:
             self._work_in(spec.directory, report, is_stopped)
@@ -170,8 +172,17 @@ class Workspace:
             return Staged()
         staged = self._bring_in(spec.workflow, staging)
         add_files(self.work, spec.files)
-        add_inputs(self.work, spec.inputs, self.settings.data_roots_of(self.group))
+        add_inputs(self.work, spec.inputs, self.settings.data_roots_of(self.group), self._output_of)
         return replace(staged, notes=(*notes, *staged.notes))
+
+    def _output_of(self, job_id: UUID, path: str) -> Path:
+        """What another job has made. Raises `Refused`."""
+        return output_to_read(self.directory.parent, job_id, path, self.group)
+
+    def work_of_inputs(self, spec: ExecutionSpec) -> list[Path]:
+        """The working directories of the jobs whose outputs are inputs of this one. Raises `Refused`."""
+        ids = {data.job: None for data in spec.inputs.values() if data.job is not None}
+        return [work_to_read(self.directory.parent, job_id, self.group) for job_id in ids]
 
     def _bring_in(self, workflow: WorkflowSource, staging: Staging) -> Staged:
         """Bring the workflow into `work`, or replace the one that is there if it is another."""

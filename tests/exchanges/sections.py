@@ -78,6 +78,24 @@ SECTIONS = {
         Exchange("curl localhost:8000/workflows/variants"),
         Exchange("curl localhost:8000/workflows/variants/versions/1.0.0"),
         Exchange("curl localhost:8000/workflows/variants/usage"),
+        Exchange(
+            f"curl -i -X PUT localhost:8000/workflows/variants/schedules/weekly {_JSON} "
+            """-d '{"cron": "0 6 * * 1", "timezone": "Europe/Zurich"}'""",
+            "It runs by a schedule, too:",
+        ),
+        Exchange("curl localhost:8000/workflows/variants/schedules"),
+        Exchange("curl -i -X DELETE localhost:8000/workflows/variants/schedules/weekly"),
+        Exchange(
+            f"curl -i -X PUT localhost:8000/workflows/summaries/versions/1.0.0 {_JSON} "
+            """-d '{"workflow": {"bundle": "'$BUNDLE'"}, "environment": {"file": "requirements.txt"}}'""",
+            "A job that completes can make a job of another workflow:",
+        ),
+        Exchange(
+            f"curl -i -X PUT localhost:8000/workflows/summaries/triggers/next {_JSON} "
+            """-d '{"completed": "variants", "outputs": {"resources/before": "results"}}'""",
+        ),
+        Exchange("curl localhost:8000/workflows/summaries/triggers"),
+        Exchange("curl -i -X DELETE localhost:8000/workflows/summaries/triggers/next"),
         Exchange("curl -X POST localhost:8000/workflows/variants/versions/1.0.0/retire"),
     ],
     "See what ran": [

@@ -455,3 +455,30 @@ def test_a_small_file_replaces_a_pipe_that_a_rule_has_left(
     again = workspace_of(settings, resumes=UUID(workspace.directory.name))
     staged(again, workflow, files={"config/samples.tsv": "A\n"})
     assert (again.work / "config" / "samples.tsv").read_text() == "A\n"
+
+
+def test_a_job_reads_the_outputs_of_another_job_of_its_group_only(
+    workflow: Path, settings: WorkspaceSettings
+) -> None:
+    earlier = Workspace(settings, uuid4(), group="lab")
+    earlier.lock()
+    earlier.stage(ExecutionSpec.model_validate({"workflow": {"path": str(workflow)}}))
+    (earlier.work / "made").mkdir()
+    (earlier.work / "made" / "A").write_text("A\n")
+    (earlier.work / "out").symlink_to("/etc")
+
+    def reading(group: str, path: str) -> Workspace:
+        workspace = Workspace(settings, uuid4(), group=group)
+        workspace.lock()
+        inputs = {"resources/reads": {"job": str(earlier.job_id), "path": path}}
+        spec = {"workflow": {"path": str(workflow)}, "inputs": inputs}
+        workspace.stage(ExecutionSpec.model_validate(spec))
+        return workspace
+
+    later = reading("lab", "made")
+    assert (later.work / "resources" / "reads" / "A").read_text() == "A\n"
+    with pytest.raises(StageError, match=r"no job .* of this group"):
+        reading("other", "made")
+    for path in ("out", "out/passwd", "missing"):
+        with pytest.raises(StageError, match="has not made"):
+            reading("lab", path)

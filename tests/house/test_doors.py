@@ -97,7 +97,7 @@ def test_processes_are_started_in_few_places() -> None:
 
 def test_the_contract_and_the_protocol_are_pure() -> None:
     standard = {"collections", "dataclasses", "datetime", "enum", "hashlib", "json"}
-    standard |= {"pathlib", "re", "typing"}
+    standard |= {"pathlib", "re", "typing", "uuid"}
     pure = ("control_characters", "field_types", "options", "registered", "sources", "spec", "variables")
     models = {f"contract/{name}": {"packaging", "pydantic", "flows"} for name in pure}
     for module, more in (models | {"snakemake_process/events": set()}).items():

@@ -45,6 +45,8 @@ READS = {
     "getWorkflowVersion": ("GET", "/workflows/nothing/versions/1"),
     "getWorkflowUsage": ("GET", "/workflows/nothing/usage"),
     "drawUsage": ("GET", "/jobs/{job_id}/usage.svg"),
+    "listSchedules": ("GET", "/workflows/nothing/schedules"),
+    "listTriggers": ("GET", "/workflows/nothing/triggers"),
     "getUsage": ("GET", "/jobs/{job_id}/usage"),
     "compareJobs": ("GET", "/jobs/{job_id}/comparison/{task_id}"),
     "readMetrics": ("GET", "/metrics"),
@@ -57,6 +59,10 @@ CHANGES = {
     "cancelJob": ("POST", "/jobs/{job_id}/cancel"),
     "registerWorkflow": ("PUT", "/workflows/nothing/versions/1"),
     "retireWorkflowVersion": ("POST", "/workflows/nothing/versions/1/retire"),
+    "putTrigger": ("PUT", "/workflows/nothing/triggers/next"),
+    "deleteTrigger": ("DELETE", "/workflows/nothing/triggers/next"),
+    "putSchedule": ("PUT", "/workflows/nothing/schedules/weekly"),
+    "deleteSchedule": ("DELETE", "/workflows/nothing/schedules/weekly"),
 }
 GUARDED = READS | CHANGES
 OF_ONE_JOB = {name: (method, path) for name, (method, path) in GUARDED.items() if "{job_id}" in path}

@@ -58,6 +58,12 @@ async def test_every_operation_has_a_name_a_summary_and_a_room(document: Any) ->
         "getWorkflow",
         "getWorkflowVersion",
         "retireWorkflowVersion",
+        "listTriggers",
+        "putTrigger",
+        "deleteTrigger",
+        "listSchedules",
+        "putSchedule",
+        "deleteSchedule",
         "getUsage",
         "getWorkflowUsage",
         "compareJobs",
@@ -184,7 +190,7 @@ async def test_a_generated_client_works(document: Any, service_url: str, tmp_pat
 
 
 _METHODS = {"get": "curl", "post": "curl", "put": "curl -T|-X PUT", "delete": "-X DELETE"}
-_ASKED = {"{path}": ".+", "{name}": r"\w+", "{version}": r"[\w.]+"}
+_ASKED = {"{path}": ".+", "{name}": r"\w+", "{version}": r"[\w.]+", "{slug}": r"[\w-]+"}
 
 
 async def test_every_operation_is_shown_with_a_real_exchange(document: Any) -> None:
