@@ -39,6 +39,7 @@ from prefect.context import SettingsContext, root_settings_context
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
+from prefect.states import Cancelled
 from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -56,6 +57,7 @@ from flows.worker.housekeeping import keep_house
 from flows.worker.isolation_probe import check_isolation
 from flows.worker.job_configuration import JobConfiguration
 from flows.worker.lost_jobs import Lost
+from flows.worker.missed_times import REASON, SKIPPED, missed
 from flows.worker.settling import (
     NOT_STARTED,
     claim,
@@ -253,8 +255,12 @@ class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorke
     async def _submit_scheduled_flow_runs(
         self, flow_run_response: list[WorkerFlowRunResponse]
     ) -> list[FlowRun]:
-        self._claims = {entry.flow_run.id: asyncio.Event() for entry in flow_run_response}
-        return await super()._submit_scheduled_flow_runs(flow_run_response)
+        skipped = missed((entry.flow_run for entry in flow_run_response), datetime.now(UTC))
+        for run in skipped:
+            await self.client.set_flow_run_state(run.id, Cancelled(name=SKIPPED, message=REASON))
+        left = [entry for entry in flow_run_response if entry.flow_run not in skipped]
+        self._claims = {entry.flow_run.id: asyncio.Event() for entry in left}
+        return await super()._submit_scheduled_flow_runs(left)
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         """Claim the job, and be certain of it: an answer of Prefect may be lost."""

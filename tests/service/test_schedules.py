@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -183,3 +184,26 @@ def test_the_command_line_schedules_pauses_and_resumes(
     assert jobs.http.get(f"/workflows/{name}/schedules").json()["items"][0]["active"] is True
     run("unschedule", name, "yearly")
     assert jobs.http.get(f"/workflows/{name}/schedules").json()["items"] == []
+
+
+def test_times_that_were_missed_make_one_job(
+    jobs: JobsClient, prefect_api: httpx.Client, stack: LocalStack, name: str
+) -> None:
+    """As after an outage: Prefect has runs of the last hour, which nobody has taken."""
+    now = datetime.now(UTC)
+    put(jobs, name, "often", interval_seconds=600, parameters={"config": {"depth": 3}})
+    deployment = prefect_api.get(f"/deployments/name/snakemake-job/{name}").json()
+    hour = {"start_time": (now - timedelta(hours=1)).isoformat(), "end_time": now.isoformat()}
+    prefect_api.post(f"/deployments/{deployment['id']}/schedule", json=hour).raise_for_status()
+
+    def all_have_ended() -> list[Json]:
+        ended = jobs_of(jobs, name, status=["completed", "cancelled"])
+        return ended if len(ended) >= 6 else []
+
+    ended = wait_until(all_have_ended, "the runs of the last hour have ended")
+    assert sorted(job["status"] for job in ended) == ["cancelled"] * (len(ended) - 1) + ["completed"]
+    (ran,) = (job for job in ended if job["status"] == "completed")
+    others = [prefect_api.get(f"/flow_runs/{job['id']}").json() for job in ended if job is not ran]
+    assert {run["state"]["name"] for run in others} == {"Skipped"}
+    newest = prefect_api.get(f"/flow_runs/{ran['id']}").json()["expected_start_time"]
+    assert newest > max(run["expected_start_time"] for run in others)
