@@ -42,6 +42,7 @@ from api.prefect.schedules import Schedules
 from api.services import Services
 from api.settings import Settings
 from api.webhooks.deliveries import Deliveries
+from api.workflows.new_files import NewFiles
 from api.workflows.plans import Plans
 from api.workflows.registration import Registration
 from api.workflows.registry import Registry
@@ -109,6 +110,8 @@ async def lifespan(
             services.removal,
         )
         await stack.enter_async_context(_running(plans.run()))
+        if settings.storage_url is None:
+            await stack.enter_async_context(_running(services.new_files.run()))
         if settings.retention_days is not None:
             retention = Retention(
                 overview,
@@ -145,6 +148,15 @@ def _services(
         disposal,
         storage,
     )
+    automations = Automations(client, timeout_seconds)
+    new_files = NewFiles(
+        client,
+        automations,
+        reads.flow_runs.groups,
+        settings.home,
+        settings.data_roots_of,
+        timeout_seconds,
+    )
     probe = Overview(client, min(timeout_seconds, _PROBE_SECONDS))
     return Services(
         settings=settings,
@@ -157,7 +169,8 @@ def _services(
         registry=registry,
         registration=registration,
         scheduling=Scheduling(Schedules(client, timeout_seconds), submissions),
-        triggering=Triggering(Automations(client, timeout_seconds), submissions),
+        triggering=Triggering(automations, submissions, new_files),
+        new_files=new_files,
         prefect_ui_url=prefect_ui_url,
         drawings=Drawings(reads.rule_jobs),
         following=Following(

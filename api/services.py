@@ -17,6 +17,7 @@ from api.operation.health import Health
 from api.operation.metrics import Metrics
 from api.prefect.reads import JobReads
 from api.settings import Settings
+from api.workflows.new_files import NewFiles
 from api.workflows.registration import Registration
 from api.workflows.registry import Registry
 from api.workflows.scheduling import Scheduling
@@ -39,6 +40,7 @@ class Services:
     registration: Registration
     scheduling: Scheduling
     triggering: Triggering
+    new_files: NewFiles
     prefect_ui_url: str
     drawings: Drawings
     following: Following

@@ -78,12 +78,14 @@ def schedules_table(schedules: Iterable[Json]) -> Table:
 
 def triggers_table(triggers: Iterable[Json]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("trigger", "after a job of", "", "outputs", "sets"):
+    for heading in ("trigger", "after", "", "inputs", "sets"):
         table.add_column(heading)
     for each in triggers:
         outputs = ", ".join(f"{place}={path}" for place, path in each["outputs"].items())
         state = "" if each["active"] else "paused"
-        table.add_row(each["slug"], each["completed"], state, escape(outputs), ", ".join(each["parameters"]))
+        after = escape(each["new_file"] or each["completed"])
+        inputs = escape(each["file_as"] or outputs)
+        table.add_row(each["slug"], after, state, inputs, ", ".join(each["parameters"]))
     return table
 
 

@@ -22,6 +22,12 @@ class AutomationRow(BaseModel):
     trigger: dict[str, Any]
     actions: list[dict[str, Any]]
 
+    @property
+    def deployment_id(self) -> UUID | None:
+        """The deployment that it runs."""
+        found = self.actions[0].get("deployment_id") if self.actions else None
+        return None if found is None else UUID(found)
+
 
 _ROWS = TypeAdapter(list[AutomationRow])
 

@@ -86,6 +86,54 @@ def test_a_job_that_completes_makes_a_job_with_its_outputs(
     assert jobs.http.get(f"/workflows/{calling}/triggers").json()["items"] == []
 
 
+WAITING = """
+incoming:
+  new_file: {directory}/*.txt
+  file_as: resources/aligned
+  parameters:
+    config: {{by: "{{{{ file }}}}"}}
+"""
+
+
+def test_each_new_file_makes_a_job(
+    jobs: JobsClient, stack: LocalStack, names: tuple[str, str], tmp_path: Path
+) -> None:
+    """Files that were there before do not, nor does a file of another name, and a restart repeats none."""
+    _, calling = names
+    incoming = tmp_path / "incoming"
+    incoming.mkdir()
+    (incoming / "old.txt").write_text("old")
+    declared = tmp_path / "triggers.yaml"
+    declared.write_text(WAITING.format(directory=incoming))
+    assert "resources/aligned" in command(stack, "trigger", calling, str(declared))
+
+    (incoming / "other.csv").write_text("other")
+    (incoming / "new.txt").write_text("new")
+    (made,) = wait_until(lambda: list(jobs.items("/jobs", workflow=calling)), "the file has made a job")
+    jobs.wait(made["id"], "completed")
+    called = jobs.http.get(f"/jobs/{made['id']}/outputs/called", follow_redirects=True).text
+    assert called == f"{incoming}/new.txt new\n"
+
+    stack.restart_api()
+    (incoming / "newer.txt").write_text("newer")
+    wait_until(lambda: len(list(jobs.items("/jobs", workflow=calling))) > 1, "the next file has made a job")
+    second = next(iter(jobs.items("/jobs", workflow=calling)))
+    jobs.wait(second["id"], "completed")
+    called = jobs.http.get(f"/jobs/{second['id']}/outputs/called", follow_redirects=True).text
+    assert called == f"{incoming}/newer.txt newer\n"
+    assert len(list(jobs.items("/jobs", workflow=calling))) == 2
+
+
+@pytest.mark.parametrize("pattern", ["/etc/*", "{root}/../../etc/*", "incoming/*", "{root}/nothing/*.txt"])
+def test_files_outside_of_the_data_roots_trigger_nothing(
+    jobs: JobsClient, names: tuple[str, str], tmp_path: Path, pattern: str
+) -> None:
+    body = {"new_file": pattern.format(root=tmp_path), "file_as": "resources/aligned"}
+    response = jobs.http.put(f"/workflows/{names[1]}/triggers/wrong", json=body)
+    assert response.status_code == 422, response.text
+    assert [error["pointer"] for error in response.json()["errors"]] == ["#/new_file"]
+
+
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [
