@@ -23,6 +23,7 @@ from api.events.open_streams import OpenStreams
 from api.gateway.batch_access import BatchAccess
 from api.gateway.routes import Gateway
 from api.gateway.storage_access import StorageAccess
+from api.insight.cost import Prices
 from api.insight.shared_drawings import Drawings
 from api.jobs.bundles import Bundles
 from api.jobs.disposal import Disposal
@@ -171,6 +172,7 @@ def _services(
         scheduling=Scheduling(Schedules(client, timeout_seconds), submissions),
         triggering=Triggering(automations, submissions, new_files),
         new_files=new_files,
+        prices=Prices(),
         prefect_ui_url=prefect_ui_url,
         drawings=Drawings(reads.rule_jobs),
         following=Following(

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from api.events.following import Following
 from api.events.open_streams import OpenStreams
 from api.gateway.routes import Gateway
+from api.insight.cost import Prices
 from api.insight.shared_drawings import Drawings
 from api.jobs.bundles import Bundles
 from api.jobs.outputs import Outputs
@@ -41,6 +42,7 @@ class Services:
     scheduling: Scheduling
     triggering: Triggering
     new_files: NewFiles
+    prices: Prices
     prefect_ui_url: str
     drawings: Drawings
     following: Following

@@ -18,7 +18,8 @@ def show_usage(console: Console, usage: Json) -> None:
     efficiency = usage["cpu_efficiency"]
     busy = "" if efficiency is None else f", {efficiency:.0%} of {usage['cores']} cores busy"
     took = "still running" if usage["seconds"] is None else f"{usage['seconds']:.1f} s"
-    console.print(f"{took}, {usage['cpu_seconds']:.1f} s of CPU{busy}", highlight=False)
+    cost = "" if usage["cost_usd"] is None else f", {usage['cost_usd']:.2f} USD at list price"
+    console.print(f"{took}, {usage['cpu_seconds']:.1f} s of CPU{busy}{cost}", highlight=False)
     console.print(_rules_table(usage["rules"]))
     if usage["critical_path"]:
         console.print("\nThe chain that the end waited for:", highlight=False)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.insight.comparison import Compared, Comparison, comparison_of
+from api.insight.cost import Prices
 from api.insight.crates import MOST_RULE_JOBS, crate_of
 from api.insight.graphs import GraphOf
 from api.insight.history import history_of
@@ -133,9 +134,9 @@ Margin = Annotated[
     tags=["jobs"],
     responses=refusals(404, 422),
 )
-async def get_usage(job_id: UUID, jobs: WithJobs, margin: Margin = 0.2) -> Usage:
+async def get_usage(job_id: UUID, jobs: WithJobs, services: WithServices, margin: Margin = 0.2) -> Usage:
     """Time, CPU and memory by rule, what was asked for, and what would have been enough."""
-    return await _usage(await jobs.get(job_id), jobs, margin)
+    return await _usage(await jobs.get(job_id), jobs, services.prices, margin)
 
 
 @insight_router.get(
@@ -146,19 +147,22 @@ async def get_usage(job_id: UUID, jobs: WithJobs, margin: Margin = 0.2) -> Usage
     response_class=Response,
     responses={200: {"description": "The drawing.", "content": _SVG_FILE}, **refusals(404, 422)},
 )
-async def draw_usage_of_job(job_id: UUID, jobs: WithJobs) -> Response:
+async def draw_usage_of_job(job_id: UUID, jobs: WithJobs, services: WithServices) -> Response:
     """A row for each rule: its time, CPU efficiency and memory against what was asked for."""
     job = await jobs.get(job_id)
-    svg = await anyio.to_thread.run_sync(draw_usage, await _usage(job, jobs), job.name)
+    svg = await anyio.to_thread.run_sync(draw_usage, await _usage(job, jobs, services.prices), job.name)
     return Response(svg, media_type=_SVG, headers=_AS_A_PICTURE_ONLY)
 
 
-async def _usage(job: Job, jobs: VisibleJobs, margin: float = 0.2) -> Usage:
-    job_id = job.id
-    row = await jobs.reads.flow_runs.row(job_id)
-    rows = await jobs.reads.rule_jobs.rows(job_id)
-    cores = row.parameters.get("cores", 1)
-    return await anyio.to_thread.run_sync(usage_of, job, cores if isinstance(cores, int) else 1, rows, margin)
+async def _usage(job: Job, jobs: VisibleJobs, prices: Prices, margin: float = 0.2) -> Usage:
+    flow_run = await jobs.reads.flow_runs.whole(job.id)
+    rows = await jobs.reads.rule_jobs.rows(job.id)
+    cores = flow_run.parameters.get("cores", 1)
+    found = await anyio.to_thread.run_sync(
+        usage_of, job, cores if isinstance(cores, int) else 1, rows, margin
+    )
+    cost = prices.cost(flow_run.job_variables or {}, found.seconds)
+    return found.model_copy(update={"cost_usd": cost})
 
 
 @insight_router.get(

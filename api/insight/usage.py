@@ -26,6 +26,7 @@ _USAGE_EXAMPLE: dict[str, Any] = {
     "cpu_seconds": 101.3,
     "cores": 2,
     "cpu_efficiency": 0.7,
+    "cost_usd": 0.0018,
     "rules": [
         {
             "rule": "call",
@@ -101,6 +102,11 @@ class Usage(BaseModel):
     cpu_seconds: float = Field(description="Of all rule jobs.")
     cores: int
     cpu_efficiency: float | None = Field(description="CPU time divided by time and cores.")
+    cost_usd: float | None = Field(
+        default=None,
+        description="The list price of the job's own task on Fargate for this time, without tax, discounts "
+        "and rule jobs elsewhere; null where the operator has set no prices.",
+    )
     rules: list[RuleUsage] = Field(description="The longest in total first.")
     critical_path: list[Step] = Field(
         description="From the rule job that ended last, back over those that it waited for."

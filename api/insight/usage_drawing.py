@@ -39,6 +39,7 @@ def _subheading(usage: Usage) -> str:
         f"waited {duration(usage.waiting_seconds)}" if usage.waiting_seconds else "",
         f"CPU {duration(usage.cpu_seconds)}",
         f"{usage.cpu_efficiency:.0%} of {usage.cores} cores" if usage.cpu_efficiency is not None else "",
+        f"{usage.cost_usd:.2f} USD" if usage.cost_usd is not None else "",
     ]
     return " · ".join(part for part in parts if part)
 

@@ -14,6 +14,7 @@ from infra.constructs.load_balancer import IDLE_SECONDS
 from infra.constructs.rule_jobs import RuleJobs
 from infra.constructs.service import JOBS_HOME, PREFECT_PORT, PrefectAccess, Service, TaskContext
 from infra.constructs.storage import Storage
+from infra.costs import PRICES
 
 
 class Facade(Construct):
@@ -46,6 +47,8 @@ class Facade(Construct):
             "JOBS_STORAGE_URL": storage.url,
             "JOBS_HOME": JOBS_HOME,
             "JOBS_MACHINES": "fargate",
+            "JOBS_PRICE_VCPU_HOUR": str(PRICES["hourly"]["fargate_vcpu"]),
+            "JOBS_PRICE_GIB_HOUR": str(PRICES["hourly"]["fargate_gib"]),
             "JOBS_LOG_FORMAT": "json",
             # Otherwise the load balancer uses connections that the facade is closing, and answers 502.
             "JOBS_KEEP_ALIVE_SECONDS": str(IDLE_SECONDS + 10),

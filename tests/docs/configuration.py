@@ -12,6 +12,7 @@ from pydantic import AliasChoices, HttpUrl, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from api.insight.cost import Prices
 from api.settings import Settings
 from deployments.ecs import WorkPoolSettings
 from deployments.ecs_worker import TaskSettings
@@ -36,7 +37,7 @@ _NO_SETTINGS = ("flows.snakemake_process", "flows.examples")
 """They run in Snakemake's own process, which sees no variable of the service."""
 
 PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
-    "jobs API": (Settings,),
+    "jobs API": (Settings, Prices),
     "worker": (
         WorkspaceSettings,
         EnvironmentSettings,
