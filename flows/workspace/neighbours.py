@@ -19,6 +19,7 @@ class NoSuchOutput(Refused):
 
 def note_group(directory: Path, group: str) -> None:
     """Write down of which group the job in `directory` is."""
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / _GROUP).write_text(group)
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from api.settings import Settings
 from deployments.local import PROJECT, WORK_POOL
+from flows.contract.presentation import PresentationSettings
 from flows.worker.worker import WorkerSettings
 from flows.workspace.settings import WorkspaceSettings
 
@@ -26,7 +27,8 @@ VARIABLES = [
 @pytest.mark.parametrize(("service", "name"), VARIABLES)
 def test_every_variable_is_one_that_is_read(service: str, name: str) -> None:
     if name.startswith("JOBS_"):
-        fields = {*Settings.model_fields, *WorkspaceSettings.model_fields, *WorkerSettings.model_fields}
+        settings = (Settings, WorkspaceSettings, WorkerSettings, PresentationSettings)
+        fields = {name for each in settings for name in each.model_fields}
         assert name.removeprefix("JOBS_").lower() in fields
     else:
         assert hasattr(prefect.settings, name)

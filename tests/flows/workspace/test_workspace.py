@@ -418,7 +418,7 @@ def test_a_git_repository_is_checked_out_and_its_commit_told(
     settings.git_allow_schemes, settings.git_allow_private_hosts = ("http",), ("127.0.0.1",)
     with serving(repository) as address:
         assert workspace.stage(spec_from(git=address)) == Staged(commit)
-    assert files_below(workspace.directory) == {"work/Snakefile", "work.lock", "config.json"}
+    assert files_below(workspace.directory) == {"work/Snakefile", "work.lock", "config.json", "group"}
     # As after a crash: the server is gone, and need not be asked again.
     workspace.stage(spec_from(git=address))
 
