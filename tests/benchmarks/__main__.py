@@ -22,7 +22,7 @@ from tests.benchmarks.rows import Report
 from tests.conftest import local_settings
 from tests.support import WORKFLOWS, JobsClient
 
-NAMES = ("workflows", "environments", "scale", "submits", "reads", "lists", "memory")
+NAMES = ("workflows", "environments", "scale", "submits", "artifacts", "reads", "lists", "memory")
 
 
 def main() -> None:
@@ -70,6 +70,8 @@ def _compare(
     if "submits" in names:
         requests.submits(report, stack)
         requests.submits_beside_sapporo(report, stack)
+    if "artifacts" in names:
+        requests.artifacts(report, stack)
     if "lists" in names:
         requests.submits(report, stack) if "submits" not in names else None
         requests.lists(report, stack)

@@ -76,6 +76,36 @@ def submits(report: Report, stack: LocalStack) -> None:
     )
 
 
+def artifacts(report: Report, stack: LocalStack) -> None:
+    """A summary and a table of twenty outputs, as each job sends them at its end; and the create of a job."""
+    default_id = asyncio.run(_idle_deployment(stack, DEFAULTS_GROUP, at_defaults=True))
+    api = f"{prefect_url_with_password(stack)}/api"
+    table = [{"file": f"results/{number}.tsv", "size": "1.5 kB", "address": "a" * 90} for number in range(20)]
+    summary = {"key": "summary", "type": "markdown", "data": "a" * 3_000}
+    bodies = [
+        json.dumps(body).encode() for body in (summary, {"key": "outputs", "type": "table", "data": table})
+    ]
+    create = json.dumps({"parameters": MOCK, "state": {"type": "SCHEDULED"}}).encode()
+    rounds = [
+        (
+            [post_times(f"{api}/artifacts/", body, 1, _TURN_SECONDS) for body in bodies],
+            post_times(f"{api}/deployments/{default_id}/create_flow_run", create, 1, _TURN_SECONDS),
+        )
+        for _ in range(_TURNS)
+    ]
+    assert all(load.failures == 0 for ours, theirs in rounds for load in (*ours, theirs))
+    ours_ms = [sum(load.p50_ms for load in ours) for ours, _ in rounds]
+    report.add(
+        Row(
+            "artifacts of a job, beside its create",
+            median([ours / theirs.p50_ms for ours, (_, theirs) in zip(ours_ms, rounds, strict=True)]),
+            1,
+            ours=f"{median(ours_ms):.0f} ms",
+            theirs=f"{median([theirs.p50_ms for _, theirs in rounds]):.0f} ms",
+        )
+    )
+
+
 def submits_beside_sapporo(report: Report, stack: LocalStack) -> None:
     """Sixteen clients submit to either in turn; both only take the submission, no workflow runs."""
     asyncio.run(_idle_deployment(stack, IDLE_GROUP))
