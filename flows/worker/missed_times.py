@@ -12,7 +12,7 @@ from uuid import UUID
 from prefect.client.schemas.objects import FlowRun
 
 LATE = timedelta(seconds=15)
-"""As Prefect's own state Late: what waits for less was not missed."""
+"""What waits for less was not missed."""
 
 SKIPPED = "Skipped"
 REASON = "A later time of its schedule came before it could start."
