@@ -171,7 +171,8 @@ class Worker:
             await self._prefect.request("POST", "/events", json=events[start : start + 200])
         expected = Counter(rule_job.state_type for rule_job in rule_jobs)
         for state_type, count in expected.items():
-            await wait_until(partial(self._has, job_id, state_type, count), f"{count} are {state_type}")
+            # Other suites may keep the server busy.
+            await wait_until(partial(self._has, job_id, state_type, count), f"{count} are {state_type}", 90)
 
     async def log(
         self, job_id: UUID, lines: Iterable[tuple[float, str]], task_id: UUID | None = None
