@@ -25,6 +25,8 @@ TUNING: Mapping[str, str] = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+    # As soon after an outage of the database is a new trigger known at once.
+    "PREFECT_SERVER_SERVICES_TRIGGERS_PG_NOTIFY_RECONNECT_INTERVAL_SECONDS": "1",
     # A job that waits in a full group is not late, and marking it Late costs a change of state.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
 }
@@ -44,6 +46,7 @@ def main() -> None:
     from prefect.cli import app  # noqa: PLC0415 - as above
 
     _record_within_fractions_of_a_second()
+    _listen_again()
     if "PREFECT_REDIS_MESSAGING_URL" in os.environ:
         _come_back_soon()
     if sys.argv[1:2] == ["api"]:
@@ -72,6 +75,29 @@ def _record_within_fractions_of_a_second() -> None:
         return consumer(write_batch_size, interval, **options)  # type: ignore[arg-type]  # it only sleeps so long
 
     task_run_recorder.consumer = consumer_in_time  # type: ignore[assignment]  # as it is called
+
+
+def _listen_again() -> None:
+    """Let the server hear of new and changed automations after an outage of PostgreSQL.
+
+    Prefect gives up when PostgreSQL is away as it connects again, because `get_pg_notify_connection` then
+    returns None, as for SQLite. From then on the server learns of a new trigger up to five seconds late,
+    and misses what happens in between. An error lets `listen_for_automation_changes` connect again.
+    """
+    from prefect.server.events import triggers  # noqa: PLC0415 - as in `main`
+    from prefect.server.utilities import postgres_listener  # noqa: PLC0415 - as in `main`
+    from prefect.settings import get_current_settings  # noqa: PLC0415 - as in `main`
+
+    connect = postgres_listener.get_pg_notify_connection
+    database = get_current_settings().server.database.connection_url
+
+    async def connection() -> Any:
+        found = await connect()
+        if found is None and database and database.get_secret_value().startswith("postgres"):
+            raise ConnectionError("PostgreSQL is away")
+        return found
+
+    triggers.get_pg_notify_connection = connection  # type: ignore[attr-defined]  # imported there
 
 
 def _come_back_soon() -> None:

@@ -8,10 +8,16 @@ from typing import Any
 
 import prefect.settings
 import pytest
+from prefect.server.events import triggers
 from prefect.server.services import task_run_recorder
 from prefect.server.services.task_run_recorder import TaskRunRecorder
 from prefect.server.utilities.messaging import Message
-from prefect.settings import PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL, temporary_settings
+from prefect.server.utilities.postgres_listener import get_pg_notify_connection
+from prefect.settings import (
+    PREFECT_API_DATABASE_CONNECTION_URL,
+    PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL,
+    temporary_settings,
+)
 from prefect_redis import messaging
 
 from deployments import server
@@ -64,6 +70,29 @@ def test_our_server_keeps_to_the_interval(asked_for: dict[str, Any]) -> None:
     start_recorder()
 
     assert asked_for["flush_every"] == 0.5
+
+
+@pytest.fixture
+def no_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The settings name a PostgreSQL that isn't there."""
+    monkeypatch.setattr(triggers, "get_pg_notify_connection", get_pg_notify_connection)
+    url = "postgresql+asyncpg://prefect@/prefect?host=/nowhere"
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: url}):
+        yield
+
+
+@pytest.mark.usefixtures("no_database")
+def test_prefect_still_takes_a_postgresql_that_is_away_for_sqlite() -> None:
+    """When this fails, `_listen_again` has become superfluous."""
+    asyncio.run(triggers.listen_for_automation_changes())  # it has given up
+
+
+@pytest.mark.usefixtures("no_database")
+def test_our_server_looks_for_postgresql_again() -> None:
+    server._listen_again()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(triggers.listen_for_automation_changes(), 1))
 
 
 @pytest.fixture

@@ -46,7 +46,9 @@ def test_who_has_only_the_prefect_ui_runs_the_example_and_looks_at_its_results(
     page.goto(f"{jobs.http.get(f'/workflows/{name}').json()['prefect']}/run")
     samples = page.locator("textarea")
     expect(samples.nth(2)).to_have_value("cedar", timeout=SLOW_MS)
+    before = samples.count()
     page.get_by_role("button", name="Add item").first.click()
+    expect(samples).to_have_count(before + 1)  # until then, the fourth one is another field's
     samples.nth(3).fill("extra")
     expect(samples.nth(3)).to_have_value("extra")
     page.get_by_role("button", name="Submit").click()

@@ -1,5 +1,6 @@
 """Servers are killed while jobs run: the jobs go on, and nothing that was true before is untrue after."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 
+import asyncpg
 import httpx
 import psutil
 import pytest
@@ -19,6 +21,7 @@ from tests.conftest import JOBS_AT_ONCE
 from tests.support import JobsClient, Json, is_ready, processes_of, wait_until
 
 _ORDER = ("pending", "running", "completed")
+_LISTENERS = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN %prefect_automation_changes%'"
 MOCK = {"delay_seconds": [30, 35], "success_rate": 1, "rules": 5}
 
 
@@ -87,6 +90,7 @@ def test_a_database_that_is_away_for_a_moment_costs_no_job(jobs: JobsClient, sta
         assert job["progress"]["done"] == job["progress"]["total"]
     assert jobs.wait(lost, "failed", seconds=60)["error"]["kind"] == "system"
     assert worker.is_running()
+    wait_until(lambda: asyncio.run(_listens(stack)), "Prefect hears of new triggers again")
 
 
 def test_a_worker_that_is_stopped_ends_its_jobs_and_they_say_so(jobs: JobsClient, stack: LocalStack) -> None:
@@ -135,6 +139,17 @@ def _database_away(stack: LocalStack) -> Iterator[None]:
         yield
     finally:
         stack.supervise()
+
+
+async def _listens(stack: LocalStack) -> bool:
+    """Whether Prefect's server is told of new and changed automations."""
+    connection = await asyncpg.connect(
+        stack.database_url.replace("+asyncpg", ""), passfile=stack.database_variables["PGPASSFILE"]
+    )
+    try:
+        return bool(await connection.fetch(_LISTENERS))
+    finally:
+        await connection.close()
 
 
 @contextmanager
