@@ -10,6 +10,7 @@ set already. A larger server runs in several processes that share Valkey:
 | `python -m deployments.server services` | what is done in the background, once |
 """
 
+import gc
 import os
 import sys
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ BROKER_TUNING: Mapping[str, str] = {
     "PREFECT_REDIS_MESSAGING_PUBLISHER_BATCH_SIZE": "200",
 }
 
+_NEW_OBJECTS_UNTIL_COLLECTION = 50_000
 _LONGEST_PAUSE_SECONDS = 3.0
 _COMMANDS = {"migrate": ["database", "upgrade", "--yes"], "services": ["services", "start"]}
 
@@ -47,6 +49,8 @@ def main() -> None:
 
     _record_within_fractions_of_a_second()
     _listen_again()
+    if sys.argv[1:2] != ["migrate"]:
+        _collect_seldom()
     if "PREFECT_REDIS_MESSAGING_URL" in os.environ:
         _come_back_soon()
     if sys.argv[1:2] == ["api"]:
@@ -75,6 +79,15 @@ def _record_within_fractions_of_a_second() -> None:
         return consumer(write_batch_size, interval, **options)  # type: ignore[arg-type]  # it only sleeps so long
 
     task_run_recorder.consumer = consumer_in_time  # type: ignore[assignment]  # as it is called
+
+
+def _collect_seldom() -> None:
+    """Search for garbage less often, and not among what stays: 0.8 times the CPU of a rule job."""
+    from prefect.server.api import server  # noqa: F401, PLC0415 - what stays
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS_UNTIL_COLLECTION)
 
 
 def _listen_again() -> None:
