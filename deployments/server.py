@@ -1,20 +1,26 @@
 """Starts the Prefect server, tuned for jobs of many rule jobs: `python -m deployments.server --host …`.
 
 It takes the options of `prefect server start`. The tuning sets variables of Prefect's own that are not
-set already. A larger server runs in several processes that share Valkey:
+set already. A larger server runs in several processes that share Valkey (`deployments.broker`):
 
 | command | runs |
 |---|---|
 | `python -m deployments.server migrate` | the migration of the database, before all others |
 | `python -m deployments.server api --host … --port …` | the API; several processes share one port |
 | `python -m deployments.server services` | what is done in the background, once |
+
+`api --migrate` and `services --migrate` migrate first: for programs that are replaced one by one, and of
+which any may be the first of a new version.
 """
 
+import asyncio
 import gc
 import os
 import sys
 from collections.abc import Mapping
 from typing import Any
+
+from deployments.broker import BrokerSettings
 
 TUNING: Mapping[str, str] = {
     # Task-run states and events arrive in bursts of thousands. In batches of 200, two states of a rule
@@ -38,29 +44,43 @@ BROKER_TUNING: Mapping[str, str] = {
 
 _NEW_OBJECTS_UNTIL_COLLECTION = 50_000
 _LONGEST_PAUSE_SECONDS = 3.0
-_COMMANDS = {"migrate": ["database", "upgrade", "--yes"], "services": ["services", "start"]}
+_OF_A_LARGER_SERVER = ("migrate", "api", "services")
 
 
 def main() -> None:
-    for name, value in {**TUNING, **BROKER_TUNING}.items():
+    command, *options = sys.argv[1:] or [""]
+    shared = BrokerSettings().variables if command in _OF_A_LARGER_SERVER else {}
+    for name, value in {**TUNING, **BROKER_TUNING, **shared}.items():
         os.environ.setdefault(name, value)
     # Prefect reads its settings when it is imported.
     from prefect.cli import app  # noqa: PLC0415 - as above
 
     _record_within_fractions_of_a_second()
     _listen_again()
-    if sys.argv[1:2] != ["migrate"]:
-        _collect_seldom()
     if "PREFECT_REDIS_MESSAGING_URL" in os.environ:
         _come_back_soon()
-    if sys.argv[1:2] == ["api"]:
-        from deployments import server_process  # noqa: PLC0415 - as above
-
-        server_process.main(sys.argv[2:])
+    if command == "migrate" or (command in _OF_A_LARGER_SERVER and "--migrate" in options):
+        _migrate()
+    if command == "migrate":
         return
-    arguments = sys.argv[1:]
-    sys.argv = ["prefect", "server", *_COMMANDS.get("".join(arguments[:1]), ["start", *arguments])]
-    app()
+    _collect_seldom()
+    match command:
+        case "api":
+            from deployments import server_process  # noqa: PLC0415 - as above
+
+            server_process.main([option for option in options if option != "--migrate"])
+        case "services":
+            sys.argv = ["prefect", "server", "services", "start"]
+            app()
+        case _:
+            sys.argv = ["prefect", "server", "start", *sys.argv[1:]]
+            app()
+
+
+def _migrate() -> None:
+    from deployments.migration import migrate  # noqa: PLC0415 - as in `main`
+
+    asyncio.run(migrate())
 
 
 def _record_within_fractions_of_a_second() -> None:

@@ -30,8 +30,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=4200)
     options = parser.parse_args(arguments)
-    level = get_current_settings().server.logging_level.lower()
-    server = uvicorn.Server(uvicorn.Config(make_app(), log_level=level))
+    settings = get_current_settings().server
+    config = uvicorn.Config(
+        make_app(),
+        log_level=settings.logging_level.lower(),
+        timeout_keep_alive=settings.api.keepalive_timeout,
+    )
+    server = uvicorn.Server(config)
     server.run(sockets=[_listen(options.host, options.port)])
 
 

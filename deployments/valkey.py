@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
+from deployments.broker import broker_variables
 from deployments.processes import StackError, StackProcess, own_variables
 from deployments.sockets import short_path
 
@@ -57,19 +58,3 @@ class Valkey:
     def variables(self) -> Mapping[str, str]:
         """What each process of the Prefect server needs in its environment."""
         return broker_variables(f"unix://{quote(str(self._socket_directory / _SOCKET))}")
-
-
-def broker_variables(url: str) -> Mapping[str, str]:
-    """Variables of Prefect with which all processes of a server use the Valkey at `url`.
-
-    Its schema is migrated before: two processes that do it at their start fail.
-    """
-    return {
-        "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "prefect_redis.messaging",
-        "PREFECT_SERVER_EVENTS_MESSAGING_CACHE": "prefect_redis.messaging",
-        "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
-        "PREFECT_REDIS_MESSAGING_URL": url,
-        "PREFECT_SERVER_DOCKET_URL": url,
-        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
-    }

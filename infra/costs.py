@@ -58,6 +58,8 @@ def _prices(kind: str, properties: Mapping[str, Any], resources: Any) -> Iterato
             yield _service(properties, resources)
         case "AWS::RDS::DBInstance":
             yield _database(properties, resources)
+        case "AWS::ElastiCache::ReplicationGroup":
+            yield _cache(properties)
         case _ if kind in _BY_THE_MONTH:
             what, named = _BY_THE_MONTH[kind]
             yield what, _MONTHLY[named]
@@ -89,6 +91,12 @@ def _database(properties: Mapping[str, Any], resources: Any) -> tuple[str, float
     if kind not in _HOURLY["database"]:
         return what, None
     return what, copies * (_a_month(_HOURLY["database"][kind]) + disk * _MONTHLY["database_gib"])
+
+
+def _cache(properties: Mapping[str, Any]) -> tuple[str, float | None]:
+    nodes, kind = properties["NumCacheClusters"], properties["CacheNodeType"]
+    hourly = _HOURLY["cache"].get(kind)
+    return f"{nodes} × {kind}: Valkey", None if hourly is None else nodes * _a_month(hourly)
 
 
 def _a_month(hourly: float) -> float:

@@ -1,6 +1,7 @@
 """Alarms by e-mail. Each description says what to do."""
 
 import math
+from collections.abc import Sequence
 
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -80,6 +81,42 @@ class Alarms(Construct):
             above=0,
             periods=5,
             means="A facade does not answer /livez: read its log.",
+        )
+
+    def watch_server(
+        self, balancer: elb.ApplicationLoadBalancer, targets: elb.ApplicationTargetGroup
+    ) -> None:
+        self._alarm(
+            "ServerBalancerFails",
+            balancer.metrics.http_code_elb(
+                elb.HttpCodeElb.ELB_5XX_COUNT, period=_FIVE_MINUTES, statistic="Sum"
+            ),
+            above=10,
+            means="The balancer reaches no Prefect server: check the server's tasks.",
+        )
+        self._alarm(
+            "ServerUnhealthy",
+            targets.metrics.unhealthy_host_count(period=_MINUTE, statistic="Maximum"),
+            above=0,
+            periods=5,
+            means="A Prefect server does not reach its database or Valkey: /api/ready in its log says which.",
+        )
+
+    def watch_valkey(self, node_ids: Sequence[str]) -> None:
+        """All nodes: each may be the one that is used, after a failover."""
+        self._alarm(
+            "ValkeyMemory",
+            _highest("DatabaseMemoryUsagePercentage", node_ids),
+            above=70,
+            means="Events pile up in Valkey: check Prefect's services, or choose a larger "
+            "server.messaging.node_type. When it is full, no job can be created.",
+        )
+        self._alarm(
+            "ValkeyCpu",
+            _highest("EngineCPUUtilization", node_ids),
+            above=80,
+            periods=3,
+            means="Valkey is busy: choose a larger server.messaging.node_type.",
         )
 
     def watch_service(self, name: str, service: ecs.FargateService) -> None:
@@ -164,3 +201,20 @@ class Alarms(Construct):
         )
         alarm.add_alarm_action(actions.SnsAction(self.topic))
         alarm.add_ok_action(actions.SnsAction(self.topic))
+
+
+def _highest(metric: str, node_ids: Sequence[str]) -> cloudwatch.MathExpression:
+    """The highest value of nodes of ElastiCache."""
+    nodes = {
+        f"node{number}": cloudwatch.Metric(
+            namespace="AWS/ElastiCache",
+            metric_name=metric,
+            dimensions_map={"CacheClusterId": node_id, "CacheNodeId": "0001"},
+            statistic="Maximum",
+            period=_FIVE_MINUTES,
+        )
+        for number, node_id in enumerate(node_ids, 1)
+    }
+    return cloudwatch.MathExpression(
+        expression=f"MAX([{','.join(nodes)}])", using_metrics=dict(nodes), period=_FIVE_MINUTES
+    )

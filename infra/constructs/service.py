@@ -127,8 +127,18 @@ class Task(Construct):
 class Service(Task):
     """A task that ECS keeps running. A deployment that does not become healthy is rolled back."""
 
-    def run(self, *, replicas: int, one_at_a_time: bool, may_be_entered: bool = False) -> ecs.FargateService:
-        """`one_at_a_time` stops the old task first, for programs that must not run twice."""
+    def run(
+        self,
+        *,
+        replicas: int,
+        one_at_a_time: bool,
+        may_be_entered: bool = False,
+        start_seconds: int | None = None,
+    ) -> ecs.FargateService:
+        """`one_at_a_time` stops the old task first, for programs that must not run twice.
+
+        `start_seconds` is how long health checks are ignored, for one behind a load balancer.
+        """
         self.service = ecs.FargateService(
             self,
             "Service",
@@ -144,6 +154,7 @@ class Service(Task):
             enable_ecs_managed_tags=True,
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
             enable_execute_command=may_be_entered,
+            health_check_grace_period=None if start_seconds is None else Duration.seconds(start_seconds),
         )
         # Otherwise a task may start before it has its rights and rules, and count as failed.
         self.service.node.add_dependency(self.security_group, self.definition.obtain_execution_role())

@@ -50,25 +50,35 @@ class Facade(StrictModel):
         return self
 
 
+class Messaging(StrictModel):
+    """The Valkey that the tasks of a larger Prefect server share: a node, and its standby in another zone."""
+
+    node_type: str = Field(
+        default="cache.t4g.small",
+        pattern=r"^cache\.[a-z0-9]+\.[a-z0-9]+$",
+        description="Events on their way must fit into its memory while Prefect's services are replaced.",
+    )
+
+
 class Server(StrictModel):
     """The Prefect server, which is reachable inside the VPC only."""
 
-    size: Size = Size(cpu=1024, memory_mib=2048)
-    replicas: int = Field(default=1, ge=1)
+    size: Size = Field(
+        default=Size(cpu=1024, memory_mib=2048),
+        description="Of each task. A process of Prefect's uses one vCPU, and no more.",
+    )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=10,
+        description="Tasks that answer requests. From 2, Prefect's services have a task of their own, and "
+        "all share a Valkey.",
+    )
+    messaging: Messaging = Messaging()
     may_be_entered: bool = Field(
         default=False,
         description="ECS Exec: whoever IAM allows may forward a port to Prefect's UI and open a shell.",
     )
-
-    @field_validator("replicas")
-    @classmethod
-    def _is_one(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError(
-                "several Prefect servers need Redis and a separate migration, which are not supported: "
-                "use a larger size, and a larger max_capacity of the database"
-            )
-        return value
 
 
 class Worker(StrictModel):

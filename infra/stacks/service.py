@@ -20,6 +20,7 @@ from infra.constructs.database import DatabaseEndpoint
 from infra.constructs.facade import Facade
 from infra.constructs.gateway import PATH, Gateway
 from infra.constructs.jobs import Jobs
+from infra.constructs.larger_server import LargerPrefectServer
 from infra.constructs.load_balancer import LoadBalancer
 from infra.constructs.prefect_server import PrefectServer
 from infra.constructs.rule_jobs import RuleJobs, grant_ending
@@ -55,14 +56,7 @@ class ServiceStack(Stack):
             image=self._image(repository),
             log_days=settings.watch.log_days,
         )
-        self.server = PrefectServer(
-            self,
-            "Prefect",
-            context=context,
-            database=database,
-            may_be_entered=settings.server.may_be_entered,
-            **dict(settings.server.size),
-        )
+        self.server = self._server(context, database)
         prefect = self.server.access
         gateway = Gateway(self, "Gateway", namespace=self.server.namespace)
         rule_jobs = self._rule_jobs(context, repository)
@@ -126,6 +120,27 @@ class ServiceStack(Stack):
             service.node.add_dependency(self.server.service)
         CfnOutput(self, "Url", value=f"https://{settings.facade.domain_name}")
         CfnOutput(self, "BalancerName", value=self.load_balancer.balancer.load_balancer_dns_name)
+
+    def _server(
+        self, context: TaskContext, database: DatabaseEndpoint
+    ) -> PrefectServer | LargerPrefectServer:
+        server = self._settings.server
+        options: dict[str, Any] = {
+            "context": context,
+            "database": database,
+            "may_be_entered": server.may_be_entered,
+            **dict(server.size),
+        }
+        if server.replicas == 1:
+            return PrefectServer(self, "Prefect", **options)
+        return LargerPrefectServer(
+            self,
+            "Prefect",
+            replicas=server.replicas,
+            node_type=server.messaging.node_type,
+            protect=self._settings.protect_data,
+            **options,
+        )
 
     def _cluster(self, vpc: ec2.IVpc) -> ecs.ICluster:
         cluster = self._settings.cluster

@@ -7,6 +7,7 @@ from constructs import Construct
 
 from infra.constructs.alarms import Alarms
 from infra.constructs.budget import Budget
+from infra.constructs.larger_server import LargerPrefectServer
 from infra.settings.file import Settings
 from infra.stacks.data import DataStack
 from infra.stacks.service import ServiceStack
@@ -29,6 +30,10 @@ class WatchStack(Stack):
         alarms.watch_crash_detection(service.crash_detection.queue, service.crash_detection.dead_letters)
         alarms.watch_facade(service.load_balancer.balancer, service.load_balancer.targets)
         alarms.watch_service("Server", service.server.service)
+        if isinstance(service.server, LargerPrefectServer):
+            alarms.watch_service("Services", service.server.services)
+            alarms.watch_server(service.server.balancer, service.server.targets)
+            alarms.watch_valkey(service.server.valkey.node_ids)
         alarms.watch_service("Facade", service.facade.service)
         alarms.watch_service("Worker", service.worker.service)
         alarms.watch_reconciler(

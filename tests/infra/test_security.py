@@ -42,12 +42,23 @@ def test_a_setting_narrows_who_may_connect(deployments: dict[str, Deployment]) -
     assert [rule["CidrIp"] for rule in door.properties["SecurityGroupIngress"]] == ["198.51.100.0/24"]
 
 
-def test_there_is_one_listener_and_it_is_https(deployment: Deployment) -> None:
-    assert deployment.one("AWS::ElasticLoadBalancingV2::Listener").properties["Port"] == 443
+def test_there_is_one_listener_for_clients_and_it_is_https(deployment: Deployment) -> None:
+    assert deployment.one("AWS::ElasticLoadBalancingV2::Listener", "Door").properties["Port"] == 443
 
 
-def test_everything_is_encrypted_where_it_lies_and_on_its_way(deployment: Deployment) -> None:
-    assert list(unencrypted(deployment)) == []
+@pytest.mark.parametrize(
+    ("kind", "in_clear"),
+    [
+        ("default", []),
+        # As without a balancer, the Prefect server speaks plain HTTP to the service's own tasks.
+        ("existing", ["AWS::ElasticLoadBalancingV2::Listener PrefectBalancerHttp speaks less than TLS 1.2"]),
+        ("instance", []),
+    ],
+)
+def test_everything_is_encrypted_where_it_lies_and_on_its_way(
+    deployments: dict[str, Deployment], kind: str, in_clear: list[str]
+) -> None:
+    assert list(unencrypted(deployments[kind])) == in_clear
 
 
 def test_no_secret_stands_in_a_template(deployment: Deployment) -> None:

@@ -61,7 +61,12 @@ def test_defaults_that_the_example_shows_are_the_defaults(tmp_path: Path) -> Non
         ('kind = "pushed"', 'kind = "pulled"', "image: Input tag 'pulled'"),
         ('hosted_zone_name = "example.org"', "", "hosted_zone_id and hosted_zone_name go together"),
         ("[watch]", '[database]\nkind = "aurora"\nmin_capacity = 16\n[watch]', "max_capacity is below"),
-        ("[watch]", "[server]\nreplicas = 2\n[watch]", "need Redis"),
+        ("[watch]", "[server]\nreplicas = 11\n[watch]", "server.replicas: Input should be less than"),
+        (
+            "[watch]",
+            '[server.messaging]\nnode_type = "t4g.small"\n[watch]',
+            "server.messaging.node_type: String should match pattern",
+        ),
         ("[watch]", '[network]\nkind = "new"\ncidr = "8.8.0.0/16"\n[watch]', "must be private"),
         ("[watch]", '[cluster]\nkind = "existing"\ncluster_name = "c"\n[watch]', "network.kind = 'existing'"),
         ("[watch]", "[worker]\nsize = { cpu = 1000, memory_mib = 2048 }\n[watch]", "CPU units, not 1000"),

@@ -95,17 +95,45 @@ def test_the_idle_cost_is_read_from_the_templates(deployments: dict[str, Deploym
         assert all(driver.monthly_usd is not None for driver in found), found
         assert table(found).row_count == len(set(found)) + 1
         totals[kind] = sum(driver.monthly_usd or 0 for driver in found)
-    assert 100 < totals["existing"] < totals["default"] < totals["instance"] < 400
+    assert 100 < totals["default"] < totals["instance"] < 400
+    assert 200 < totals["existing"] < 400
     page = (PROJECT / "docs" / "aws.md").read_text()
     assert f"{totals['default']:.0f} USD" in page, "the documentation names another sum"
 
 
-def test_an_unknown_price_is_said_to_be_unknown(deployments: dict[str, Deployment]) -> None:
-    template = deployments["instance"].copy().templates["data"]
-    for resource in template["Resources"].values():
-        if resource["Type"] == "AWS::RDS::DBInstance":
-            resource["Properties"]["DBInstanceClass"] = "db.x9.huge"
-    assert None in {driver.monthly_usd for driver in drivers("data", template)}
+def test_what_a_larger_server_adds_is_what_the_documentation_says(
+    deployments: dict[str, Deployment],
+) -> None:
+    before = cost(deployments["default"], "prefect-snakemake-server")
+    larger = deployments["existing"]
+    parts = ("prefect-snakemake-server", "prefect-snakemake-services", "Valkey")
+    balancer = cost(larger, "load balancer") - cost(larger, "addresses of the load balancer")
+    added = sum(cost(larger, part) for part in parts) + balancer / 2 - before  # the other is the facade's
+    page = (PROJECT / "docs" / "aws.md").read_text()
+    assert f"adds {added:.0f} USD" in page, added
+
+
+def cost(deployment: Deployment, part: str) -> float:
+    """Of the stack of the programs, what this part costs."""
+    found = [driver for driver in drivers("service", deployment.templates["service"]) if part in driver.what]
+    return sum(driver.monthly_usd or 0 for driver in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "stack", "resource", "size", "huge"),
+    [
+        ("instance", "data", "AWS::RDS::DBInstance", "DBInstanceClass", "db.x9.huge"),
+        ("existing", "service", "AWS::ElastiCache::ReplicationGroup", "CacheNodeType", "cache.x9.huge"),
+    ],
+)
+def test_an_unknown_price_is_said_to_be_unknown(
+    deployments: dict[str, Deployment], kind: str, stack: str, resource: str, size: str, huge: str
+) -> None:
+    template = deployments[kind].copy().templates[stack]
+    for each in template["Resources"].values():
+        if each["Type"] == resource:
+            each["Properties"][size] = huge
+    assert None in {driver.monthly_usd for driver in drivers(stack, template)}
 
 
 def test_workflows_pass_actionlint() -> None:
