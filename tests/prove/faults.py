@@ -1,5 +1,6 @@
 """The faults: what is killed, stopped or filled, and what a job may lose by it."""
 
+import asyncio
 import contextlib
 import os
 import random
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import asyncpg
 import psutil
 
 from deployments.local import LocalStack
@@ -120,6 +122,26 @@ def _worker_and_flow_processes(stack: LocalStack) -> Iterator[None]:
 
 
 @contextmanager
+def _connections_ended(stack: LocalStack) -> Iterator[None]:
+    """All that are open to PostgreSQL, as when it fails over or a network forgets them."""
+    asyncio.run(_end_connections(stack))
+    yield
+
+
+async def _end_connections(stack: LocalStack) -> None:
+    connection = await asyncpg.connect(
+        stack.database_url.replace("+asyncpg", ""), passfile=stack.database_variables["PGPASSFILE"]
+    )
+    ended = await connection.fetch(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await connection.close()
+    if not ended:
+        raise NoVictimError
+
+
+@contextmanager
 def _server_stopped(stack: LocalStack) -> Iterator[None]:
     os.kill(stack.server.pid, signal.SIGSTOP)
     try:
@@ -185,6 +207,7 @@ FAULTS = (
     ),
     Fault("SIGKILL of Valkey", _part(lambda stack: _optional(stack.valkey)), needs_larger_server=True),
     Fault("SIGKILL of PostgreSQL", _part(_postmaster)),
+    Fault("end of all connections to PostgreSQL", _connections_ended),
     Fault("SIGKILL of the jobs API", _part(lambda stack: stack.api.pid)),
     Fault("SIGSTOP of the Prefect server", _server_stopped, STOP_SECONDS),
     Fault("disk full", _disk_full, FULL_SECONDS, ends_jobs=True, needs_own_disk=True),
