@@ -37,7 +37,10 @@ from api.web.problems import NotFound
 from api.web.queries import MAX_LIMIT, JobQuery
 from api.web.schemas import Job, JobPage
 from api.web.statuses import OPEN_STATUSES
-from flows.contract.spec import Label
+from flows.contract.spec import FLOW_NAME, Label
+
+_OF_THIS_FLOW = {"name": {"any_": [FLOW_NAME]}}
+"""Prefect's index of keys begins with the flow. Without it, PostgreSQL before 18 looks at all flow runs."""
 
 
 class FlowRuns:
@@ -117,7 +120,7 @@ class FlowRuns:
         """The flow run that was created with this key."""
         key = FlowRunFilterIdempotencyKey(any_=[idempotency_key])
         async with self.reading():
-            found = await self._read(FlowRunFilter(idempotency_key=key), 1)
+            found = await self._read(FlowRunFilter(idempotency_key=key), 1, flows=_OF_THIS_FLOW)
         return found[0] if found else None
 
     async def create(self, deployment_id: UUID, body: Mapping[str, object]) -> FlowRunRow:
@@ -160,12 +163,13 @@ class FlowRuns:
     def job_from(self, flow_run: FlowRunRow, group: str) -> Job:
         return job_from(flow_run, group, self._prefect_ui_url)
 
-    async def _read(self, flow_runs: FlowRunFilter, limit: int) -> Sequence[FlowRunRow]:
-        """Newest first."""
+    async def _read(self, flow_runs: FlowRunFilter, limit: int, **filters: object) -> Sequence[FlowRunRow]:
+        """Newest first. `filters` are those by what a flow run belongs to."""
         body: dict[str, Any] = {
             "flow_runs": flow_runs.model_dump(mode="json", exclude_unset=True),
             "sort": FlowRunSort.EXPECTED_START_TIME_DESC,
             "limit": limit,
+            **filters,
         }
         response = await self._client.request("POST", "/flow_runs/filter", json=body)
         return FLOW_RUN_ROWS.validate_json(response.content)

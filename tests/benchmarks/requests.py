@@ -247,6 +247,8 @@ async def _store_jobs(stack: LocalStack, deployment_id: str, total: int) -> None
             "state_type": "'COMPLETED'",
             "state_name": "'Completed'",
             "expected_start_time": "now() - number * interval '1 second'",
+            "start_time": "now() - number * interval '1 second'",
+            "end_time": "now() - (number - 1) * interval '1 second'",
         }
         values = ", ".join(changed.get(column, f'one."{column}"') for column in columns)
         names = ", ".join(f'"{column}"' for column in columns)
