@@ -20,6 +20,9 @@ from tests.benchmarks.processes import ENVIRONMENT_ZYGOTE, FLOW_ZYGOTE
 _AGAIN_SECONDS = 2.5
 STOP_SECONDS = 20.0
 FULL_SECONDS = 10.0
+REPLACED_SECONDS = 12.0
+"""A process of the Prefect server takes 10 to 12 seconds to start while jobs run on two cores."""
+
 _CHUNK = bytes(1 << 20)
 
 Inflict = Callable[[LocalStack], contextlib.AbstractContextManager[None]]
@@ -151,6 +154,16 @@ def _server_stopped(stack: LocalStack) -> Iterator[None]:
 
 
 @contextmanager
+def _servers_replaced(stack: LocalStack) -> Iterator[None]:
+    """The first, and the others when its successor takes requests: as a deployment does it."""
+    first, *others = stack.servers
+    os.kill(first.pid, signal.SIGTERM)
+    yield
+    for other in others:
+        os.kill(other.pid, signal.SIGTERM)
+
+
+@contextmanager
 def _disk_full(stack: LocalStack) -> Iterator[None]:
     """The whole of JOBS_HOME, with the database."""
     filler = stack.settings.home / "filler"
@@ -198,6 +211,12 @@ FAULTS = (
     Fault(
         "SIGKILL of a process of the Prefect server",
         _part(lambda stack: random.choice(stack.servers).pid),
+        needs_larger_server=True,
+    ),
+    Fault(
+        "SIGTERM of all processes of the Prefect server in turn",
+        _servers_replaced,
+        REPLACED_SECONDS,
         needs_larger_server=True,
     ),
     Fault(

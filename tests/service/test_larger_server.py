@@ -3,10 +3,11 @@
 import os
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Event
 from typing import Any
 from uuid import uuid4
@@ -71,7 +72,7 @@ class Client:
 
 
 @contextmanager
-def client(url: str) -> Iterator[Client]:
+def client(url: str, spec: Json = QUICK) -> Iterator[Client]:
     """A client, until the block ends."""
     seen, is_over = Client(), Event()
 
@@ -79,7 +80,7 @@ def client(url: str) -> Iterator[Client]:
         with httpx.Client(base_url=url, timeout=60) as http:
             while not is_over.wait(0.5):
                 key = {"Idempotency-Key": str(uuid4())}
-                if (answer := seen.ask(http, "POST", "/jobs", json=QUICK, headers=key)) is not None:
+                if (answer := seen.ask(http, "POST", "/jobs", json=spec, headers=key)) is not None:
                     seen.submitted.append(answer.json()["id"])
                 seen.ask(http, "GET", "/jobs", params={"limit": 50})
 
@@ -104,6 +105,26 @@ def run_through(larger: LocalStack, jobs: JobsClient, *victims: StackProcess) ->
         wait_until(lambda: supervised(larger, lambda: all_final(jobs, job_ids)), "all have ended", 60)
     wait_until(lambda: all_final(jobs, seen.submitted), "what was submitted meanwhile has ended")
     return [*job_ids, *seen.submitted], seen
+
+
+def replace(larger: LocalStack, part: Callable[[], StackProcess | None]) -> StackProcess:
+    """End a part with SIGTERM, as a deployment does. Returns its successor."""
+    before = part()
+    assert before is not None
+    os.kill(before.pid, signal.SIGTERM)
+    wait_until(lambda: supervised(larger, lambda: part() is not before), "it is replaced")
+    after = part()
+    assert after is not None
+    return after
+
+
+def server(larger: LocalStack, number: int) -> StackProcess:
+    return larger.servers[number]
+
+
+def listens(pid: int, port: int) -> bool:
+    connections = psutil.Process(pid).net_connections("inet")
+    return (psutil.CONN_LISTEN, port) in {(each.status, each.laddr[1]) for each in connections}
 
 
 def supervised(larger: LocalStack, is_true: Any) -> bool:
@@ -165,6 +186,30 @@ def test_a_killed_process_of_the_api_and_killed_services_cost_no_client_a_reques
     job_ids, seen = run_through(larger, jobs, larger.server, larger.services)
 
     assert seen.failed == []
+    assert_exact(jobs, prefect, job_ids)
+
+
+def test_a_deployment_that_replaces_process_after_process_costs_no_client_a_request(
+    larger: LocalStack, jobs: JobsClient, prefect: httpx.Client
+) -> None:
+    """Of the API, one by one, and then the services: as ECS does it, while many clients submit and read."""
+    assert larger.services is not None
+    job_ids = [jobs.submit(engine="mock", mock=MOCK, cores=2) for _ in range(AT_ONCE // 4)]
+    several = {**QUICK, "group": "default"}
+    with ExitStack() as clients:
+        seen = [clients.enter_context(client(larger.settings.api_url, several)) for _ in range(3)]
+        wait_until(lambda: all(each.submitted for each in seen), "all clients have submitted")
+        for number in range(len(larger.servers)):
+            new = replace(larger, partial(server, larger, number))
+            wait_until(partial(listens, new.pid, larger.settings.prefect_port), "the new one takes requests")
+        replace(larger, lambda: larger.services)
+        before = sum(len(each.submitted) for each in seen)
+        wait_until(lambda: sum(len(each.submitted) for each in seen) > before + 6, "the new ones take jobs")
+    submitted = [job_id for each in seen for job_id in each.submitted]
+    job_ids += submitted
+    wait_until(lambda: all_final(jobs, job_ids), "all have ended", 120)
+
+    assert [failure for each in seen for failure in each.failed] == []
     assert_exact(jobs, prefect, job_ids)
 
 
