@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from tests.benchmarks.processes import machine_cpu
+
 
 @dataclass(frozen=True)
 class Load:
@@ -16,6 +18,8 @@ class Load:
     per_second: float
     p50_ms: float
     failures: int
+    cpu_ms: float
+    """Of the whole machine for each request, this client's included."""
 
 
 def get_for(urls: list[str], clients: int, seconds: float) -> Load:
@@ -62,9 +66,10 @@ async def _run(request: Callable[[int], tuple[str, int, bytes]], clients: int, s
             failures += status >= 400
         writer.close()
 
-    began = time.monotonic()
+    used, began = machine_cpu(), time.monotonic()
     await asyncio.gather(*(client(number) for number in range(clients)))
-    return Load(len(times) / (time.monotonic() - began), statistics.median(times) * 1000, failures)
+    took, used = time.monotonic() - began, machine_cpu() - used
+    return Load(len(times) / took, statistics.median(times) * 1000, failures, used / len(times) * 1000)
 
 
 async def _status_of_answer(reader: asyncio.StreamReader) -> int:

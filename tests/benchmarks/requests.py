@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from flows.contract.environments import EnvironmentSettings
 from flows.contract.spec import FLOW_NAME
 from flows.environments.environment import Environment
 from flows.environments.making import Environments
-from tests.benchmarks.load import get_for, post_times
+from tests.benchmarks.load import Load, get_for, post_times
 from tests.benchmarks.processes import flow_zygote, prefect_url_with_password, zygotes_of
 from tests.benchmarks.rows import Report, Row, median
 from tests.benchmarks.sapporo import sapporo, submit
@@ -37,6 +38,13 @@ class Times:
     ours_ms: float
     theirs_ms: float
     ratio: float
+    cpu: str
+
+
+def _cpu(rounds: Sequence[tuple[Load, Load]]) -> str:
+    """Medians of both sides."""
+    ours, theirs = (median([load.cpu_ms for load in side]) for side in zip(*rounds, strict=True))
+    return f"{ours:.1f} : {theirs:.1f} ms"
 
 
 def submits(report: Report, stack: LocalStack) -> None:
@@ -64,6 +72,7 @@ def submits(report: Report, stack: LocalStack) -> None:
             higher_is_better=True,
             ours=f"{median([ours.per_second for ours, _ in rounds]):.0f}/s",
             theirs=f"{median([theirs.per_second for _, theirs in rounds]):.0f}/s",
+            cpu=_cpu(rounds),
         ),
         Row(
             "POST /jobs, one client, added at the median",
@@ -72,6 +81,7 @@ def submits(report: Report, stack: LocalStack) -> None:
             unit="ms",
             ours=f"{median([ours.p50_ms for ours, _ in alone]):.0f} ms",
             theirs=f"{median([theirs.p50_ms for _, theirs in alone]):.0f} ms",
+            cpu=_cpu(alone),
         ),
     )
 
@@ -95,6 +105,8 @@ def artifacts(report: Report, stack: LocalStack) -> None:
     ]
     assert all(load.failures == 0 for ours, theirs in rounds for load in (*ours, theirs))
     ours_ms = [sum(load.p50_ms for load in ours) for ours, _ in rounds]
+    ours_cpu = median([sum(load.cpu_ms for load in ours) for ours, _ in rounds])
+    their_cpu = median([theirs.cpu_ms for _, theirs in rounds])
     report.add(
         Row(
             "artifacts of a job, beside its create",
@@ -102,6 +114,7 @@ def artifacts(report: Report, stack: LocalStack) -> None:
             1,
             ours=f"{median(ours_ms):.0f} ms",
             theirs=f"{median([theirs.p50_ms for _, theirs in rounds]):.0f} ms",
+            cpu=f"{ours_cpu:.1f} : {their_cpu:.1f} ms",
         )
     )
 
@@ -127,6 +140,7 @@ def submits_beside_sapporo(report: Report, stack: LocalStack) -> None:
             higher_is_better=True,
             ours=f"{median([ours.per_second for ours, _ in rounds]):.0f}/s",
             theirs=f"{median([theirs.per_second for _, theirs in rounds]):.0f}/s",
+            cpu=_cpu(rounds),
         )
     )
 
@@ -152,6 +166,7 @@ def reads(report: Report, stack: LocalStack, jobs: JobsClient) -> None:
             higher_is_better=True,
             ours=f"{median([ours.per_second for ours, _ in rounds]):.0f}/s",
             theirs=f"{median([theirs.per_second for _, theirs in rounds]):.0f}/s",
+            cpu=_cpu(rounds),
         ),
         Row(
             "GET /jobs/{id}, 16 clients, p50",
@@ -177,6 +192,7 @@ def lists(report: Report, stack: LocalStack) -> None:
             1.15,
             ours=f"{few.ours_ms:.0f} ms",
             theirs=f"{few.theirs_ms:.0f} ms",
+            cpu=few.cpu,
         ),
         Row(
             "list of 50, 100,000 against 10,000 stored",
@@ -276,10 +292,14 @@ def _list_times(stack: LocalStack, deployment_id: str) -> Times:
     }
     ours_url = f"{stack.settings.api_url}/jobs?status=completed&group={IDLE_GROUP}&limit=50"
     their_url = f"{prefect_url_with_password(stack)}/api/flow_runs/filter"
-    ours, theirs = [], []
-    for _ in range(_TURNS):
-        ours.append(get_for([ours_url], 1, _TURN_SECONDS).p50_ms)
-        theirs.append(post_times(their_url, json.dumps(body).encode(), 1, _TURN_SECONDS).p50_ms)
+    rounds = [
+        (
+            get_for([ours_url], 1, _TURN_SECONDS),
+            post_times(their_url, json.dumps(body).encode(), 1, _TURN_SECONDS),
+        )
+        for _ in range(_TURNS)
+    ]
     assert len(httpx.get(ours_url).json()["items"]) == 50
-    ratio = median([our / their for our, their in zip(ours, theirs, strict=True)])
-    return Times(median(ours), median(theirs), ratio)
+    ours_ms, their_ms = (median([load.p50_ms for load in side]) for side in zip(*rounds, strict=True))
+    ratio = median([ours.p50_ms / theirs.p50_ms for ours, theirs in rounds])
+    return Times(ours_ms, their_ms, ratio, _cpu(rounds))

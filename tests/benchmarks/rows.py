@@ -21,6 +21,8 @@ class Row:
     unit: str = "×"
     ours: str = ""
     theirs: str = ""
+    cpu: str = ""
+    """CPU time of the whole machine, ours and what it is compared with."""
 
     @property
     def met(self) -> bool:
@@ -49,11 +51,13 @@ class Report:
 
     def table(self) -> Table:
         table = Table(title="Benchmark", title_justify="left")
-        for column in ("what", "figure", "wanted", "met", "ours", "compared with"):
+        for column in ("what", "figure", "wanted", "met", "ours", "compared with", "CPU, ours : theirs"):
             table.add_column(column)
         for row in self.rows:
             figure = f"{row.ratio:.3g} {row.unit}"
-            table.add_row(row.name, figure, row.wanted, "yes" if row.met else "NO", row.ours, row.theirs)
+            table.add_row(
+                row.name, figure, row.wanted, "yes" if row.met else "NO", row.ours, row.theirs, row.cpu
+            )
         return table
 
     def _write(self) -> None:
@@ -67,7 +71,7 @@ class Report:
 
 def _details(row: Row) -> dict[str, object]:
     details = asdict(row)
-    return {key: details[key] for key in ("unit", "ours", "theirs")}
+    return {key: details[key] for key in ("unit", "ours", "theirs", "cpu")}
 
 
 def median(values: Sequence[float]) -> float:

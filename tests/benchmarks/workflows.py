@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from deployments.local import PROJECT, WORK_POOL, LocalStack
-from tests.benchmarks.processes import flow_zygote, prefect_url_with_password
+from tests.benchmarks.processes import cpu_of, flow_zygote, machine_cpu, prefect_url_with_password
 from tests.benchmarks.rows import Report, Row, median, seconds
 from tests.support import WORKFLOWS, JobsClient, wait_until
 
@@ -23,7 +23,7 @@ ONE_RULE = 'rule one:\n    output: "began.txt"\n    shell: "date +%s.%N > {outpu
 PROCESS_GROUP = "benchmark-process"
 _OUR_SCHEDULING = (
     "import os, sys; from flows.snakemake_process import driver; "
-    "driver.drive(['--scheduler=greedy', *sys.argv[1:]], open(os.devnull, 'wb'))"
+    "driver.drive(['--scheduler=greedy', *sys.argv[1:]], {}, open(os.devnull, 'wb'))"
 )
 
 
@@ -53,14 +53,14 @@ def bare(workflow: Path, cores: int, *arguments: str) -> Run:
 
 
 def submitted(jobs: JobsClient, **spec: object) -> Run:
-    """A job, from `POST /jobs` to the client's seeing it completed."""
-    began = time.monotonic()
+    """A job, from `POST /jobs` to the client's seeing it completed, with the CPU of the whole machine."""
+    used, began = machine_cpu(), time.monotonic()
     job_id = jobs.submit(**spec)
     while (job := jobs.get(job_id))["status"] not in ("completed", "failed"):
         time.sleep(0.02)
     wall = time.monotonic() - began
     assert job["status"] == "completed", job["error"]
-    return Run(wall)
+    return Run(wall, machine_cpu() - used)
 
 
 def one_rule(report: Report, jobs: JobsClient, roots: Path, trials: int) -> None:
@@ -68,10 +68,19 @@ def one_rule(report: Report, jobs: JobsClient, roots: Path, trials: int) -> None
         submitted(jobs, workflow={"path": directory})
         ours, theirs = [], []
         for _ in range(trials):
-            ours.append(submitted(jobs, workflow={"path": directory}).wall)
-            theirs.append(bare(Path(directory), 1).wall)
-    ratio = median([our / their for our, their in zip(ours, theirs, strict=True)])
-    report.add(Row("one rule, POST to completed", ratio, 0.35, ours=seconds(ours), theirs=seconds(theirs)))
+            ours.append(submitted(jobs, workflow={"path": directory}))
+            theirs.append(bare(Path(directory), 1))
+    ratio = median([our.wall / their.wall for our, their in zip(ours, theirs, strict=True)])
+    report.add(
+        Row(
+            "one rule, POST to completed",
+            ratio,
+            0.35,
+            ours=seconds([run.wall for run in ours]),
+            theirs=seconds([run.wall for run in theirs]),
+            cpu=f"{median([run.cpu for run in ours]):.2f} : {median([run.cpu for run in theirs]):.2f} s",
+        )
+    )
 
 
 def first_rule(report: Report, stack: LocalStack, jobs: JobsClient, roots: Path, trials: int) -> None:
@@ -140,14 +149,15 @@ def many_rules(
         cost = costs[count] = _cost_of(stack, jobs, count)
         theirs = _bare_within("import snakemake.cli as cli; cli.main()", count, limit)
         scheduled = _bare_within(_OUR_SCHEDULING, count, limit)
-        compared = f"{theirs:.1f} s" if theirs < limit else f"stopped after {limit:g} s"
+        compared = f"{theirs.wall:.1f} s" if theirs.wall < limit else f"stopped after {limit:g} s"
         report.add(
             Row(
                 f"{count:,} rule jobs",
-                cost.wall / theirs,
+                cost.wall / theirs.wall,
                 target,
                 ours=f"{cost.wall:.1f} s",
-                theirs=f"{compared}; with our scheduling {scheduled:.1f} s",
+                theirs=f"{compared}; with our scheduling {scheduled.wall:.1f} s",
+                cpu=f"{cost.machine_ms * count / 1000:.1f} : {theirs.cpu:.1f} s",
             )
         )
     small, large = costs[min(costs)], costs[max(costs)]
@@ -177,7 +187,7 @@ class Cost:
 
 def _cost_of(stack: LocalStack, jobs: JobsClient, count: int) -> Cost:
     server = psutil.Process(stack.server.pid)
-    machine, served, began = _machine_cpu(), _cpu_of(server), time.monotonic()
+    machine, served, began = machine_cpu(), cpu_of(server), time.monotonic()
     job_id = jobs.submit(
         workflow={"path": str(WORKFLOWS / "touch")}, config={"count": count}, cores=2, name=str(count)
     )
@@ -186,35 +196,22 @@ def _cost_of(stack: LocalStack, jobs: JobsClient, count: int) -> Cost:
     while (job := jobs.get(job_id))["status"] not in ("completed", "failed"):
         for flow_process in zygote.children():
             with contextlib.suppress(psutil.Error):
-                mirrored = max(mirrored, _cpu_of(flow_process))
+                mirrored = max(mirrored, cpu_of(flow_process))
         time.sleep(0.1)
     wall = time.monotonic() - began
     assert job["status"] == "completed", job["error"]
-    seconds = (_machine_cpu() - machine, mirrored, _cpu_of(server) - served)
+    seconds = (machine_cpu() - machine, mirrored, cpu_of(server) - served)
     return Cost(wall, *(each / count * 1000 for each in seconds))
 
 
-def _cpu_of(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-def _machine_cpu() -> float:
-    """Busy CPU seconds of all cores (proc_stat(5)); nothing else should run beside a benchmark."""
-    user, nice, system, *_ = (
-        int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]
-    )
-    return (user + nice + system) / 100
-
-
-def _bare_within(program: str, count: int, limit: float) -> float:
-    """Seconds that `snakemake` takes, started by a line of Python; `limit` if it is not done by then."""
+def _bare_within(program: str, count: int, limit: float) -> Run:
+    """What `snakemake` takes, started by a line of Python; `limit` seconds if it is not done by then."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "Snakefile").write_bytes((WORKFLOWS / "touch" / "Snakefile").read_bytes())
         command = [sys.executable, "-c", program, "--cores", "2", "--config", f"count={count}"]
-        began = time.monotonic()
+        used, began = machine_cpu(), time.monotonic()
         try:
             subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=limit)
         except subprocess.TimeoutExpired:
-            return limit
-        return time.monotonic() - began
+            return Run(limit, machine_cpu() - used)
+        return Run(time.monotonic() - began, machine_cpu() - used)
