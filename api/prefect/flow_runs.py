@@ -26,7 +26,7 @@ from prefect.states import Cancelling
 from api.prefect.counting import count_by_state
 from api.prefect.creation import Creation
 from api.prefect.filters import flow_run_filter
-from api.prefect.groups import GroupCache
+from api.prefect.groups import GroupCache, of_this_flow
 from api.prefect.job_cache import JobCache
 from api.prefect.pending_reasons import PendingReasons
 from api.prefect.retries import translating_errors, translating_not_found_errors
@@ -37,10 +37,7 @@ from api.web.problems import NotFound
 from api.web.queries import MAX_LIMIT, JobQuery
 from api.web.schemas import Job, JobPage
 from api.web.statuses import OPEN_STATUSES
-from flows.contract.spec import FLOW_NAME, Label
-
-_OF_THIS_FLOW = {"name": {"any_": [FLOW_NAME]}}
-"""Prefect's index of keys begins with the flow. Without it, PostgreSQL before 18 looks at all flow runs."""
+from flows.contract.spec import Label
 
 
 class FlowRuns:
@@ -119,8 +116,10 @@ class FlowRuns:
     async def made_with(self, idempotency_key: str) -> FlowRunRow | None:
         """The flow run that was created with this key."""
         key = FlowRunFilterIdempotencyKey(any_=[idempotency_key])
+        # Prefect's index of keys begins with the flow: without it, PostgreSQL before 18 reads all flow runs.
+        flow = of_this_flow().model_dump(mode="json", exclude_unset=True)
         async with self.reading():
-            found = await self._read(FlowRunFilter(idempotency_key=key), 1, flows=_OF_THIS_FLOW)
+            found = await self._read(FlowRunFilter(idempotency_key=key), 1, flows=flow)
         return found[0] if found else None
 
     async def create(self, deployment_id: UUID, body: Mapping[str, object]) -> FlowRunRow:

@@ -43,12 +43,17 @@ class Group:
         return cls(deployment.id, deployment.work_queue_name, pool, str(workflow), deployment.version)
 
 
+def of_this_flow() -> FlowFilter:
+    """What belongs to the flow of all jobs."""
+    return FlowFilter(name=FlowFilterName(any_=[FLOW_NAME]))
+
+
 async def read_groups(client: PrefectClient) -> Sequence[Group]:
     """Every group and every registered workflow, by the names of their deployments."""
     groups: list[Group] = []
     while True:
         page = await client.read_deployments(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW_NAME])),
+            flow_filter=of_this_flow(),
             sort=DeploymentSort.NAME_ASC,
             limit=MAX_LIMIT,
             offset=len(groups),
