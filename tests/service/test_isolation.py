@@ -121,6 +121,6 @@ def test_the_memory_of_idle_processes_is_shared(jobs: JobsClient, stack: LocalSt
 
     shared_fairly = sum(process.memory_full_info().pss for process in warm)
 
-    # Worker, zygote and the default environment's zygote. The extra `aws` brings 25 MB to the first two;
-    # docs/performance.md has the target, which this misses.
-    assert shared_fairly < 310_000_000
+    # Worker, zygote and the default environment's zygote. The extras `aws` and `scale` bring 25 and 15 MB to
+    # the first two; docs/performance.md has the target, which this misses.
+    assert shared_fairly < 330_000_000
