@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
 import httpx
 import psutil
 from prefect.client.orchestration import PrefectClient
@@ -21,6 +20,7 @@ from tests.benchmarks.load import Load, get_for, post_times
 from tests.benchmarks.processes import flow_zygote, prefect_url_with_password, zygotes_of
 from tests.benchmarks.rows import Report, Row, median
 from tests.benchmarks.sapporo import sapporo, submit
+from tests.database import database_of
 from tests.support import JobsClient
 
 IDLE_GROUP = "benchmark-idle"
@@ -242,10 +242,7 @@ async def _idle_deployment(stack: LocalStack, name: str, *, at_defaults: bool = 
 
 async def _store_jobs(stack: LocalStack, deployment_id: str, total: int) -> None:
     """Fill up with finished jobs, copies of a submitted one: a hundred thousand posts take an hour."""
-    connection = await asyncpg.connect(
-        stack.database_url.replace("+asyncpg", ""), passfile=stack.database_variables["PGPASSFILE"]
-    )
-    try:
+    async with database_of(stack) as connection:
         columns = [
             record["column_name"]
             for record in await connection.fetch(
@@ -276,8 +273,6 @@ async def _store_jobs(stack: LocalStack, deployment_id: str, total: int) -> None
             deployment_id,
         )
         await connection.execute("ANALYZE flow_run")
-    finally:
-        await connection.close()
 
 
 def _list_times(stack: LocalStack, deployment_id: str) -> Times:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import asyncpg
 import psutil
 
 from deployments.local import LocalStack
 from deployments.processes import StackProcess
 from tests.benchmarks.processes import ENVIRONMENT_ZYGOTE, FLOW_ZYGOTE
+from tests.database import database_of
 
 _AGAIN_SECONDS = 2.5
 STOP_SECONDS = 20.0
@@ -132,14 +132,11 @@ def _connections_ended(stack: LocalStack) -> Iterator[None]:
 
 
 async def _end_connections(stack: LocalStack) -> None:
-    connection = await asyncpg.connect(
-        stack.database_url.replace("+asyncpg", ""), passfile=stack.database_variables["PGPASSFILE"]
-    )
-    ended = await connection.fetch(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    await connection.close()
+    async with database_of(stack) as connection:
+        ended = await connection.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
     if not ended:
         raise NoVictimError
 

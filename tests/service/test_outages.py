@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
 
-import asyncpg
 import httpx
 import psutil
 import pytest
@@ -18,6 +17,7 @@ import pytest
 from deployments.local import LocalStack
 from tests.benchmarks.processes import flow_zygote
 from tests.conftest import JOBS_AT_ONCE
+from tests.database import database_of
 from tests.support import JobsClient, Json, is_ready, processes_of, wait_until
 
 _ORDER = ("pending", "running", "completed")
@@ -142,14 +142,9 @@ def _database_away(stack: LocalStack) -> Iterator[None]:
 
 
 async def _listens(stack: LocalStack) -> bool:
-    """Whether Prefect's server is told of new and changed automations."""
-    connection = await asyncpg.connect(
-        stack.database_url.replace("+asyncpg", ""), passfile=stack.database_variables["PGPASSFILE"]
-    )
-    try:
+    """Whether the Prefect server listens for new and changed automations."""
+    async with database_of(stack) as connection:
         return bool(await connection.fetch(_LISTENERS))
-    finally:
-        await connection.close()
 
 
 @contextmanager

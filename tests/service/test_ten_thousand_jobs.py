@@ -3,7 +3,6 @@
 import asyncio
 from uuid import UUID
 
-import asyncpg
 import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
@@ -11,6 +10,7 @@ from prefect.client.schemas.objects import State, StateType
 
 from deployments.local import LocalStack
 from flows.contract.spec import FLOW_NAME
+from tests.database import database_of
 
 GROUP = "ten-thousand"
 STORED = 10_000
@@ -89,10 +89,7 @@ async def walk(api: httpx.AsyncClient, **params: str | int) -> list[str]:
 
 async def copy(stack: LocalStack, job_id: str, count: int, state_type: str) -> set[str]:
     """Jobs as Prefect would store them, without the quarter of an hour that it would take."""
-    connection = await asyncpg.connect(
-        stack.database_url.replace("+asyncpg", ""), passfile=stack.database_variables["PGPASSFILE"]
-    )
-    try:
+    async with database_of(stack) as connection:
         rows = await connection.fetch(
             "SELECT column_name FROM information_schema.columns WHERE table_name = 'flow_run'"
             " AND is_generated = 'NEVER'"
@@ -114,5 +111,3 @@ async def copy(stack: LocalStack, job_id: str, count: int, state_type: str) -> s
         inserted = await connection.fetch(statement, count, job_id)
         await connection.execute("ANALYZE flow_run")
         return {str(row["id"]) for row in inserted}
-    finally:
-        await connection.close()
