@@ -18,7 +18,6 @@ import gc
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from deployments.broker import BrokerSettings
 
@@ -43,7 +42,6 @@ BROKER_TUNING: Mapping[str, str] = {
 }
 
 _NEW_OBJECTS_UNTIL_COLLECTION = 50_000
-_LONGEST_PAUSE_SECONDS = 3.0
 _OF_A_LARGER_SERVER = ("migrate", "api", "services")
 
 
@@ -55,10 +53,9 @@ def main() -> None:
     # Prefect reads its settings when it is imported.
     from prefect.cli import app  # noqa: PLC0415 - as above
 
-    _record_within_fractions_of_a_second()
-    _listen_again()
-    if "PREFECT_REDIS_MESSAGING_URL" in os.environ:
-        _come_back_soon()
+    from deployments.server_repairs import repair  # noqa: PLC0415 - as above
+
+    repair()
     if command == "migrate" or (command in _OF_A_LARGER_SERVER and "--migrate" in options):
         _migrate()
     if command == "migrate":
@@ -83,24 +80,6 @@ def _migrate() -> None:
     asyncio.run(migrate())
 
 
-def _record_within_fractions_of_a_second() -> None:
-    """Let the recorder of task runs flush at intervals below a second.
-
-    Prefect rounds the interval down to whole seconds (`int(flush_interval)` in `TaskRunRecorder.start`),
-    and with 0 the recorder uses a whole core. `tests/contracts` fails when that is repaired.
-    """
-    from prefect.server.services import task_run_recorder  # noqa: PLC0415 - as in `main`
-    from prefect.settings import get_current_settings  # noqa: PLC0415 - as in `main`
-
-    consumer = task_run_recorder.consumer
-    interval = get_current_settings().server.services.task_run_recorder.flush_interval
-
-    def consumer_in_time(write_batch_size: int, flush_every: int, **options: Any) -> Any:
-        return consumer(write_batch_size, interval, **options)  # type: ignore[arg-type]  # it only sleeps so long
-
-    task_run_recorder.consumer = consumer_in_time  # type: ignore[assignment]  # as it is called
-
-
 def _collect_seldom() -> None:
     """Search for garbage less often, and not among what stays: 0.8 times the CPU of a rule job."""
     from prefect.server.api import server  # noqa: F401, PLC0415 - what stays
@@ -108,45 +87,6 @@ def _collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS_UNTIL_COLLECTION)
-
-
-def _listen_again() -> None:
-    """Let the server hear of new and changed automations after an outage of PostgreSQL.
-
-    Prefect gives up when PostgreSQL is away as it connects again, because `get_pg_notify_connection` then
-    returns None, as for SQLite. From then on the server learns of a new trigger up to five seconds late,
-    and misses what happens in between. An error lets `listen_for_automation_changes` connect again.
-    """
-    from prefect.server.events import triggers  # noqa: PLC0415 - as in `main`
-    from prefect.server.utilities import postgres_listener  # noqa: PLC0415 - as in `main`
-    from prefect.settings import get_current_settings  # noqa: PLC0415 - as in `main`
-
-    connect = postgres_listener.get_pg_notify_connection
-    database = get_current_settings().server.database.connection_url
-
-    async def connection() -> Any:
-        found = await connect()
-        if found is None and database and database.get_secret_value().startswith("postgres"):
-            raise ConnectionError("PostgreSQL is away")
-        return found
-
-    triggers.get_pg_notify_connection = connection  # type: ignore[attr-defined]  # imported there
-
-
-def _come_back_soon() -> None:
-    """Let those who read from Valkey look for it every few seconds while it is away.
-
-    `prefect_redis.messaging.Consumer.run` waits up to a minute, without a setting: jobs that have ended
-    would wait for as long to become final.
-    """
-    from prefect_redis import messaging  # noqa: PLC0415 - an optional package
-
-    pause = messaging.exponential_backoff_with_jitter
-
-    def short_pause(attempt: int, base_delay: float, max_delay: float) -> float:
-        return float(pause(attempt, base_delay, min(max_delay, _LONGEST_PAUSE_SECONDS)))
-
-    messaging.exponential_backoff_with_jitter = short_pause
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ created again.
 import fcntl
 import json
 import os
+import platform
 import shutil
 import sys
 import time
@@ -193,7 +194,7 @@ class Environments:
         asked.write_text("".join(f"{package}\n" for package in wanted.packages))
         try:
             python = ["--python", str(directory / "bin" / "python")]
-            uv.run("venv", "--quiet", "--python", wanted.python, str(directory), doing="Finding Python")
+            uv.run("venv", "--quiet", "--python", _interpreter(wanted.python), str(directory), doing="Finding Python")
             uv.run(
                 *("pip", "compile", "--quiet", *build, *python, "--no-header", "--no-annotate"),
                 *("--no-emit-index-url", "--output-file", str(pinned), str(asked)),
@@ -303,3 +304,12 @@ def _version_of(directory: Path) -> str:
 
 def _own_python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _interpreter(version: str) -> str:
+    """What uv is asked for: the service's own interpreter if it is of that version, wherever it is installed.
+
+    uv looks on PATH, where the service's interpreter need not be.
+    """
+    own = Path(sys.base_prefix) / "bin" / f"python{_own_python()}"
+    return str(own) if version in (_own_python(), platform.python_version()) and own.exists() else version

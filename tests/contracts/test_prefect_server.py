@@ -1,16 +1,24 @@
-"""What `deployments.server` changes in Prefect's server."""
+"""What `deployments.server` changes in Prefect's server, and whether it is still needed."""
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import prefect.settings
 import pytest
 from prefect.server.events import triggers
+from prefect.server.models import logs
+from prefect.server.schemas.actions import LogCreate
+from prefect.server.schemas.core import TaskRun
+from prefect.server.schemas.states import Completed
 from prefect.server.services import task_run_recorder
 from prefect.server.services.task_run_recorder import TaskRunRecorder
+from prefect.server.utilities.database import Timestamp
 from prefect.server.utilities.messaging import Message
 from prefect.server.utilities.postgres_listener import get_pg_notify_connection
 from prefect.settings import (
@@ -18,9 +26,11 @@ from prefect.settings import (
     PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL,
     temporary_settings,
 )
+from prefect.types._datetime import now
 from prefect_redis import messaging
+from sqlalchemy.dialects import postgresql
 
-from deployments import server
+from deployments import server, server_repairs
 
 
 class Asked(Exception):
@@ -59,13 +69,13 @@ def test_the_consumer_of_the_recorder_takes_what_we_call_it_with() -> None:
 
 
 def test_prefect_still_rounds_the_interval_of_its_recorder_down(asked_for: dict[str, Any]) -> None:
-    """When this fails, `_record_within_fractions_of_a_second` has become superfluous."""
+    """When this fails, `record_within_fractions_of_a_second` has become superfluous."""
     start_recorder()
     assert asked_for["flush_every"] == 0
 
 
 def test_our_server_keeps_to_the_interval(asked_for: dict[str, Any]) -> None:
-    server._record_within_fractions_of_a_second()
+    server_repairs.record_within_fractions_of_a_second()
 
     start_recorder()
 
@@ -83,16 +93,86 @@ def no_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_database")
 def test_prefect_still_takes_a_postgresql_that_is_away_for_sqlite() -> None:
-    """When this fails, `_listen_again` has become superfluous."""
+    """When this fails, `listen_again` has become superfluous."""
     asyncio.run(triggers.listen_for_automation_changes())  # it has given up
 
 
 @pytest.mark.usefixtures("no_database")
 def test_our_server_looks_for_postgresql_again() -> None:
-    server._listen_again()
+    server_repairs.listen_again()
 
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(triggers.listen_for_automation_changes(), 1))
+
+
+@pytest.fixture
+def bind(monkeypatch: pytest.MonkeyPatch) -> Callable[[datetime], datetime | None]:
+    """What is sent to PostgreSQL for a time; put back afterwards."""
+    monkeypatch.setattr(Timestamp, "process_bind_param", Timestamp.process_bind_param)
+    return lambda value: Timestamp().process_bind_param(value, postgresql.dialect())  # type: ignore[no-untyped-call]  # SQLAlchemy's
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="there, Prefect's times are those of Python")
+def test_prefect_still_sends_times_of_pendulum(bind: Callable[[datetime], datetime | None]) -> None:
+    """When this fails, `bind_plain_times` has become superfluous."""
+    assert type(bind(now("UTC"))) is not datetime
+
+
+@pytest.mark.parametrize("value", [now("UTC"), now("Europe/Berlin"), datetime.now(UTC)], ids=str)
+def test_our_server_sends_the_same_times_as_those_of_python(
+    bind: Callable[[datetime], datetime | None], value: datetime
+) -> None:
+    server_repairs.bind_plain_times()
+
+    bound = bind(value)
+
+    assert bound == value
+    assert type(bound) is datetime
+    assert bound.utcoffset() == value.utcoffset()
+
+
+class Executed:
+    """A session that keeps what it is to execute: a statement, and rows if they come apart from it."""
+
+    def __init__(self) -> None:
+        self.arguments: tuple[Any, ...] = ()
+
+    async def execute(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+
+ROW = LogCreate.model_validate({"name": "a", "level": 20, "message": "one", "timestamp": now("UTC")})
+TASK_RUN = TaskRun(id=uuid4(), task_key="a", dynamic_key="0", state=Completed(timestamp=now("UTC")))
+
+
+def insert(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What creating two log entries, and recording two states, executes."""
+
+    async def ignore(_: object) -> None:
+        pass
+
+    monkeypatch.setattr("prefect.server.logs.messaging.publish_logs", ignore)
+    logging, recording = Executed(), Executed()
+    asyncio.run(logs.create_logs(logging, [ROW, ROW]))
+    asyncio.run(task_run_recorder._insert_task_run_states(recording, [TASK_RUN, TASK_RUN]))
+    return [logging.arguments, recording.arguments]
+
+
+def test_prefect_still_writes_all_rows_into_one_statement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When this fails, `insert_rows_apart` has become superfluous, or a half of it."""
+    assert [len(arguments) for arguments in insert(monkeypatch)] == [1, 1]
+
+
+def test_our_server_inserts_rows_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tests/deployments/test_server_repairs.py` has a real server do it."""
+    monkeypatch.setattr(logs, "create_logs", logs.create_logs)
+    monkeypatch.setattr(
+        task_run_recorder, "_insert_task_run_states", task_run_recorder._insert_task_run_states
+    )
+    server_repairs.insert_rows_apart()
+
+    for _, rows in insert(monkeypatch):
+        assert len(rows) == 2
 
 
 @pytest.fixture
@@ -118,13 +198,13 @@ def start_consumer() -> None:
 
 
 def test_a_consumer_still_waits_up_to_a_minute_for_valkey(longest_pause: list[float]) -> None:
-    """When this fails, `_come_back_soon` has become superfluous."""
+    """When this fails, `come_back_soon` has become superfluous."""
     start_consumer()
     assert longest_pause == [60]
 
 
 def test_a_consumer_of_our_server_looks_for_valkey_every_few_seconds(longest_pause: list[float]) -> None:
-    server._come_back_soon()
+    server_repairs.come_back_soon()
 
     start_consumer()
 

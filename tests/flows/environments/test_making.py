@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import shutil
 import subprocess
 import time
@@ -15,7 +16,7 @@ from flows.contract.spec import EnvironmentSpec, ErrorKind
 from flows.environments.environment import Environment
 from flows.environments.making import Environments, requirements_in
 from flows.environments.uv import Cancelled, EnvironmentFailure
-from tests.flows.environments.conftest import GREETER
+from tests.flows.environments.conftest import GREETER, PYTHON
 from tests.flows.environments.packages import write_nosy_source, write_wheel
 
 
@@ -60,6 +61,21 @@ def test_a_service_that_lacks_the_package_does_not_get_it(environments: Environm
     environments.get(environments.wanted(GREETER))
     with pytest.raises(ModuleNotFoundError):
         __import__("house_greeter")
+
+
+def test_the_services_own_python_needs_no_place_on_the_path(
+    environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pyenv is installed, a `python3.13` on PATH may only say that no version is chosen."""
+    shim = tmp_path / "shims" / f"python{PYTHON}"
+    shim.parent.mkdir()
+    shim.write_text("#!/bin/sh\nexit 127\n")
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", str(shim.parent))
+
+    environment = environments.get(environments.wanted(GREETER))
+
+    assert environment.record.python == platform.python_version()
 
 
 def test_it_is_made_once_and_then_found(environments: Environments, said: list[str]) -> None:
