@@ -118,7 +118,9 @@ def test_prefect_still_sends_times_of_pendulum(bind: Callable[[datetime], dateti
     assert type(bind(now("UTC"))) is not datetime
 
 
-@pytest.mark.parametrize("value", [now("UTC"), now("Europe/Berlin"), datetime.now(UTC)], ids=str)
+@pytest.mark.parametrize(
+    "value", [now("UTC"), now("Europe/Berlin"), datetime.now(UTC)], ids=["utc", "local", "plain"]
+)
 def test_our_server_sends_the_same_times_as_those_of_python(
     bind: Callable[[datetime], datetime | None], value: datetime
 ) -> None:
