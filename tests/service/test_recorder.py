@@ -19,12 +19,12 @@ class Busy(Mirror):
 
     is_busy = True
 
-    def due(self, now: float, limit: int) -> list[JsonObject]:
+    def due(self, now: float, limit: int, shown_as_running: float = 0) -> list[JsonObject]:
         if self.is_busy:
             job_id = len(self)
             for event in (planned(job_id), started(job_id), succeeded(job_id)):
                 self.observe(event)
-        return super().due(now, limit)
+        return super().due(now, limit, shown_as_running)
 
 
 def test_progress_moves_although_another_state_is_always_due(

@@ -35,7 +35,7 @@ from tests.flows.stories import (
 STORIES: dict[str, Sequence[Step]] = {
     "planned": [planned(), plan_completed(), Ask(0)],
     "waits on a cluster": [planned(), submitted(at=1), Ask(2)],
-    "runs for longer than `SHOWN_AS_RUNNING`": [
+    "runs for longer than `shown_as_running`": [
         planned(),
         started(at=1),
         Ask(1.9),
@@ -100,6 +100,15 @@ def test_a_short_rule_job_is_told_once_at_its_end_with_its_true_times() -> None:
     )
     assert columns["total_run_time"] == 0.75
     assert told["occurred"] == columns["end_time"]
+
+
+def test_what_runs_is_told_with_what_has_ended_when_states_are_sent_seldom() -> None:
+    mirror = a_mirror()
+    play(mirror, planned(1), planned(2), Ask(0), started(1), succeeded(1, at=2), started(2, at=2))
+
+    told = mirror.due(START + 2.1, limit=10, shown_as_running=0)
+
+    assert states_of(told) == ["Completed", "Running"]
 
 
 def test_between_two_looks_only_the_newest_state_is_kept() -> None:
