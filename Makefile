@@ -1,6 +1,6 @@
 # The two commands of a newcomer: `make demo` and `make test`. `make help` lists the others.
 
-# The newest that Prefect supports: its server takes less CPU time on 3.13. pyenv's may only say that no version is set.
+# The newest that is supported: a submission takes less CPU time on 3.13. pyenv's may only say that no version is set.
 PYTHON ?= $(or $(shell for each in python3.13 python3.12 python3.11; do \
 	$$each -c 'import ensurepip, venv' 2>/dev/null && echo $$each && break; done),python3)
 VENV := .venv
