@@ -36,6 +36,12 @@ TUNING: Mapping[str, str] = {
     # A job that waits in a full group is not late, and marking it Late costs a change of state.
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
 }
+SINGLE_PROCESS_TUNING: Mapping[str, str] = {
+    # Hundreds of running jobs ask at once; with Prefect's 15 connections, some got errors after 30 seconds.
+    # A larger server has them in each of its processes, and PostgreSQL takes 100 in all.
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "10",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "20",
+}
 BROKER_TUNING: Mapping[str, str] = {
     # Events of rule jobs reach Valkey in as large batches as they reach the server.
     "PREFECT_REDIS_MESSAGING_PUBLISHER_BATCH_SIZE": "200",
@@ -47,7 +53,7 @@ _OF_A_LARGER_SERVER = ("migrate", "api", "services")
 
 def main() -> None:
     command, *options = sys.argv[1:] or [""]
-    shared = BrokerSettings().variables if command in _OF_A_LARGER_SERVER else {}
+    shared = BrokerSettings().variables if command in _OF_A_LARGER_SERVER else SINGLE_PROCESS_TUNING
     for name, value in {**TUNING, **BROKER_TUNING, **shared}.items():
         os.environ.setdefault(name, value)
     # Prefect reads its settings when it is imported.

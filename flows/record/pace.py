@@ -7,9 +7,13 @@ a quarter of a second.
 All functions take and return seconds; `age` is how long the job has run.
 """
 
+LONGEST = 10.0
+"""The longest pause between two looks."""
+
 _TICK = 0.25
 _LONGEST_TICK = 3.0
 _SHOWN_AS_RUNNING = 1.0
+_BUSY = 5
 _BAR = 3.0
 _LONGEST_BAR = 60.0
 
@@ -17,6 +21,14 @@ _LONGEST_BAR = 60.0
 def tick(age: float) -> float:
     """Between two looks at what there is to send: a sixtieth of the age, from 15 seconds to 3 minutes."""
     return min(max(_TICK, age / 60), _LONGEST_TICK)
+
+
+def pause(age: float, took: float) -> float:
+    """After a look whose requests took so long: a server that answers slowly is asked less often.
+
+    So a job spends a sixth of its time in requests at most, and hundreds of them do not queue up.
+    """
+    return min(max(tick(age), _BUSY * took), LONGEST)
 
 
 def shown_as_running(age: float) -> float:
@@ -28,5 +40,5 @@ def shown_as_running(age: float) -> float:
 
 
 def bar(age: float) -> float:
-    """Between two changes of the progress bar in the Prefect UI: a tenth of the age, from 30 seconds to 10 minutes."""
+    """Between two changes of the bar in the Prefect UI: a tenth of the age, from 30 seconds to 10 minutes."""
     return min(max(_BAR, age / 10), _LONGEST_BAR)

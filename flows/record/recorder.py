@@ -6,7 +6,8 @@
   waits until the server has recorded the last of them.
 - `close` compares its states with those of the server and resends missing ones. Only then may the
   flow run become final.
-- The progress that clients see is the number of rule jobs that the server has recorded.
+- The progress that clients see is the number of completed rule jobs that were sent before the last look,
+  at least `pace.tick` ago.
 """
 
 import logging
@@ -159,11 +160,14 @@ class Recorder:
     def _run(self) -> None:
         pause = pace.tick(0)
         while not self._stop.wait(pause):
-            # While Prefect is unreachable, send fewer requests, and let the workflow continue.
+            began = time.monotonic()
             if not self._try(self._send):
-                pause = min(pause * 2, 10.0)
+                # While Prefect is unreachable, send fewer requests, and let the workflow continue.
+                pause = min(pause * 2, pace.LONGEST)
+            elif self._is_behind:
+                pause = _AGAIN_SECONDS
             else:
-                pause = _AGAIN_SECONDS if self._is_behind else pace.tick(self._age)
+                pause = pace.pause(self._age, time.monotonic() - began)
 
     @property
     def _age(self) -> float:
@@ -234,13 +238,9 @@ class Recorder:
     def _show_progress(self) -> bool:
         """Update the labels that show progress. Returns True, as `_send` does.
 
-        Asks the server only while it may not have recorded every state that was sent: a job that waits
-        for a long rule must not cause load.
+        A job that waits for a long rule causes no request.
         """
-        reported, done = self.mirror.reported_completed(), self._shown_progress.done
-        if done != reported:
-            done = self._prefect.count_completed() if reported else 0
-        progress = Progress(done=done, total=self.mirror.total())
+        progress = Progress(done=self.mirror.reported_completed(), total=self.mirror.total())
         if progress != self._shown_progress:
             self._prefect.label({Label.PROGRESS_DONE: progress.done, Label.PROGRESS_TOTAL: progress.total})
             self._shown_progress = progress
@@ -316,11 +316,8 @@ class _Prefect:
             datetime.fromisoformat(timestamp)
         )
 
-    def count_completed(self) -> int:
-        return self._count(["COMPLETED"])
-
     def count_final(self) -> int:
-        return self._count(_FINAL_STATES)
+        return int(self._post("/task_runs/count", self._filter(_FINAL_STATES)).json())
 
     def final_task_run_ids(self) -> set[UUID]:
         ids: set[UUID] = set()
@@ -330,9 +327,6 @@ class _Prefect:
             ids.update(UUID(task_run["id"]) for task_run in page)
             if len(page) < BATCH:
                 return ids
-
-    def _count(self, state_types: list[str]) -> int:
-        return int(self._post("/task_runs/count", self._filter(state_types)).json())
 
     def _filter(self, state_types: list[str]) -> JsonObject:
         return {

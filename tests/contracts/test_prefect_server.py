@@ -213,6 +213,6 @@ def test_a_consumer_of_our_server_looks_for_valkey_every_few_seconds(longest_pau
     assert longest_pause == [3]
 
 
-@pytest.mark.parametrize("name", server.TUNING)
+@pytest.mark.parametrize("name", [*server.TUNING, *server.SINGLE_PROCESS_TUNING])
 def test_each_variable_of_the_tuning_is_one_of_prefects(name: str) -> None:
     assert hasattr(prefect.settings, name)

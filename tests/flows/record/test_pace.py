@@ -22,3 +22,10 @@ def test_the_intervals_grow_with_the_age(
     assert pace.tick(age) == tick
     assert pace.shown_as_running(age) == shown_as_running
     assert pace.bar(age) == bar
+
+
+def test_a_server_that_answers_slowly_is_asked_less_often() -> None:
+    assert pace.pause(0, took=0.04) == 0.25
+    assert pace.pause(0, took=0.4) == 2
+    assert pace.pause(600, took=0.4) == 3
+    assert pace.pause(600, took=20) == 10
