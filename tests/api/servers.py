@@ -38,6 +38,13 @@ def prefect_server(home: Path, **variables: str) -> Iterator[str]:
 
 
 @contextmanager
+def prefect_client(home: Path) -> Iterator[httpx.Client]:
+    """A client of the API of a Prefect server of its own."""
+    with prefect_server(home) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+@contextmanager
 def facade_process(prefect_api_url: str, home: Path, **variables: str) -> Iterator[str]:
     """The URL of a facade in a process of its own, started as an operator starts it."""
     port = free_port()

@@ -12,7 +12,7 @@ from flows.record import recorder as recording
 from flows.record.mirror import Ending, Mirror
 from flows.record.recorder import Recorder
 from flows.record.task_runs import JsonObject
-from tests.api.servers import prefect_server
+from tests.api.servers import prefect_client
 from tests.flows.stories import START, Ask, planned, play, started, succeeded
 from tests.support import wait_until
 
@@ -20,10 +20,7 @@ from tests.support import wait_until
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A real server."""
-    with (
-        prefect_server(tmp_path_factory.mktemp("prefect")) as url,
-        httpx.Client(base_url=url, timeout=30) as client,
-    ):
+    with prefect_client(tmp_path_factory.mktemp("prefect")) as client:
         yield client
 
 

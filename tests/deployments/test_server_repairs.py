@@ -1,4 +1,4 @@
-"""A server that inserts rows apart keeps what it is sent, on the databases that it may have."""
+"""A server that inserts rows apart keeps what it is sent."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -9,7 +9,7 @@ import pytest
 from prefect.client.schemas.objects import StateType
 
 from flows.record.task_runs import StateChange, log_entry, state_change_event
-from tests.api.servers import prefect_server
+from tests.api.servers import prefect_client
 from tests.support import wait_until
 
 AT = 1_764_000_000.25
@@ -18,10 +18,7 @@ RULE_JOB = {"name": "sort", "task_key": "rule.sort", "dynamic_key": "1", "run_co
 
 @pytest.fixture(scope="module")
 def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with (
-        prefect_server(tmp_path_factory.mktemp("prefect")) as url,
-        httpx.Client(base_url=url, timeout=30) as client,
-    ):
+    with prefect_client(tmp_path_factory.mktemp("prefect")) as client:
         yield client
 
 
