@@ -96,12 +96,20 @@ def main(control: socket.socket) -> NoReturn:
             os.read(alarm, 4096)
             _report_exits(control)
         if control.fileno() in ready:
-            chunk = control.recv(1 << 20)
+            chunk = _receive(control)
             if not chunk:
                 os._exit(0)
             *requests, lines = (lines + chunk).split(b"\n")
             for request in requests:
                 _serve(Fork(**json.loads(request)), inherited, control)
+
+
+def _receive(control: socket.socket) -> bytes:
+    """What the worker has sent; nothing if it is gone, also if it has left messages unread."""
+    try:
+        return control.recv(1 << 20)
+    except ConnectionResetError:
+        return b""
 
 
 def _serve(fork: Fork, inherited: Inherited, control: socket.socket) -> None:

@@ -138,16 +138,17 @@ class ZygoteClient:
             self._process.wait()
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            message = json.loads(line)
-            if "flow_run_id" in message:
-                self._on_forked(message)
-            else:
-                process = self._flow_processes.pop(message["pid"], None)
-                if process is not None:
-                    process.mark_exited(message["exit_code"])
+        with contextlib.suppress(ConnectionError):  # in place of the end, if it leaves a request unread
+            while line := await reader.readline():
+                self._on_message(json.loads(line))
         logger.error("The zygote has ended; the next job starts a new one.")
         await self._outlive_zygote()
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if "flow_run_id" in message:
+            self._on_forked(message)
+        elif (process := self._flow_processes.pop(message["pid"], None)) is not None:
+            process.mark_exited(message["exit_code"])
 
     def _on_forked(self, message: dict[str, Any]) -> None:
         pid = message["pid"]

@@ -72,6 +72,25 @@ def test_flow_processes_outlive_their_zygote_and_the_next_fork_starts_another() 
     asyncio.run(run())
 
 
+def test_a_fork_fails_whose_request_a_killed_zygote_has_not_read_and_the_next_starts_another() -> None:
+    """Its end then resets the connection: the client sees an error instead of the end of the stream."""
+
+    async def run() -> int | None:
+        async with started() as zygote:
+            (before,) = zygotes()
+            os.kill(before, signal.SIGSTOP)
+            unread = asyncio.create_task(fork(zygote))
+            await asyncio.sleep(0.1)  # until the request is sent
+            os.kill(before, signal.SIGKILL)
+            with pytest.raises(RuntimeError, match="ended before it could fork"):
+                await asyncio.wait_for(unread, 10)
+            second = await fork(zygote)
+            second.send(signal.SIGKILL)
+            return await second.wait()
+
+    assert asyncio.run(run()) == -signal.SIGKILL
+
+
 def test_closing_ends_the_zygote_and_leaves_its_flow_processes() -> None:
     async def run() -> int:
         async with started() as zygote:
