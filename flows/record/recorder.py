@@ -6,8 +6,8 @@
   waits until the server has recorded the last of them.
 - `close` compares its states with those of the server and resends missing ones. Only then may the
   flow run become final.
-- The progress that clients see is the number of completed rule jobs that were sent before the last look,
-  at least `pace.tick` ago.
+- The progress that clients see is the number of completed rule jobs that were sent. It goes with the other
+  labels, in one request.
 """
 
 import logging
@@ -121,6 +121,7 @@ class Recorder:
         self._stop.set()
         self._thread.join()
         self.mirror.close(ending, time.time())
+        self._next_progress = 0.0
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
         last_recorded, last_change = -1, time.monotonic()
         pause, patience = FIRST_LOOK_SECONDS, RESEND_AFTER_SECONDS
@@ -132,9 +133,7 @@ class Recorder:
             if recorded is None:
                 time.sleep(1)
                 continue
-            if recorded >= len(self.mirror) and not self._has_more() and self._try(self._show_progress):
-                if self._artifact is not None:
-                    self._artifact.finish(self._shown_progress.done, self._shown_progress.total)
+            if recorded >= len(self.mirror) and not self._has_more() and self._try(self._finish_progress):
                 break
             if recorded != last_recorded:
                 last_recorded, last_change = recorded, time.monotonic()
@@ -181,12 +180,12 @@ class Recorder:
         """
         has_more = True
         while has_more:
-            if time.monotonic() >= self._next_progress:
-                self._show_progress()  # before the next states: the server has had time for the last ones
-                if self._shown_progress.total:
-                    self._next_progress = time.monotonic() + PROGRESS_SECONDS
             has_more_changes, has_more_logs = self._send_changes(), self._send_logs()
             has_more = has_more_changes or has_more_logs
+            if time.monotonic() >= self._next_progress:
+                self._show_progress()
+                if self._shown_progress.total:
+                    self._next_progress = time.monotonic() + PROGRESS_SECONDS
             self._send_labels()
         return True
 
@@ -235,17 +234,23 @@ class Recorder:
         messages = [self._messages.popleft() for _ in range(min(BATCH, len(self._messages)))]
         return messages + self._attempt_logs.take()
 
-    def _show_progress(self) -> bool:
-        """Update the labels that show progress. Returns True, as `_send` does.
-
-        A job that waits for a long rule causes no request.
-        """
+    def _show_progress(self) -> None:
+        """Note the labels that show progress. A job that waits for a long rule causes no request."""
         progress = Progress(done=self.mirror.reported_completed(), total=self.mirror.total())
         if progress != self._shown_progress:
-            self._prefect.label({Label.PROGRESS_DONE: progress.done, Label.PROGRESS_TOTAL: progress.total})
+            self._unsent_labels.update(
+                {Label.PROGRESS_DONE: progress.done, Label.PROGRESS_TOTAL: progress.total}
+            )
             self._shown_progress = progress
         if self._artifact is not None:
             self._artifact.show(progress.done, progress.total)
+
+    def _finish_progress(self) -> bool:
+        """Show the last numbers. Returns True, as `_send` does."""
+        self._show_progress()
+        self._send_labels()
+        if self._artifact is not None:
+            self._artifact.finish(self._shown_progress.done, self._shown_progress.total)
         return True
 
     def _resend_lost(self) -> None:
