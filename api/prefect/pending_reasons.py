@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -11,6 +12,7 @@ from prefect.exceptions import ObjectNotFound
 
 from api.prefect.rows import FlowRunRow
 
+_GRACE = timedelta(seconds=1)
 _LIMITS_SECONDS = 5.0
 _COUNT_SECONDS = 1.0
 _WAITS = (StateType.SCHEDULED, StateType.PENDING)
@@ -29,8 +31,17 @@ class PendingReasons:
     async def of(
         self, flow_runs: Iterable[FlowRunRow], groups: Mapping[UUID, str]
     ) -> Mapping[UUID, str | None]:
-        """By deployment: of those `groups` that have pending jobs among `flow_runs`."""
-        waiting = {run.deployment_id for run in flow_runs if run.state_type in _WAITS}
+        """By deployment: of those `groups` that have pending jobs among `flow_runs`.
+
+        A job that is just submitted is about to be taken by a worker, and to ask why it waits costs more
+        requests than to run it.
+        """
+        latest = datetime.now(UTC) - _GRACE
+        waiting = {
+            run.deployment_id
+            for run in flow_runs
+            if run.state_type in _WAITS and (run.created is None or run.created < latest)
+        }
         return {
             deployment_id: await self._reason(group, deployment_id)
             for deployment_id, group in groups.items()
