@@ -4,14 +4,18 @@ Each has a test in `tests/contracts/test_prefect_server.py`, which fails when Pr
 """
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from docket import Docket
 from prefect.server.database import PrefectDBInterface, db_injector
 from prefect.server.events import triggers
 from prefect.server.logs import messaging as log_messaging
 from prefect.server.models import logs as log_models
+from prefect.server.models.deployments import mark_deployments_ready
+from prefect.server.models.work_queues import mark_work_queues_ready
 from prefect.server.schemas.actions import LogCreate
 from prefect.server.schemas.core import Log, TaskRun
 from prefect.server.services import task_run_recorder
@@ -21,6 +25,8 @@ from prefect.settings import get_current_settings
 from sqlalchemy.ext.asyncio import AsyncSession
 
 _LONGEST_PAUSE_SECONDS = 3.0
+_POLLS_SECONDS = 10.0
+_RECORD_A_POLL = (mark_work_queues_ready, mark_deployments_ready)
 
 
 def repair() -> None:
@@ -29,6 +35,7 @@ def repair() -> None:
     listen_again()
     bind_plain_times()
     insert_rows_apart()
+    record_polls_seldom()
     if "PREFECT_REDIS_MESSAGING_URL" in os.environ:
         come_back_soon()
 
@@ -93,6 +100,35 @@ async def _create_logs(db: PrefectDBInterface, session: AsyncSession, logs: Sequ
     rows = [entry.model_dump(exclude={"created", "updated"}) for entry in entries]
     await session.execute(db.queries.insert(db.Log).execution_options(dml_strategy="raw"), rows)
     await log_messaging.publish_logs(entries)
+
+
+def record_polls_seldom() -> None:
+    """Write down when a worker has asked for jobs at most every few seconds: two thirds of what asking costs.
+
+    A worker asks at each submission and each end of a job. Prefect then sets the time of it at the queue and
+    all its deployments, in two background tasks, and looks only whether it is older than a minute.
+    """
+    add = Docket.add
+    recorded: dict[str, float] = {}
+
+    def add_unless_recorded(
+        docket: Docket, function: Any, when: datetime | None = None, key: str | None = None
+    ) -> Callable[..., Awaitable[Any]]:
+        schedule = add(docket, function, when, key)
+        if key is None or function not in _RECORD_A_POLL:
+            return schedule
+
+        async def seldom(**arguments: Any) -> Any:
+            now = time.monotonic()
+            is_known = now - recorded.get(key, -_POLLS_SECONDS) < _POLLS_SECONDS
+            if is_known and not arguments.get("ready_work_queue_ids"):
+                return None
+            recorded[key] = now
+            return await schedule(**arguments)
+
+        return seldom
+
+    Docket.add = add_unless_recorded  # type: ignore[method-assign,assignment]  # that is the repair
 
 
 def listen_again() -> None:

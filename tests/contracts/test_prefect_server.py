@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import prefect.settings
 import pytest
+from prefect.server.api import workers
 from prefect.server.events import triggers
 from prefect.server.models import logs
 from prefect.server.schemas.actions import LogCreate
@@ -175,6 +176,12 @@ def test_our_server_inserts_rows_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for _, rows in insert(monkeypatch):
         assert len(rows) == 2
+
+
+@pytest.mark.parametrize("task", server_repairs._RECORD_A_POLL)
+def test_prefect_still_writes_down_each_poll_of_a_worker(task: Callable[..., Any]) -> None:
+    """When this fails, `record_polls_seldom` has become superfluous. A real server does it with us."""
+    assert f"docket.add(\n        {task.__name__}," in inspect.getsource(workers.get_scheduled_flow_runs)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""A server that inserts rows apart keeps what it is sent."""
+"""A server with our repairs keeps what it is sent, and what Prefect needs to know."""
 
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -63,3 +64,28 @@ def test_states_are_kept_once_with_their_time_and_message(prefect: httpx.Client,
     assert failed["message"] == "Its command ended with exit code 2."
     assert datetime.fromisoformat(failed["timestamp"]).timestamp() == AT + 2
     assert prefect.get(f"/task_runs/{task_run_id}").json()["state"]["name"] == "Failed"
+
+
+def test_a_poll_of_a_worker_is_written_down_the_first_time_and_for_a_new_queue(prefect: httpx.Client) -> None:
+    pool = f"/work_pools/polled-{uuid4()}"
+    prefect.post("/work_pools/", json={"name": pool.rpartition("/")[2], "type": "process"}).raise_for_status()
+
+    def poll() -> None:
+        prefect.post(f"{pool}/get_scheduled_flow_runs", json={}).raise_for_status()
+
+    def queue(name: str) -> dict[str, str]:
+        found: dict[str, str] = prefect.get(f"{pool}/queues/{name}").json()
+        return found
+
+    poll()
+    first = wait_until(lambda: queue("default")["last_polled"], "the first poll is written down")
+    poll()
+    time.sleep(1)  # in which Prefect would write it down
+    assert queue("default")["last_polled"] == first
+    prefect.post(f"{pool}/queues", json={"name": "new"}).raise_for_status()
+    assert queue("new")["status"] == "NOT_READY"
+    poll()
+
+    wait_until(lambda: queue("new")["status"] == "READY", "the new queue is ready")
+    assert queue("default")["status"] == "READY"
+    wait_until(lambda: queue("default")["last_polled"] > first, "with it, the poll is written down")
