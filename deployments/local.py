@@ -136,6 +136,7 @@ class LocalStack:
             "PREFECT_HOME": str(self._home / "prefect"),
             "PREFECT_CLI_PROMPT": "false",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # each job would ask the server for a token
             "DO_NOT_TRACK": "1",
             "JOBS_HOME": str(self._home),
             "JOBS_API_PORT": str(self.settings.api_port),

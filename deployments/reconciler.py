@@ -260,7 +260,7 @@ def _run_from(flow_run: FlowRun, workers_online: frozenset[str]) -> Run:
         state=state.type if state else StateType.SCHEDULED,
         since=state.timestamp if state else datetime.now(UTC),
         has_started=flow_run.start_time is not None,
-        worker_is_online=flow_run.labels.get("prefect.worker.name") in workers_online,
+        worker_is_online=flow_run.labels.get(Label.WORKER) in workers_online,
         message=(state.message if state else None) or "",
         is_explained=Label.ERROR_KIND in flow_run.labels,
     )

@@ -5,6 +5,7 @@ flow run's log.
 """
 
 import logging
+import os
 import threading
 import time
 import traceback
@@ -40,6 +41,7 @@ from flows.contract.spec import (
     SoftwareMethod,
 )
 from flows.contract.storage import StorageError
+from flows.contract.variables import WORKER_NAME
 from flows.diagnosis import JobError
 from flows.engines.choice import engine_for
 from flows.engines.engine import Engine, EngineVanishedError, Execution
@@ -165,6 +167,8 @@ def snakemake_job(
     presentation = Presentation.of(flow_run, client)
     artifacts = presentation.artifacts if presentation else None
     with termination.by_sigterm(), Recorder(client, job_id, artifacts) as recorder:
+        if worker := os.environ.get(WORKER_NAME):
+            recorder.label({Label.WORKER: worker})
         try:
             if Label.DESCRIBES in flow_run.labels:
                 error, ending = _describe(spec, workspace, recorder)

@@ -95,6 +95,8 @@ class Label(StrEnum):
     """Id of the message that the receiver has accepted."""
     WEBHOOK_REFUSED = "snakemake.webhook.refused"
     """Id of the message that the receiver has rejected for good."""
+    WORKER = "prefect.worker.name"
+    """The worker that runs the job. The name is Prefect's own."""
     RULE_JOB = "snakemake.rule-job"
     """On a task run: its `RuleJobRecord` as JSON (labels hold scalars only)."""
 

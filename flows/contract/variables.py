@@ -6,6 +6,9 @@ from collections.abc import Collection
 JOB_VARIABLES = "SNAKEMAKE_JOB_VARIABLES"
 """Names the variables that a Prefect deployment or run sets (`job_variables`); set by our worker."""
 
+WORKER_NAME = "SNAKEMAKE_JOB_WORKER"
+"""The name of the worker that has forked the flow process; set by our worker."""
+
 _HIDDEN_PREFIXES = ("PREFECT_", "JOBS_", "UV_", "SNAKEMAKE_WARM_", "SNAKEMAKE_JOB_")
 """Never visible, because they could contain secrets of the service."""
 

@@ -8,8 +8,9 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 
+from flows.contract.spec import Label
 from flows.worker.lost_jobs import Found, Lost, Start, is_lost, judge, may_be_lost, sign_of
-from flows.worker.settling import active_flow_runs
+from flows.worker.settling import active_flow_runs, claimed_by
 from flows.workspace.workspace import Workspace
 
 
@@ -46,7 +47,7 @@ class Finder:
     async def _was_never_started(self, client: PrefectClient, flow_run: FlowRun) -> bool:
         if flow_run.state is None:
             return False
-        started_by = flow_run.labels.get("prefect.worker.name")
+        started_by = claimed_by(flow_run.state.message) or flow_run.labels.get(Label.WORKER)
         start = Start(
             age=datetime.now(UTC) - flow_run.state.timestamp,
             is_of_before=flow_run.state.timestamp < self.begun_at,

@@ -1,27 +1,49 @@
 """What a flow run may change of the process that runs it: some environment variables, and nothing else."""
 
 import logging
+import time
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
+from uuid import UUID
 
+from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
-from prefect.workers.base import BaseJobConfiguration
+from prefect.client.schemas.responses import DeploymentResponse
 
 from flows.contract.variables import is_settable_by_run
 
 logger = logging.getLogger("prefect.workers.snakemake")
 
+_KNOWN_SECONDS = 5.0
 _ENV = "env"
 _NESTED_ENV = f"{_ENV}."
 """Prefect reads `env.NAME` as the variable NAME."""
 
 
-class JobConfiguration(BaseJobConfiguration):
-    """Keeps the operator's settings: a deployment may set any variable, a run none of the service."""
+def job_variables_of(flow_run: FlowRun, deployment: DeploymentResponse | None) -> dict[str, Any]:
+    """Those of the deployment, which may set any variable, under those that a run may set."""
+    of_deployment = (deployment and deployment.job_variables) or {}
+    of_run = with_allowed_variables(flow_run).job_variables or {}
+    env = {**of_deployment.get(_ENV, {}), **of_run.get(_ENV, {})}
+    return {**of_deployment, **of_run, _ENV: env}
 
-    @classmethod
-    async def resolve_for_flow_run(cls, flow_run: FlowRun, **context: Any) -> Self:
-        return await super().resolve_for_flow_run(with_allowed_variables(flow_run), **context)
+
+class KnownDeployments:
+    """The deployments of jobs, each read at most every few seconds: a change of one counts from then on."""
+
+    def __init__(self) -> None:
+        self._known: dict[UUID, tuple[float, DeploymentResponse]] = {}
+
+    async def read(self, client: PrefectClient, deployment_id: UUID | None) -> DeploymentResponse | None:
+        """None without an id. Raises `ObjectNotFound`, and httpx's errors."""
+        if deployment_id is None:
+            return None
+        now = time.monotonic()
+        self._known = {each: known for each, known in self._known.items() if known[0] > now}
+        if deployment_id not in self._known:
+            deployment = await client.read_deployment(deployment_id)
+            self._known[deployment_id] = (now + _KNOWN_SECONDS, deployment)
+        return self._known[deployment_id][1]
 
 
 def with_allowed_variables(flow_run: FlowRun) -> FlowRun:

@@ -8,8 +8,9 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from enum import IntEnum
 from typing import TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import PrefectClient
@@ -27,9 +28,19 @@ from prefect.utilities.engine import propose_state
 
 from flows.worker.close_task_runs import close_task_runs
 
-NOT_STARTED = 75
-"""The exit code of a flow process that could not begin its job, and has changed nothing (EX_TEMPFAIL)."""
 
+class ExitCode(IntEnum):
+    """What the exit code of a flow process says about its job. Any other says as much as `NOT_FINAL`."""
+
+    FINAL = 0
+    """Prefect has accepted a final state."""
+    NOT_FINAL = 1
+    """Prefect may have no final state."""
+    NOT_STARTED = 75
+    """It could not begin, and has changed nothing (EX_TEMPFAIL)."""
+
+
+_CLAIMED_BY = "Claimed by "
 _AGAIN_SECONDS = 1.0
 _SERVER_ERROR = 500
 _ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
@@ -56,6 +67,18 @@ async def when_prefect_answers(
                 raise
             logger.warning("Prefect does not answer (%s); retrying.", type(error).__name__)
             await asyncio.sleep(_AGAIN_SECONDS)
+
+
+def claim_of(worker: str) -> str:
+    """The message of a claim, by which the worker knows it again."""
+    return f"{_CLAIMED_BY}{worker} ({uuid4()})."
+
+
+def claimed_by(message: str | None) -> str | None:
+    """The worker that a claim is of; None if it is no claim."""
+    if message is None or not message.startswith(_CLAIMED_BY):
+        return None
+    return message.removeprefix(_CLAIMED_BY).rpartition(" (")[0]
 
 
 async def claim(client: PrefectClient, flow_run_id: UUID, message: str) -> bool:
@@ -129,7 +152,7 @@ async def active_flow_runs(client: PrefectClient, work_pool: str) -> list[FlowRu
 
 def explanation_of(exit_code: int | None) -> str:
     """Why the flow process has ended, for the submitter."""
-    if exit_code is None or exit_code == 0:
+    if exit_code is None or exit_code == ExitCode.NOT_FINAL:
         return "Its flow process ended without reporting a final state."
     if exit_code < 0:
         return f"Its flow process was killed by {signal.Signals(-exit_code).name}."

@@ -27,26 +27,26 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import anyio
 import anyio.abc
 import httpx
-from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import WorkerFlowRunResponse
 from prefect.context import SettingsContext, root_settings_context
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventAnyResourceFilter, EventFilter, EventNameFilter
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
-from prefect.workers.base import BaseVariables, BaseWorker, BaseWorkerResult
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.contract.environments import EnvironmentSettings
 from flows.contract.isolation import IsolationSettings
-from flows.contract.variables import JOB_VARIABLES
+from flows.contract.variables import JOB_VARIABLES, WORKER_NAME
 from flows.environments.making import Environments
 from flows.environments.variables import visible_variables
 from flows.environments.warm import WarmStart
@@ -55,12 +55,13 @@ from flows.worker.clusters import clear_cluster
 from flows.worker.finding import Finder
 from flows.worker.housekeeping import keep_house
 from flows.worker.isolation_probe import check_isolation
-from flows.worker.job_configuration import JobConfiguration
+from flows.worker.job_configuration import KnownDeployments, job_variables_of
 from flows.worker.lost_jobs import Lost
 from flows.worker.missed_times import REASON, SKIPPED, missed
 from flows.worker.settling import (
-    NOT_STARTED,
+    ExitCode,
     claim,
+    claim_of,
     explanation_of,
     give_back,
     settle,
@@ -111,11 +112,11 @@ class SnakemakeWorkerResult(BaseWorkerResult):
     """The flow process has ended, and Prefect has the final state of the job."""
 
 
-class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorkerResult]):
+class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeWorkerResult]):
     """Runs each job in a process that is forked from one with all imports done."""
 
     type = "snakemake"
-    job_configuration = JobConfiguration
+    job_configuration = BaseJobConfiguration
     job_configuration_variables = BaseVariables
     _display_name = "Snakemake"
     _description = (
@@ -155,6 +156,9 @@ class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorke
         self._poll = asyncio.Lock()
         self._poll_is_due = False
         self._claims: dict[UUID, asyncio.Event] = {}
+        self._has_left_some = False
+        """Whether jobs were found at the last poll that are more than this worker may run."""
+        self._deployments = KnownDeployments()
         self._listener: asyncio.Task[None] | None = None
         self._settings_context = _impatient_settings()
         self._settings_context.__enter__()
@@ -185,28 +189,48 @@ class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorke
     async def run(
         self,
         flow_run: FlowRun,
-        configuration: JobConfiguration,
+        configuration: BaseJobConfiguration,
         task_status: anyio.abc.TaskStatus[Any] | None = None,
     ) -> SnakemakeWorkerResult:
-        environment = {**os.environ, **configuration.env, JOB_VARIABLES: ",".join(configuration.env)}
+        """Fork the job's flow process, and stay until Prefect has the job's final state.
+
+        Raises what kept it from being forked; later errors are logged.
+        """
+        environment = {
+            **os.environ,
+            **self._zygote.settings,
+            **configuration.env,
+            JOB_VARIABLES: ",".join(configuration.env),
+            WORKER_NAME: self.name,
+        }
         process = await self._zygote.fork(
             flow_run.id,
             {name: value for name, value in environment.items() if value is not None},
         )
+        # It stays in the table until Prefect has its final state: a job that is not there looks lost.
         self._flow_processes[flow_run.id] = process
         if task_status is not None:
-            task_status.started(process.identifier)
+            task_status.started()
         try:
-            # It stays in the table until Prefect has its final state: a job that is not there looks lost.
-            exit_code = await process.wait()
-            if exit_code == NOT_STARTED:
-                await self._start_later(flow_run.id)
-            else:
-                self._starts.pop(flow_run.id, None)
-                await self._settle(flow_run.id, explanation_of(exit_code))
+            await self._see_to_its_end(flow_run.id, process)
+        except Exception:
+            logger.exception("Job %s: can't report its end to Prefect.", flow_run.id)
         finally:
             del self._flow_processes[flow_run.id]
+            self._release_limit_slot(flow_run.id)
+        if self._has_left_some:  # Prefect's event about the end may have come before the slot was free
+            self._start_soon(self.get_and_submit_flow_runs)
         return SnakemakeWorkerResult(status_code=0, identifier=process.identifier)
+
+    async def _see_to_its_end(self, flow_run_id: UUID, process: FlowProcess) -> None:
+        match await process.wait():
+            case ExitCode.FINAL:
+                self._starts.pop(flow_run_id, None)
+            case ExitCode.NOT_STARTED:
+                await self._start_later(flow_run_id)
+            case exit_code:
+                self._starts.pop(flow_run_id, None)
+                await self._settle(flow_run_id, explanation_of(exit_code))
 
     def _prepare_default_environment(self) -> None:
         """Start a zygote for the first job, if the default environment exists already."""
@@ -260,36 +284,33 @@ class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorke
             await self.client.set_flow_run_state(run.id, Cancelled(name=SKIPPED, message=REASON))
         left = [entry for entry in flow_run_response if entry.flow_run not in skipped]
         self._claims = {entry.flow_run.id: asyncio.Event() for entry in left}
-        return await super()._submit_scheduled_flow_runs(left)
+        taken = await super()._submit_scheduled_flow_runs(left)
+        self._has_left_some = len(taken) < len(left)
+        return taken
 
-    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+    async def _claim(self, flow_run_id: UUID) -> bool:
         """Claim the job, and be certain of it: an answer of Prefect may be lost."""
-        ask = partial(claim, self.client, flow_run.id, f"Claimed by {self.name} ({uuid4()}).")
+        ask = partial(claim, self.client, flow_run_id, claim_of(self.name))
         try:
             return await when_prefect_answers(ask, self._keeps_trying)
         finally:
-            self._mark_claimed(flow_run.id)
+            self._mark_claimed(flow_run_id)
 
     def _mark_claimed(self, flow_run_id: UUID) -> None:
         if event := self._claims.get(flow_run_id):
             event.set()
 
-    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
-        """Do nothing: reporting this state would cost the server more time than a fork takes."""
-
-    async def _propose_crashed_state(
-        self, flow_run: FlowRun, message: str, client: PrefectClient | None = None
-    ) -> None:
-        """Prefect's worker calls it for a job that it could not start. Nothing has run: let it wait again.
+    async def _start_again(self, flow_run_id: UUID) -> None:
+        """It could not be started, and nothing of it has run: let it wait again.
 
         A job that can't be started again and again is at fault itself, and crashes.
         """
-        self._starts[flow_run.id] += 1
-        if self._starts[flow_run.id] < _MOST_STARTS:
-            await self._give_back(flow_run.id)
+        self._starts[flow_run_id] += 1
+        if self._starts[flow_run_id] < _MOST_STARTS:
+            await self._give_back(flow_run_id)
         else:
-            del self._starts[flow_run.id]
-            await self._settle(flow_run.id, "Its worker could not start it; the worker's log says why.")
+            del self._starts[flow_run_id]
+            await self._settle(flow_run_id, "Its worker could not start it; the worker's log says why.")
 
     async def _start_later(self, flow_run_id: UUID) -> None:
         """Its flow process could not begin: another runs it already, or the disk is full."""
@@ -298,29 +319,45 @@ class SnakemakeWorker(BaseWorker[JobConfiguration, BaseVariables, SnakemakeWorke
         await asyncio.sleep(_LOOK_SECONDS)
         await self._give_back(flow_run_id)
 
-    async def _submit_run_and_capture_errors(
-        self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[Any] | None = None
-    ) -> Any:
-        try:
-            result = await super()._submit_run_and_capture_errors(flow_run, task_status)
-        except Exception as error:
-            logger.exception("Job %s: can't report the result of its start to Prefect.", flow_run.id)
-            result = error
-        self._start_soon(self.get_and_submit_flow_runs)  # its slot is free
-        return result
-
     async def _submit_run(self, flow_run: FlowRun) -> None:
+        """Claim the job and start it.
+
+        In place of Prefect's, which reads the deployment twice and the flow, and sends labels, a pid and two
+        events for each job. The flow process sends the label and the pid with what it has to send anyway.
+        """
+        is_started = False
         try:
-            await super()._submit_run(flow_run)
+            if await self._claim(flow_run.id):
+                is_started = await self._start_claimed(flow_run)
         except Exception as error:  # it stays Scheduled and is returned again
             is_away = isinstance(error, httpx.HTTPError)
             logger.warning("Could not start job %s: %r", flow_run.id, error, exc_info=not is_away)
+        finally:
             self._submitting_flow_run_ids.discard(flow_run.id)
-            self._release_limit_slot(flow_run.id)
             self._mark_claimed(flow_run.id)
+        if not is_started:
+            self._release_limit_slot(flow_run.id)
         if flow_run.id in self._cancelled_early:
             self._cancelled_early.remove(flow_run.id)
             await self._cancel_run(flow_run.id)
+
+    async def _start_claimed(self, flow_run: FlowRun) -> bool:
+        """Whether the job has a flow process now. If not, it waits again or has a final state."""
+        assert self._runs_task_group is not None
+        try:
+            deployment = await self._deployments.read(self.client, flow_run.deployment_id)
+            configuration: BaseJobConfiguration = await self.job_configuration.from_template_and_values(
+                self.work_pool.base_job_template, job_variables_of(flow_run, deployment), client=self.client
+            )
+            await self._runs_task_group.start(self.run, flow_run, configuration)
+        except ObjectNotFound:
+            await self._settle(flow_run.id, "Its deployment was deleted before it began.")
+        except Exception:
+            logger.exception("Job %s could not be started.", flow_run.id)
+            await self._start_again(flow_run.id)
+        else:
+            return True
+        return False
 
     async def _listen(self, work_pool_id: UUID) -> None:
         """React to new jobs and cancellations at once. Polling and heartbeats are the fallback."""

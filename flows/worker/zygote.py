@@ -17,41 +17,40 @@ Messages are JSON lines: the worker sends `Fork`, the zygote answers with `Forke
 import contextlib
 import errno
 import gc
+import importlib
 import json
 import logging
 import os
 import select
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
-from urllib.request import getproxies
+from typing import Any, NoReturn, cast
 from uuid import UUID
 
-import httpx
 import psutil
-from prefect.client.orchestration import get_client
-from prefect.context import SettingsContext, SyncClientContext, root_settings_context
+from prefect.client.schemas.objects import State
+from prefect.context import SettingsContext, root_settings_context
 from prefect.engine import handle_engine_signals
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_API_URL
 
 from flows import termination
 from flows.environments.warm import WARM_START_VARIABLE
 from flows.first_read import read_flow_run
 from flows.job import snakemake_job
 from flows.snakemake_process.supervisor import alarm_on_child_exit
+from flows.worker.flow_client import client_context
 from flows.worker.messages import Exited, Fork, Forked
-from flows.worker.patience import PatientTransport
-from flows.worker.settling import NOT_STARTED
+from flows.worker.settling import ExitCode
 from flows.workspace.lock import DirectoryInUse
 from flows.workspace.settings import WorkspaceSettings
 from flows.workspace.workspace import Workspace
 
 _SERVER_ERROR = 500
+_OF_THE_FIRST_REQUEST = ("anyio._backends._asyncio", "encodings.idna")
+"""What libraries import at the first request: 13 ms of each job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +80,8 @@ def main(control: socket.socket) -> NoReturn:
     inherited = Inherited(_prefect_variables(os.environ), root_settings_context())
     # Prefect's engine only logs what the states of the run show, too.
     logging.getLogger("prefect.flow_runs").setLevel(logging.WARNING)
+    for module in _OF_THE_FIRST_REQUEST:
+        importlib.import_module(module)
     # A garbage collection in a child would touch, and so copy, all imported objects.
     gc.collect()
     gc.freeze()
@@ -150,7 +151,7 @@ def _become_flow_process(fork: Fork, inherited: Inherited) -> NoReturn:
         if warm_start is not None:
             os.environ[WARM_START_VARIABLE] = warm_start
         flow_run_id = UUID(fork.flow_run_id)
-        exit_code = _run(flow_run_id, inherited) if _lock(flow_run_id) else NOT_STARTED
+        exit_code = _run(flow_run_id, inherited) if _lock(flow_run_id) else ExitCode.NOT_STARTED
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -181,31 +182,18 @@ def _close_all_but(descriptor: str | None) -> None:
 def _run(flow_run_id: UUID, inherited: Inherited) -> int:
     """Do what `python -m prefect.engine` does, with the flow already loaded, over one connection."""
     try:
-        with inherited.context(), _client() as clients, handle_engine_signals(flow_run_id):
+        with inherited.context(), client_context() as clients, handle_engine_signals(flow_run_id):
             flow_run = read_flow_run(clients.client, flow_run_id)
             # Prefect's server would allow a job to run that was cancelled a moment ago.
-            if flow_run.state is None or not flow_run.state.is_final():
-                # With a deployment id, the engine would watch for suspensions, which only tasks obey.
-                unnamed = flow_run.model_copy(update={"deployment_id": None})
-                run_flow(snakemake_job, flow_run=unnamed, return_type="state")
+            if flow_run.state is not None and flow_run.state.is_final():
+                return ExitCode.FINAL
+            # With a deployment id, the engine would watch for suspensions, which only tasks obey.
+            unnamed = flow_run.model_copy(update={"deployment_id": None})
+            state = cast(State[Any], run_flow(snakemake_job, flow_run=unnamed, return_type="state"))
+            return ExitCode.FINAL if state.is_final() else ExitCode.NOT_FINAL
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
-
-
-def _client() -> SyncClientContext:
-    """The client for all requests to Prefect in this process.
-
-    Without TLS it needs no certificates, which take 40 ms to load. Its context is constructed without
-    settings, because Prefect's `get_client` only reuses a client whose settings are the requested ones.
-    """
-    if PREFECT_API_URL.value().startswith("https:"):
-        return SyncClientContext()
-    none_trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    settings: dict[str, Any] = {"verify": none_trusted}
-    if not getproxies():  # httpx uses none with a transport of ours
-        settings["transport"] = PatientTransport(httpx.HTTPTransport(verify=none_trusted))
-    return SyncClientContext.model_construct(client=get_client(settings, sync_client=True))
+        return (isinstance(end.code, int) and end.code) or ExitCode.NOT_FINAL
+    return ExitCode.NOT_FINAL
 
 
 def _prefect_variables(environment: Mapping[str, str]) -> dict[str, str]:

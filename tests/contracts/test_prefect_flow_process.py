@@ -9,18 +9,21 @@ from types import FrameType
 from uuid import uuid4
 
 import pytest
+from prefect import results
 from prefect._internal.schemas.validators import validate_parameter_size
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import SyncClientContext, root_settings_context
 from prefect.engine import handle_engine_signals
-from prefect.flow_engine import run_flow
+from prefect.flow_engine import FlowRunEngine, run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED, temporary_settings
 from prefect.utilities.engine import commit_control_intent_and_ack
 from prefect.workers.base import BaseJobConfiguration
 
 from flows.termination import Termination
-from flows.worker.zygote import Inherited, _client
+from flows.worker.flow_client import FlowClient, client_context
+from flows.worker.zygote import Inherited
+from tests.contracts.overriding import assert_overrides
 
 
 @contextmanager
@@ -72,13 +75,19 @@ def without_version_check() -> Iterator[None]:
 
 @pytest.mark.usefixtures("without_version_check")
 def test_prefect_finds_the_one_client_of_a_flow_process() -> None:
-    with _client() as clients:
+    with client_context() as clients:
         assert get_client(sync_client=True) is clients.client
+
+
+def test_prefects_engine_still_makes_the_requests_that_our_client_changes() -> None:
+    assert_overrides(FlowClient, SyncPrefectClient, {"read_server_default_result_storage", "update_flow_run"})
+    assert "self.client.update_flow_run(" in inspect.getsource(FlowRunEngine.initialize_run)
+    assert "client.read_server_default_result_storage()" in inspect.getsource(results)
 
 
 @pytest.mark.usefixtures("without_version_check")
 def test_prefect_still_does_not_find_a_client_that_has_settings() -> None:
-    """When this fails, `_client` can call `SyncClientContext` as it is meant to be called."""
+    """When this fails, `client_context` can call `SyncClientContext` as it is meant to be called."""
     with SyncClientContext(httpx_settings={"timeout": 7}) as clients:
         assert get_client(sync_client=True) is not clients.client
 

@@ -14,17 +14,13 @@ from prefect.utilities.services import critical_service_loop
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from deployments.ecs_tasks import _FLOW_RUN_TAG
-from flows.worker.job_configuration import JobConfiguration
+from flows.contract.spec import Label
 from flows.worker.worker import SnakemakeWorker
 from tests.contracts.overriding import assert_overrides, is_called_by
 
 HOOKS = {
     "_cancel_run",
-    "_propose_crashed_state",
-    "_propose_pending_state",
-    "_propose_submitting_state",
     "_submit_run",
-    "_submit_run_and_capture_errors",
     "_submit_scheduled_flow_runs",
     "get_and_submit_flow_runs",
     "get_default_base_job_template",
@@ -33,14 +29,16 @@ HOOKS = {
     "sync_with_backend",
     "teardown",
 }
-CALLED_BY_PREFECT = HOOKS - {"get_default_base_job_template"}
+CALLED_BY_PREFECT = HOOKS - {"get_default_base_job_template", "run"}
 READ = (
     "_has_successfully_synced",
     "_limiter",
+    "_release_limit_slot",
     "_runs_task_group",
     "_submitting_flow_run_ids",
     "_work_pool",
     "_work_pool_name",
+    "backend_id",
     "is_setup",
     "name",
 )
@@ -72,11 +70,23 @@ def test_prefect_still_calls_each_of_them(name: str) -> None:
     assert is_called_by(BaseWorker, name)
 
 
-def test_the_hook_of_our_job_configuration_is_there_and_called() -> None:
-    assert next(iter(inspect.signature(BaseJobConfiguration.resolve_for_flow_run).parameters)) == "flow_run"
-    assert "resolve_for_flow_run" in vars(JobConfiguration)
-    assert "job_configuration.resolve_for_flow_run(" in inspect.getsource(BaseWorker)
-    assert "flow_run.job_variables" in inspect.getsource(BaseJobConfiguration.resolve_for_flow_run)
+def test_prefect_still_reads_deployment_and_flow_and_sends_labels_and_a_pid_for_each_run() -> None:
+    """When this fails, our `_submit_run` may be superfluous."""
+    submit = inspect.getsource(BaseWorker._submit_run)
+    assert "client.read_deployment(" in submit
+    assert "infrastructure_pid=" in submit
+    assert "_give_worker_labels_to_flow_run(" in inspect.getsource(BaseWorker._submit_run_and_capture_errors)
+    resolve = inspect.getsource(BaseJobConfiguration.resolve_for_flow_run)
+    assert "client.read_deployment(" in resolve
+    assert "client.read_flow(" in resolve
+
+
+def test_what_our_worker_calls_of_prefects_job_configuration() -> None:
+    assert list(inspect.signature(BaseJobConfiguration.from_template_and_values).parameters) == [
+        "base_job_template",
+        "values",
+        "client",
+    ]
 
 
 @pytest.mark.parametrize("name", READ)
@@ -95,7 +105,8 @@ def test_prefects_worker_leaves_what_the_reconciler_finds_tasks_and_workers_by()
     flow_run = FlowRun(flow_id=uuid4())
     tags = BaseJobConfiguration._base_flow_run_labels(flow_run)
     assert tags[_FLOW_RUN_TAG] == str(flow_run.id)
-    assert '"prefect.worker.name": self.name' in inspect.getsource(BaseWorker._give_worker_labels_to_flow_run)
+    label = f'"{Label.WORKER}": self.name'
+    assert label in inspect.getsource(BaseWorker._give_worker_labels_to_flow_run)
 
 
 def test_prefect_still_listens_for_cancels_only_when_asked_to() -> None:

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import StateType
 
 from deployments.local import LocalStack
 from flows.worker.close_task_runs import close_task_runs
+from flows.worker.settling import claim_of
 from tests.api.support import RuleJobInState, Worker
 from tests.support import JobsClient, processes_of, wait_until
 
@@ -124,10 +125,9 @@ def test_a_job_that_a_killed_worker_had_claimed_runs_with_the_next(
     os.kill(stack.worker.pid, signal.SIGKILL)
     wait_until(lambda: stack.worker.has_ended, "the worker is gone")
     ids = [jobs.submit(engine="mock", mock={"delay_seconds": [0, 0], "success_rate": 1}) for _ in range(2)]
-    for job_id in ids:
-        prefect_api.post(f"/flow_runs/{job_id}/set_state", json={"state": {"type": "PENDING"}})
-    labels = {"prefect.worker.name": "local"}  # of the second one, Prefect knows only that it is Pending
-    prefect_api.patch(f"/flow_runs/{ids[0]}/labels", json=labels).raise_for_status()
+    for job_id, message in zip(ids, (claim_of("local"), "Nobody says who."), strict=True):
+        state = {"type": "PENDING", "message": message}
+        prefect_api.post(f"/flow_runs/{job_id}/set_state", json={"state": state}).raise_for_status()
 
     stack.restart_worker()
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from flows.worker.lost_jobs import LOST_AFTER, Found, Lost, Sign, Start, is_lost, judge, may_be_lost, sign_of
+from flows.worker.settling import claim_of, claimed_by
 
 OURS, OTHER = "worker-1", "worker-2"
 JUST_NOW = timedelta(seconds=1)
@@ -64,3 +65,9 @@ def test_a_job_without_a_lock_is_lost_when_nobody_can_still_start_it(start: Star
 def test_what_nobody_knows_the_worker_of_is_lost_at_once_where_there_is_no_other() -> None:
     start = Start(age=JUST_NOW, is_of_before=True, has_run=False, worker=None)
     assert is_lost(start, {OURS}, this_worker=OURS)
+
+
+def test_a_claim_says_whose_it_is() -> None:
+    assert claimed_by(claim_of("node (2)")) == "node (2)"
+    assert claimed_by("Submitted by somebody.") is None
+    assert claimed_by(None) is None

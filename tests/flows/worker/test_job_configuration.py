@@ -1,0 +1,59 @@
+"""What the worker reads before it forks a flow process."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+
+from flows.worker import job_configuration
+from flows.worker.job_configuration import KnownDeployments, job_variables_of
+
+
+def deployment(**job_variables: Any) -> DeploymentResponse:
+    return DeploymentResponse(name="default", flow_id=uuid4(), job_variables=job_variables, labels={})
+
+
+class Prefect:
+    """Counts who asks for a deployment."""
+
+    asked = 0
+
+    async def read_deployment(self, _: UUID) -> DeploymentResponse:
+        self.asked += 1
+        return deployment()
+
+
+def read(times: int) -> int:
+    """How often Prefect is asked."""
+    prefect, known, deployment_id = Prefect(), KnownDeployments(), uuid4()
+
+    async def run() -> None:
+        for _ in range(times):
+            await known.read(prefect, deployment_id)  # type: ignore[arg-type]  # has what is asked of it
+
+    asyncio.run(run())
+    return prefect.asked
+
+
+def test_a_deployment_is_read_once_for_jobs_that_come_together() -> None:
+    assert read(3) == 1
+
+
+def test_a_change_of_a_deployment_counts_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_configuration, "_KNOWN_SECONDS", 0)
+    assert read(3) == 3
+
+
+def test_variables_of_a_run_add_to_those_of_its_deployment_and_change_none_of_the_service() -> None:
+    wanted = {"env": {"OMP_NUM_THREADS": "4", "PATH": "/evil", "MINE": "run"}, "env.NESTED": "too"}
+    run = FlowRun(flow_id=uuid4(), job_variables=wanted)
+    operators = deployment(env={"PATH": "/operators", "MINE": "deployment", "OTHER": "kept"})
+
+    assert job_variables_of(run, operators)["env"] == {
+        **{"PATH": "/operators", "MINE": "run", "OTHER": "kept"},
+        **{"OMP_NUM_THREADS": "4", "NESTED": "too"},
+    }
+    assert job_variables_of(FlowRun(flow_id=uuid4()), None) == {"env": {}}
