@@ -63,6 +63,7 @@ def _compare(
     if "workflows" in names:
         workflows.one_rule(report, jobs, roots, arguments.trials)
         workflows.first_rule(report, stack, jobs, roots, min(arguments.trials, 3))
+        workflows.small_jobs(report, stack, jobs)
     if "environments" in names:
         environments.compare(report, stack, jobs, roots, min(arguments.trials, 3))
     if "reads" in names:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,22 @@ def until_first_rule(jobs: JobsClient, directory: str, group: str) -> float:
     job_id = jobs.submit(workflow={"path": directory}, group=group)
     jobs.wait(job_id, "completed")
     return float(jobs.http.get(f"/jobs/{job_id}/outputs/began.txt").text) - began
+
+
+def small_jobs(report: Report, stack: LocalStack, jobs: JobsClient, count: int = 60) -> None:
+    """Mocks of one rule job that come together: what it costs to make, start and end a job."""
+    server = psutil.Process(stack.server.pid)
+    spec = {"engine": "mock", "mock": {"delay_seconds": [0, 0], "success_rate": 1, "rules": 1}}
+    machine, served = machine_cpu(), cpu_of(server)
+    with ThreadPoolExecutor(4) as clients:
+        ids = list(clients.map(lambda _: jobs.submit(**spec), range(count)))
+    for job_id in ids:
+        jobs.wait(job_id, "completed", seconds=120)
+    used, server_used = ((each / count) * 1000 for each in (machine_cpu() - machine, cpu_of(server) - served))
+    report.add(
+        Row("a mock job of one rule job, CPU of Prefect's server", server_used, 200, unit="ms"),
+        Row("the same, CPU of the whole machine", used, 400, unit="ms"),
+    )
 
 
 @contextmanager
