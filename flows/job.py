@@ -6,6 +6,7 @@ flow run's log.
 
 import logging
 import os
+import socket
 import threading
 import time
 import traceback
@@ -168,7 +169,7 @@ def snakemake_job(
     artifacts = presentation.artifacts if presentation else None
     with termination.by_sigterm(), Recorder(client, job_id, artifacts) as recorder:
         if worker := os.environ.get(WORKER_NAME):
-            recorder.label({Label.WORKER: worker})
+            recorder.label({Label.WORKER: worker, Label.PROCESS: f"{socket.gethostname()}:{os.getpid()}"})
         try:
             if Label.DESCRIBES in flow_run.labels:
                 error, ending = _describe(spec, workspace, recorder)
@@ -180,16 +181,22 @@ def snakemake_job(
         if error is not None:
             error = error.redacted(recorder.redaction)
             recorder.label(error.labels())
+
+        def final_state() -> State[None]:
+            state = _final_state(client, job_id, spec, error, recorder)
+            if presentation is not None:
+                presentation.show_end(state, error, spec, workspace, recorder)
+            return state
+
         try:
-            recorder.close(ending)
+            # Prefect needs a moment to record the last rule jobs. What can be shown then, is.
+            recorder.close(ending, lambda: None if termination.is_requested else final_state())
         except RecordError as failure:
             error = diagnosis.of_service(failure)
             client.update_flow_run_labels(
                 job_id, {str(label): text for label, text in error.labels().items()}
             )
-        state = _final_state(client, job_id, spec, error, recorder)
-        if presentation is not None:
-            presentation.show_end(state, error, spec, workspace, recorder)
+        state = final_state()
         if spec.dry_run:
             workspace.remove()
         return state

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from flows.contract.manifest import Manifest
 from flows.contract.presentation import Links, PresentationSettings
@@ -25,7 +25,7 @@ _LISTED_OUTPUTS = 500
 logger = logging.getLogger("prefect.flow_runs.presentation")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Presentation:
     """Of one job."""
 
@@ -34,6 +34,7 @@ class Presentation:
     labels: Mapping[str, Any]
     """Of the flow run, as it began."""
     _began: float = field(default_factory=time.monotonic)
+    _shown: StateType | None = None
 
     @classmethod
     def of(cls, flow_run: FlowRun, client: SyncPrefectClient) -> Self | None:
@@ -52,7 +53,10 @@ class Presentation:
         workspace: Workspace,
         recorder: Recorder,
     ) -> None:
-        """Show a job that ends in `state`. Never raises: the job has its result already."""
+        """Show a job that ends in `state`, once. Never raises: the job has its result already."""
+        if self._shown is state.type:
+            return
+        self._shown = state.type
         try:
             self._show_end(self._ended(state, error, spec, workspace, recorder), workspace, recorder)
         except Exception:

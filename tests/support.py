@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from flows.contract.spec import Label
 from flows.snakemake_process import namespaces
 
 WORKFLOWS = Path(__file__).parent / "workflows"
@@ -120,6 +121,18 @@ def processes_of(job_id: str) -> list[psutil.Process]:
         if job_id in (process.info["cwd"] or ""):
             found.append(process)
     return found
+
+
+def flow_process_of(prefect_api: httpx.Client, job_id: str) -> psutil.Process:
+    """The job's flow process, which names itself as `host:pid`."""
+
+    def name() -> str | None:
+        labels: dict[str, str] = prefect_api.get(f"/flow_runs/{job_id}").json()["labels"]
+        return labels.get(Label.PROCESS)
+
+    found = wait_until(name, "it names itself")
+    assert found is not None
+    return psutil.Process(int(found.partition(":")[2]))
 
 
 def children_that_run(module: str) -> list[psutil.Process]:

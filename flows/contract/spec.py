@@ -97,6 +97,8 @@ class Label(StrEnum):
     """Id of the message that the receiver has rejected for good."""
     WORKER = "prefect.worker.name"
     """The worker that runs the job. The name is Prefect's own."""
+    PROCESS = "snakemake.process"
+    """The flow process of the job on the worker's machine: `host:pid`."""
     RULE_JOB = "snakemake.rule-job"
     """On a task run: its `RuleJobRecord` as JSON (labels hold scalars only)."""
 

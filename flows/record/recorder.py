@@ -113,10 +113,11 @@ class Recorder:
         self.labels.update(labels)
         self._unsent_labels.update(labels)
 
-    def close(self, ending: Ending) -> None:
+    def close(self, ending: Ending, meanwhile: Callable[[], object] = lambda: None) -> None:
         """End every rule job, and return when Prefect has recorded everything.
 
-        Raises `RecordError` when nothing more was recorded for `CLOSE_TIMEOUT_SECONDS`.
+        `meanwhile` is called once, when everything is sent for the first time. Raises `RecordError` when
+        nothing more was recorded for `CLOSE_TIMEOUT_SECONDS`.
         """
         self._stop.set()
         self._thread.join()
@@ -125,10 +126,14 @@ class Recorder:
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
         last_recorded, last_change = -1, time.monotonic()
         pause, patience = FIRST_LOOK_SECONDS, RESEND_AFTER_SECONDS
+        has_waited = False
         while True:
             if time.monotonic() > deadline:
                 raise RecordError(f"Prefect has recorded {last_recorded} of {len(self.mirror)} rule jobs.")
             is_flushed = self._try(self._send)
+            if is_flushed and not has_waited:
+                has_waited = True
+                meanwhile()
             recorded = self._try(self._prefect.count_final) if is_flushed else None
             if recorded is None:
                 time.sleep(1)

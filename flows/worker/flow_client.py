@@ -3,15 +3,13 @@
 A request takes about 10 ms of the server's CPU time, and a short job waits for each.
 """
 
-import os
-import socket
 import ssl
+from http import HTTPStatus
 from typing import Any
 from urllib.request import getproxies
 from uuid import UUID
 
 import httpx
-import psutil
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import ServerDefaultResultStorage
 from prefect.context import SyncClientContext
@@ -44,12 +42,9 @@ def client_context() -> SyncClientContext:
 class FlowClient(SyncPrefectClient):
     """Prefect's client, for the one job of a process."""
 
-    def update_flow_run(self, flow_run_id: UUID, *arguments: Any, **fields: Any) -> httpx.Response:
-        """Also say which process runs it, where Prefect's worker would."""
-        pid = os.getpid()
-        identifier = f"{socket.gethostname()}:{pid}:{psutil.Process(pid).create_time()}"
-        fields.setdefault("infrastructure_pid", identifier)
-        return super().update_flow_run(flow_run_id, *arguments, **fields)
+    def update_flow_run(self, flow_run_id: UUID, *_: Any, **__: Any) -> httpx.Response:
+        """Do nothing: the engine sends the flow's version, and that nothing is retried, which is so anyway."""
+        return httpx.Response(HTTPStatus.NO_CONTENT)
 
     def read_server_default_result_storage(self) -> ServerDefaultResultStorage:
         """None: a job has no results that Prefect stores."""

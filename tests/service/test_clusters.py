@@ -15,8 +15,7 @@ from deployments.local import LocalStack
 from tests.conftest import ENVIRONMENTS, local_settings
 from tests.flows.cluster.slurm import PROGRAMS, Slurm, missing, slurm
 from tests.flows.executions import write_workflow
-from tests.service.test_crashes import flow_process_of
-from tests.support import WORKFLOWS, JobsClient, processes_of, wait_until
+from tests.support import WORKFLOWS, JobsClient, flow_process_of, processes_of, wait_until
 
 GROUP = "cluster"
 EXECUTOR = {"executor": "slurm", "default_resources": {"mem_mb": 400, "runtime": 5}, "cancel_seconds": 20}

@@ -15,20 +15,12 @@ from deployments.local import LocalStack
 from flows.worker.close_task_runs import close_task_runs
 from flows.worker.settling import claim_of
 from tests.api.support import RuleJobInState, Worker
-from tests.support import JobsClient, processes_of, wait_until
+from tests.support import JobsClient, flow_process_of, processes_of, wait_until
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def flow_process_of(prefect_api: httpx.Client, job_id: str) -> psutil.Process:
-    """The job's flow process, which our worker writes down as `host:pid:start`."""
-    identifier = wait_until(
-        lambda: prefect_api.get(f"/flow_runs/{job_id}").json()["infrastructure_pid"], "the worker names it"
-    )
-    return psutil.Process(int(identifier.split(":")[1]))
 
 
 @pytest.fixture

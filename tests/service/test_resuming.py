@@ -1,15 +1,13 @@
 """A job that failed, was cancelled or crashed is resumed: in its directory, and only what is incomplete."""
 
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import httpx
 import pytest
 
 from deployments.local import LocalStack
-from tests.support import JobsClient, Json, wait_until
+from tests.support import JobsClient, Json, flow_process_of, wait_until
 
 SNAKEFILE = """
 rule all:
@@ -130,8 +128,7 @@ def test_a_job_that_was_stopped_is_taken_up_where_it_was(
         jobs.http.post(f"/jobs/{job_id}/cancel")
         jobs.wait(job_id, "cancelled")
     else:
-        pid = prefect_api.get(f"/flow_runs/{job_id}").json()["infrastructure_pid"].split(":")[1]
-        os.kill(int(pid), signal.SIGKILL)
+        flow_process_of(prefect_api, job_id).kill()
         jobs.wait(job_id, "failed")
 
     job = jobs.wait(resume(jobs, job_id)["id"], "completed")
