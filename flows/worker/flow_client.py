@@ -43,7 +43,7 @@ class FlowClient(SyncPrefectClient):
     """Prefect's client, for the one job of a process."""
 
     def update_flow_run(self, flow_run_id: UUID, *_: Any, **__: Any) -> httpx.Response:
-        """Do nothing: the engine sends the flow's version, and that nothing is retried, which is so anyway."""
+        """Do nothing: the engine sends its version, and that the server retries nothing, as by default."""
         return httpx.Response(HTTPStatus.NO_CONTENT)
 
     def read_server_default_result_storage(self) -> ServerDefaultResultStorage:
