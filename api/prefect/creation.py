@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
 
@@ -83,8 +82,8 @@ class Creation:
             try:
                 async with asyncio.timeout(self._timeout_seconds):
                     await self._make_together(deployment_id, batch)
-            except (httpx.HTTPError, TimeoutError) as error:
-                _log.info("Prefect did not make %d flow runs together (%s).", len(batch), error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must get an answer
+                _log.info("Prefect did not make %d flow runs together (%r).", len(batch), error)
         left = [each for each in batch if not each.answer.done()]
         await asyncio.gather(*(self._make_alone(deployment_id, each) for each in left))
 

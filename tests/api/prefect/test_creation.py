@@ -120,6 +120,21 @@ async def test_one_that_the_database_refuses_costs_no_other_its_flow_run(
         assert (await client.read_flow_run(answer.id)).id == answer.id
 
 
+async def test_an_answer_of_no_sense_about_many_leaves_nobody_waiting(
+    client: PrefectClient, deployment_id: UUID
+) -> None:
+    async def read(_: Sequence[UUID]) -> Sequence[FlowRunRow]:
+        return FLOW_RUN_ROWS.validate_json("<html>")
+
+    creation = Creation(client, read, 30)
+    wanted = [body(number) for number in range(3)]
+
+    async with asyncio.timeout(20):
+        rows = await asyncio.gather(*(creation.create(deployment_id, each) for each in wanted))
+
+    assert [row.parameters["cores"] for row in rows] == [0, 1, 2]
+
+
 async def test_the_same_key_makes_one_flow_run(creation: Creation, deployment_id: UUID) -> None:
     key = str(uuid4())
 
