@@ -19,9 +19,10 @@ if ! command -v slirp4netns >/dev/null; then
     install slirp4netns || echo "slirp4netns could not be installed: its tests will be skipped." >&2
 fi
 
-if ! command -v slurmctld >/dev/null || ! command -v mariadbd >/dev/null; then
+# mariadb-install-db of the server's package calls my_print_defaults of the client's.
+if ! command -v slurmctld >/dev/null || ! command -v mariadbd >/dev/null || ! command -v my_print_defaults >/dev/null; then
     apt-get update -qq
-    install slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core || \
+    install slurmctld slurmd slurm-client slurmdbd munge mariadb-server-core mariadb-client-core || \
         echo "SLURM could not be installed: its tests will be skipped." >&2
 fi
 
