@@ -1,7 +1,7 @@
 """What a flow run may change of the process that runs it: some environment variables, and nothing else."""
 
+import asyncio
 import logging
-import time
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,6 @@ from flows.contract.variables import is_settable_by_run
 
 logger = logging.getLogger("prefect.workers.snakemake")
 
-_KNOWN_SECONDS = 5.0
 _ENV = "env"
 _NESTED_ENV = f"{_ENV}."
 """Prefect reads `env.NAME` as the variable NAME."""
@@ -28,22 +27,19 @@ def job_variables_of(flow_run: FlowRun, deployment: DeploymentResponse | None) -
     return {**of_deployment, **of_run, _ENV: env}
 
 
-class KnownDeployments:
-    """The deployments of jobs, each read at most every few seconds: a change of one counts from then on."""
+class Deployments:
+    """Those of the jobs that were found together, each read once: as it is now, after they were submitted."""
 
     def __init__(self) -> None:
-        self._known: dict[UUID, tuple[float, DeploymentResponse]] = {}
+        self._reading: dict[UUID, asyncio.Task[DeploymentResponse]] = {}
 
     async def read(self, client: PrefectClient, deployment_id: UUID | None) -> DeploymentResponse | None:
         """None without an id. Raises `ObjectNotFound`, and httpx's errors."""
         if deployment_id is None:
             return None
-        now = time.monotonic()
-        self._known = {each: known for each, known in self._known.items() if known[0] > now}
-        if deployment_id not in self._known:
-            deployment = await client.read_deployment(deployment_id)
-            self._known[deployment_id] = (now + _KNOWN_SECONDS, deployment)
-        return self._known[deployment_id][1]
+        if deployment_id not in self._reading:
+            self._reading[deployment_id] = asyncio.create_task(client.read_deployment(deployment_id))
+        return await asyncio.shield(self._reading[deployment_id])
 
 
 def with_allowed_variables(flow_run: FlowRun) -> FlowRun:

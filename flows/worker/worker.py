@@ -55,7 +55,7 @@ from flows.worker.clusters import clear_cluster
 from flows.worker.finding import Finder
 from flows.worker.housekeeping import keep_house
 from flows.worker.isolation_probe import check_isolation
-from flows.worker.job_configuration import KnownDeployments, job_variables_of
+from flows.worker.job_configuration import Deployments, job_variables_of
 from flows.worker.lost_jobs import Lost
 from flows.worker.missed_times import REASON, SKIPPED, missed
 from flows.worker.settling import (
@@ -158,7 +158,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
         self._claims: dict[UUID, asyncio.Event] = {}
         self._has_left_some = False
         """Whether jobs were found at the last poll that are more than this worker may run."""
-        self._deployments = KnownDeployments()
+        self._deployments = Deployments()
         self._listener: asyncio.Task[None] | None = None
         self._settings_context = _impatient_settings()
         self._settings_context.__enter__()
@@ -284,6 +284,7 @@ class SnakemakeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, SnakemakeW
             await self.client.set_flow_run_state(run.id, Cancelled(name=SKIPPED, message=REASON))
         left = [entry for entry in flow_run_response if entry.flow_run not in skipped]
         self._claims = {entry.flow_run.id: asyncio.Event() for entry in left}
+        self._deployments = Deployments()
         taken = await super()._submit_scheduled_flow_runs(left)
         self._has_left_some = len(taken) < len(left)
         return taken

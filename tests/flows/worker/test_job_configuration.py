@@ -4,12 +4,10 @@ import asyncio
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 
-from flows.worker import job_configuration
-from flows.worker.job_configuration import KnownDeployments, job_variables_of
+from flows.worker.job_configuration import Deployments, job_variables_of
 
 
 def deployment(**job_variables: Any) -> DeploymentResponse:
@@ -26,25 +24,17 @@ class Prefect:
         return deployment()
 
 
-def read(times: int) -> int:
-    """How often Prefect is asked."""
-    prefect, known, deployment_id = Prefect(), KnownDeployments(), uuid4()
+def test_a_deployment_is_read_once_for_jobs_that_are_found_together() -> None:
+    prefect, deployments, deployment_id = Prefect(), Deployments(), uuid4()
+
+    async def read() -> DeploymentResponse | None:
+        return await deployments.read(prefect, deployment_id)  # type: ignore[arg-type]  # has what is asked of it
 
     async def run() -> None:
-        for _ in range(times):
-            await known.read(prefect, deployment_id)  # type: ignore[arg-type]  # has what is asked of it
+        assert len({id(found) for found in await asyncio.gather(read(), read(), read())}) == 1
 
     asyncio.run(run())
-    return prefect.asked
-
-
-def test_a_deployment_is_read_once_for_jobs_that_come_together() -> None:
-    assert read(3) == 1
-
-
-def test_a_change_of_a_deployment_counts_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_configuration, "_KNOWN_SECONDS", 0)
-    assert read(3) == 3
+    assert prefect.asked == 1
 
 
 def test_variables_of_a_run_add_to_those_of_its_deployment_and_change_none_of_the_service() -> None:
