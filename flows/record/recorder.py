@@ -126,13 +126,13 @@ class Recorder:
         deadline = time.monotonic() + CLOSE_TIMEOUT_SECONDS
         last_recorded, last_change = -1, time.monotonic()
         pause, patience = FIRST_LOOK_SECONDS, RESEND_AFTER_SECONDS
-        has_waited = False
+        is_sent = False
         while True:
             if time.monotonic() > deadline:
                 raise RecordError(f"Prefect has recorded {last_recorded} of {len(self.mirror)} rule jobs.")
             is_flushed = self._try(self._send)
-            if is_flushed and not has_waited:
-                has_waited = True
+            if is_flushed and not is_sent:
+                is_sent = True
                 meanwhile()
             recorded = self._try(self._prefect.count_final) if is_flushed else None
             if recorded is None:

@@ -1,4 +1,4 @@
-"""What a flow run may change of the process that runs it: some environment variables, and nothing else."""
+"""The variables of a flow process: those of its deployment, and those that the flow run may set."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ def job_variables_of(flow_run: FlowRun, deployment: DeploymentResponse | None) -
     """Those of the deployment, which may set any variable, under those that a run may set."""
     of_deployment = (deployment and deployment.job_variables) or {}
     of_run = with_allowed_variables(flow_run).job_variables or {}
-    env = {**of_deployment.get(_ENV, {}), **of_run.get(_ENV, {})}
+    env = {**(of_deployment.get(_ENV) or {}), **of_run.get(_ENV, {})}
     return {**of_deployment, **of_run, _ENV: env}
 
 

@@ -46,4 +46,5 @@ def test_variables_of_a_run_add_to_those_of_its_deployment_and_change_none_of_th
         **{"PATH": "/operators", "MINE": "run", "OTHER": "kept"},
         **{"OMP_NUM_THREADS": "4", "NESTED": "too"},
     }
-    assert job_variables_of(FlowRun(flow_id=uuid4()), None) == {"env": {}}
+    for without in (None, deployment(env=None)):
+        assert job_variables_of(FlowRun(flow_id=uuid4()), without) == {"env": {}}
